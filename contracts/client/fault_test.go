@@ -1,0 +1,340 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/client"
+	"github.com/pelton-run/pelton/contracts/contractstest"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
+)
+
+// journal writes the records of job "j" of tenant "t" by hand.
+type journal struct {
+	t  *testing.T
+	js jetstream.JetStream
+}
+
+// newJournal makes the streams, after change of OUT's layout, and a dispatcher that admits everything.
+func newJournal(t *testing.T, nc *nats.Conn, change func(*jetstream.StreamConfig)) *journal {
+	t.Helper()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range (topology.Config{Memory: true}).Streams() {
+		if s.Name == topology.StreamOut && change != nil {
+			change(&s)
+		}
+		if _, err := js.CreateStream(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	admitted, err := contracts.Encode(contracts.Answer{V: 1, Job: "j", Outcome: contracts.OutcomeAdmitted})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Subscribe(subject.AllSubmits, func(m *nats.Msg) { _ = m.Respond(admitted) }); err != nil {
+		t.Fatal(err)
+	}
+	return &journal{t, js}
+}
+
+func (l *journal) write(records ...*contracts.Chunk) {
+	l.t.Helper()
+	for _, c := range records {
+		data, err := contracts.Encode(c)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		if _, err := l.js.Publish(l.t.Context(), subject.Out("t", "j"), data); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+}
+
+func claim(fence uint64, index int) *contracts.Chunk {
+	return &contracts.Chunk{V: 1, Job: "j", Fence: fence, Index: index, Claim: &contracts.Claim{Attempt: int(fence)}}
+}
+
+// pieces are one-token pieces from up to to, with the text "<index> ".
+func pieces(fence uint64, from, to int) []*contracts.Chunk {
+	var out []*contracts.Chunk
+	for i := from; i < to; i++ {
+		out = append(out, &contracts.Chunk{V: 1, Job: "j", Fence: fence, Index: i, Tokens: []int32{int32(i)}, Text: fmt.Sprintf("%d ", i)})
+	}
+	return out
+}
+
+func finalAt(fence uint64, tokens int) *contracts.Chunk {
+	return &contracts.Chunk{V: 1, Job: "j", Fence: fence, Index: tokens, Finish: contracts.FinishStop, Claim: &contracts.Claim{}, Usage: &contracts.Usage{CompletionTokens: tokens}}
+}
+
+func count(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "%d ", i)
+	}
+	return b.String()
+}
+
+func job() *contracts.Job {
+	j := chat("count")
+	j.ID = "j"
+	return j
+}
+
+func readAll(t *testing.T, s *client.Stream, want string) {
+	t.Helper()
+	text, usage, err := s.Text(t.Context())
+	if err != nil || text != want || usage == nil {
+		t.Errorf("got %.60q (%d bytes), usage %v, error %v, want %.60q (%d bytes)", text, len(text), usage, err, want, len(want))
+	}
+}
+
+// TestAttach: records written before the reader came are read from OUT, in batches.
+func TestAttach(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	l := newJournal(t, nc, nil)
+	c := client.New(nc, "t")
+	l.write(claim(1, 0))
+	l.write(pieces(1, 0, 600)...)
+	s, err := c.Run(t.Context(), job())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(claim(2, 600))
+	l.write(pieces(2, 600, 603)...)
+	l.write(finalAt(2, 603))
+	readAll(t, s, count(603))
+
+	if s, err = c.Follow(t.Context(), "j", -1); err != nil {
+		t.Fatal(err)
+	}
+	readAll(t, s, count(603))
+	if s, err = c.Follow(t.Context(), "j", 600); err != nil {
+		t.Fatal(err)
+	}
+	readAll(t, s, "601 602 ")
+	if s, err = c.Follow(t.Context(), "j", 10_000); err != nil {
+		t.Fatal(err)
+	}
+	readAll(t, s, "")
+}
+
+// TestFollowQueued: a job that still waits is waited for.
+func TestFollowQueued(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	l := newJournal(t, nc, nil)
+	at := subject.Job{Model: "m", Class: contracts.P2, Size: contracts.SizeS, Tenant: "t", Job: "j"}
+	if _, err := l.js.Publish(t.Context(), at.String(), []byte{0x80}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := client.New(nc, "t").Follow(t.Context(), "j", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(claim(1, 0))
+	l.write(pieces(1, 0, 2)...)
+	l.write(finalAt(1, 2))
+	readAll(t, s, count(2))
+}
+
+// TestSlowReader: what does not fit into the buffer is read from OUT.
+func TestSlowReader(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	l := newJournal(t, nc, nil)
+	s, err := client.New(nc, "t", client.WithBuffer(2), client.WithIdle(10*time.Millisecond)).Run(t.Context(), job())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(claim(1, 0))
+	l.write(pieces(1, 0, 100)...)
+	l.write(finalAt(1, 100)) // dropped too: nothing arrives after the overflow
+	readAll(t, s, count(100))
+}
+
+// TestSilence: when no live record arrives at all, the reader looks into OUT by itself.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	l := newJournal(t, nc, func(s *jetstream.StreamConfig) { s.RePublish = nil })
+	s, err := client.New(nc, "t", client.WithIdle(10*time.Millisecond)).Run(t.Context(), job())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(claim(1, 0))
+	l.write(pieces(1, 0, 3)...)
+	l.write(finalAt(1, 3))
+	readAll(t, s, count(3))
+}
+
+// TestLostTail: a broker that lost the end of OUT, so that a worker starts again and sequences repeat.
+func TestLostTail(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	l := newJournal(t, nc, func(s *jetstream.StreamConfig) { s.DenyDelete = false })
+	s, err := client.New(nc, "t", client.WithIdle(10*time.Millisecond)).Run(t.Context(), job())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(claim(1, 0))
+	l.write(pieces(1, 0, 8)...)
+	var text strings.Builder
+	for c, err := range s.Chunks() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.WriteString(c.Text)
+		if c.Index == 7 {
+			// A new stream of the same name stands for the old one without its tail.
+			cfg := (topology.Config{Memory: true}).Streams()[1]
+			if err := l.js.DeleteStream(t.Context(), topology.StreamOut); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.js.CreateStream(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+			l.write(claim(2, 0))
+			l.write(&contracts.Chunk{V: 1, Job: "j", Fence: 2, Tokens: make([]int32, 8), Text: count(8)})
+			l.write(pieces(2, 8, 9)...)
+			l.write(finalAt(2, 9))
+		}
+	}
+	if text.String() != count(9) {
+		t.Errorf("got %q, want %q", text.String(), count(9))
+	}
+}
+
+// TestRecordsGone: what OUT no longer keeps is an error that says so, not an answer with a hole.
+func TestRecordsGone(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	l := newJournal(t, nc, func(s *jetstream.StreamConfig) { s.MaxMsgsPerSubject = 3 })
+	l.write(claim(1, 0))
+	l.write(pieces(1, 0, 9)...)
+	s, err := client.New(nc, "t").Follow(t.Context(), "j", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = s.Text(t.Context())
+	wantCode(t, err, contracts.CodeNotFound, "no longer kept")
+}
+
+// TestMalformedRecord: a record that is not one ends the reading with its code.
+func TestMalformedRecord(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		data []byte
+		code contracts.Code
+	}{
+		"garbage":     {[]byte("\x81\xa1"), contracts.CodeInvalidArgument},
+		"new version": {[]byte("\x81\xa1v\x09"), contracts.CodeUnimplemented},
+	} {
+		nc := contractstest.Server(t)
+		l := newJournal(t, nc, nil)
+		s, err := client.New(nc, "t").Run(t.Context(), job())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.js.Publish(t.Context(), subject.Out("t", "j"), tt.data); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = s.Text(t.Context())
+		wantCode(t, err, tt.code, name[:0])
+	}
+}
+
+// TestReconnect: records written while the reader's connection was away are not missed.
+func TestReconnect(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	l := newJournal(t, b.Conn(), nil)
+	back := make(chan struct{})
+	nc := b.Conn(nats.ReconnectWait(time.Millisecond), nats.ReconnectHandler(func(*nats.Conn) { close(back) }))
+	s, err := client.New(nc, "t", client.WithIdle(50*time.Millisecond)).Run(t.Context(), job())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(claim(1, 0))
+	l.write(pieces(1, 0, 2)...)
+	var text strings.Builder
+	for c, err := range s.Chunks() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.WriteString(c.Text)
+		if c.Index == 1 && !c.Final() {
+			if err := nc.ForceReconnect(); err != nil {
+				t.Fatal(err)
+			}
+			l.write(pieces(1, 2, 4)...)
+			l.write(finalAt(1, 4))
+			<-back
+		}
+	}
+	if text.String() != count(4) {
+		t.Errorf("got %q, want %q", text.String(), count(4))
+	}
+}
+
+// permitted starts a broker whose user "producer" has only the rights of a producer of tenant "t".
+func permitted(t *testing.T) (admin, producer *nats.Conn) {
+	t.Helper()
+	b := contractstest.StartBroker(t, func(o *server.Options) {
+		o.Users = []*server.User{
+			{Username: "admin", Password: "a"},
+			{Username: "producer", Password: "p", Permissions: &server.Permissions{
+				Publish:   &server.SubjectPermission{Allow: []string{"submit.t", "cancel.t.*"}},
+				Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX_t.>", "live.t.*"}},
+			}},
+		}
+	})
+	return b.Conn(nats.UserInfo("admin", "a")), b.Conn(nats.UserInfo("producer", "p"), client.Inbox("t"))
+}
+
+// TestPermissions: what the credentials do not allow fails at once and says so.
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	admin, nc := permitted(t)
+	l := newJournal(t, admin, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // well below the 10 s of a lost request
+	defer cancel()
+	c := client.New(nc, "t", client.WithIdle(10*time.Millisecond))
+
+	_, err := client.New(nc, "other").Submit(ctx, chat("x"))
+	wantCode(t, err, contracts.CodePermissionDenied, "submit.other")
+	_, err = client.New(nc, "other").Run(ctx, chat("x"))
+	wantCode(t, err, contracts.CodePermissionDenied, "live.other.")
+	_, err = c.Follow(ctx, "j", -1)
+	wantCode(t, err, contracts.CodePermissionDenied, "DIRECT.GET.OUT")
+
+	s, err := c.Run(ctx, job())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(claim(1, 0))
+	l.write(pieces(1, 0, 3)...)
+	l.write(finalAt(1, 3))
+	readAll(t, s, count(3))
+
+	s, err = c.Run(ctx, job()) // attached too late, and OUT is closed to it
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(pieces(1, 3, 4)...)
+	_, _, err = s.Text(ctx)
+	wantCode(t, err, contracts.CodeUnavailable, "OUT")
+}

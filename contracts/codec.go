@@ -1,0 +1,122 @@
+package contracts
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+// Limits of one frame on the wire.
+const (
+	MaxFrame      = 8 << 20 // bytes; NATS itself is usually set lower
+	MaxDepth      = 16      // nesting of maps and arrays
+	MaxItems      = 1 << 14 // entries of a map, elements of an array; arrays of token ids may be longer
+	MaxContainers = 1 << 16 // maps and arrays in all
+)
+
+// Encode writes v as msgpack with the keys of its struct tags, the shortest form of each integer and
+// maps in the order of their keys: equal values are equal bytes. It is safe for concurrent use.
+func Encode(v any) ([]byte, error) {
+	var buf bytes.Buffer
+	enc := msgpack.NewEncoder(&buf)
+	enc.UseCompactInts(true)
+	enc.SetSortMapKeys(true)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode %T: %w", v, err)
+	}
+	return buf.Bytes(), nil
+}
+
+// LogitBias adds a number from -100 to 100 to the logits of tokens; the keys are token ids as text.
+type LogitBias map[string]float64
+
+// EncodeMsgpack writes b in the order of its keys, so that equal jobs are equal bytes. The library
+// calls it.
+func (b LogitBias) EncodeMsgpack(enc *msgpack.Encoder) error {
+	if b == nil {
+		return enc.EncodeNil()
+	}
+	if err := enc.EncodeMapLen(len(b)); err != nil {
+		return err
+	}
+	for _, k := range slices.Sorted(maps.Keys(b)) {
+		if err := enc.EncodeString(k); err != nil {
+			return err
+		}
+		if err := enc.EncodeFloat64(b[k]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DecodeMsgpack reads l. The library calls it; it is here because the library does not put a double into
+// a float32, and other languages write no other numbers.
+func (l *TokenLogprob) DecodeMsgpack(dec *msgpack.Decoder) error {
+	var wide struct {
+		Token   int32          `msgpack:"token"`
+		Logprob float64        `msgpack:"logprob"`
+		Bytes   []byte         `msgpack:"bytes"`
+		Top     []TokenLogprob `msgpack:"top"`
+	}
+	if err := dec.Decode(&wide); err != nil {
+		return err
+	}
+	*l = TokenLogprob{wide.Token, float32(wide.Logprob), wide.Bytes, wide.Top}
+	return nil
+}
+
+// Decode reads one msgpack value from data into v, a pointer to one of this package's types. It
+// refuses frames over the limits above, counts that the frame cannot hold, text that is not UTF-8,
+// numbers that the protocol has no room for, trailing bytes and versions above [Version]. The error is
+// an [*Error] and names the key at fault where there is one. Memory use is bounded by a small multiple
+// of len(data). It is safe for concurrent use.
+func Decode(data []byte, v any) error {
+	if len(data) > MaxFrame {
+		return Errorf(CodePayloadTooLarge, "frame of %d bytes, at most %d are allowed", len(data), MaxFrame)
+	}
+	s := scanner{data: data}
+	if err := s.frame(); err != nil {
+		return err
+	}
+	if err := msgpack.Unmarshal(data, v); err != nil {
+		param := culprit(data, reflect.TypeOf(v).Elem())
+		if param == "" {
+			return Errorf(CodeInvalidArgument, "msgpack: %v", err)
+		}
+		return invalid(param, "%s has the wrong type: %v", param, err)
+	}
+	return nil
+}
+
+// culprit is the path of the first key, in the order of the alphabet, whose value does not decode into
+// its field of the struct type t.
+func culprit(data []byte, t reflect.Type) string {
+	var fields map[string]msgpack.RawMessage
+	if t.Kind() != reflect.Struct || msgpack.Unmarshal(data, &fields) != nil {
+		return ""
+	}
+	for _, k := range slices.Sorted(maps.Keys(fields)) {
+		one, err := msgpack.Marshal(map[string]msgpack.RawMessage{k: fields[k]})
+		if err != nil || msgpack.Unmarshal(one, reflect.New(t).Interface()) == nil {
+			continue
+		}
+		for i := range t.NumField() {
+			if tag := t.Field(i).Tag.Get("msgpack"); tag == k || len(tag) > len(k) && tag[:len(k)+1] == k+"," {
+				ft := t.Field(i).Type
+				if ft.Kind() == reflect.Pointer {
+					ft = ft.Elem()
+				}
+				if inner := culprit(fields[k], ft); inner != "" {
+					return k + "." + inner
+				}
+			}
+		}
+		return k
+	}
+	return ""
+}

@@ -1,0 +1,89 @@
+package contractstest
+
+import (
+	"github.com/pelton-run/pelton/contracts"
+)
+
+// Vector is a golden value of the wire format: contracts/testdata/<Name>.msgpack holds its bytes and
+// <Name>.json the same thing as readable text, with the same keys and byte strings in base64.
+type Vector struct {
+	Name  string
+	Value any        // a pointer to one of the types of package contracts
+	New   func() any // a new zero value of the same type
+}
+
+func vector[T any](name string, v T) Vector {
+	return Vector{name, &v, func() any { return new(T) }}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+const (
+	vectorJob  = "01977f3e-8c2a-7b54-9d1e-3f0a5c6b7d8e"
+	vectorTime = 1_767_225_600_000 // 2026-01-01T00:00:00Z
+)
+
+// Vectors are the golden values: at least one of each type and one that uses every key. Their
+// fractions are exact in binary, so that every language prints them alike.
+func Vectors() []Vector {
+	claim := &contracts.Claim{Worker: "w-1", Attempt: 2, Model: "smollm2", Class: contracts.P1, Submitted: vectorTime, Digest: "9f86d081"}
+	usage := &contracts.Usage{PromptTokens: 12, CompletionTokens: 300, TotalTokens: 312}
+	timings := &contracts.Timings{Queued: 1.5, Prefill: 20.25, Decode: 1000, FirstToken: 22.75}
+	return append([]Vector{
+		vector("job_chat", contracts.Job{
+			V: 1, ID: vectorJob, Tenant: "default", Model: "smollm2", Kind: contracts.KindChat,
+			Messages: []contracts.Message{{Role: "user", Content: "why is the sky blue?"}},
+		}),
+		vector("job_text", contracts.Job{V: 1, ID: vectorJob, Tenant: "default", Model: "smollm2", Kind: contracts.KindText, Prompt: "once upon a time"}),
+		vector("job_text_tokens", contracts.Job{V: 1, ID: "any key", Tenant: "team.a", Model: "smollm2:q8", Kind: contracts.KindText, Tokens: []int32{0, 127, 128, 32768, 49151, 2147483647}}),
+		vector("job_full", fullJob()),
+		vector("admitted", contracts.Admitted{
+			V: 1, Job: contracts.Job{V: 1, ID: vectorJob, Tenant: "default", Model: "smollm2", Kind: contracts.KindText, Class: contracts.P2, Params: contracts.Params{MaxTokens: ptr(16), Seed: ptr(int64(7)), N: ptr(1)}, Submitted: vectorTime},
+			Tokens: []int32{504, 6330, 314, 260, 6376}, KVTokens: 21, Digest: "9f86d081",
+		}),
+		vector("answer_admitted", contracts.Answer{V: 1, Job: vectorJob, Outcome: contracts.OutcomeAdmitted, Position: 3, ETAMS: 1200, Live: "live.default." + vectorJob}),
+		vector("answer_shed", contracts.Answer{V: 1, Job: vectorJob, Outcome: contracts.OutcomeShed, Code: contracts.CodeOverloaded, Message: "the queue is full: retry after the time given", RetryAfterMS: 2500}),
+		vector("answer_rejected", contracts.Answer{V: 1, Outcome: contracts.OutcomeRejected, Code: contracts.CodeInvalidArgument, Message: "temperature is 9, it must be from 0 to 2", Param: "params.temperature"}),
+		vector("chunk_claim", contracts.Chunk{V: 1, Job: vectorJob, Fence: 2, Index: 4, Claim: claim}),
+		vector("chunk_piece", contracts.Chunk{V: 1, Job: vectorJob, Fence: 2, Index: 4, Tokens: []int32{523, 49000}, Text: " the 空"}),
+		vector("chunk_logprobs", contracts.Chunk{
+			V: 1, Job: vectorJob, Fence: 9007199254740991, Index: 70000, Choice: 1, Tokens: []int32{220}, Finish: contracts.FinishLength,
+			Logprobs: []contracts.TokenLogprob{{Token: 220, Logprob: -0.5, Bytes: []byte{0xe7, 0xa9}, Top: []contracts.TokenLogprob{{Token: 220, Logprob: -0.5, Bytes: []byte{0xe7, 0xa9}}, {Token: 0, Logprob: -2.25, Bytes: []byte("<|endoftext|>")}}}},
+		}),
+		vector("chunk_final", contracts.Chunk{V: 1, Job: vectorJob, Fence: 2, Index: 300, Text: "!", Finish: contracts.FinishStop, Usage: usage, Timings: timings, Claim: claim}),
+		vector("chunk_failed", contracts.Chunk{
+			V: 1, Job: vectorJob, Fence: 3, Index: 6, Finish: contracts.FinishError, Usage: &contracts.Usage{PromptTokens: 12, CompletionTokens: 6, TotalTokens: 18},
+			Code: contracts.CodeDeadlineExceeded, Message: "the deadline passed after 6 tokens", Claim: claim,
+		}),
+	}, statusVectors(claim, usage, timings)...)
+}
+
+func fullJob() contracts.Job {
+	return contracts.Job{
+		V: 1, ID: vectorJob, Tenant: "team a", Model: "smollm2", Kind: contracts.KindChat, Class: contracts.P0, Deadline: vectorTime + 2000, Submitted: vectorTime,
+		Messages: []contracts.Message{{Role: "system", Content: ""}, {Role: "user", Content: "<|im_start|> is text here\x00\n水 🙂", Name: "Ann"}},
+		Params: contracts.Params{
+			MaxTokens: ptr(300), Temperature: ptr(0.5), TopP: ptr(0.75), TopK: ptr(40), MinP: ptr(0.0625), Seed: ptr(int64(-9007199254740991)), Stop: []string{"\n\n", "END"}, N: ptr(2),
+			RepetitionPenalty: ptr(1.25), PresencePenalty: ptr(-1.5), FrequencyPenalty: ptr(2.0), LogitBias: contracts.LogitBias{"7": -100, "11": 0.5}, Logprobs: ptr(0),
+			IgnoreEOS: true, ResponseFormat: map[string]any{"type": "text"},
+		},
+		Labels: map[string]string{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "é": ""}, CancelOnLeave: true,
+	}
+}
+
+func statusVectors(claim *contracts.Claim, usage *contracts.Usage, timings *contracts.Timings) []Vector {
+	return []Vector{
+		vector("status_queued", contracts.Status{Job: vectorJob, State: contracts.StateQueued, Class: contracts.P3, Model: "smollm2", Tenant: "default", Submitted: vectorTime}),
+		vector("status_completed", contracts.Status{
+			Job: vectorJob, State: contracts.StateCompleted, Class: contracts.P1, Model: "smollm2", Tenant: "default", Submitted: vectorTime,
+			Worker: claim.Worker, Attempt: claim.Attempt, Finish: contracts.FinishStop, Usage: usage, Timings: timings,
+		}),
+		vector("status_failed", contracts.Status{Job: vectorJob, State: contracts.StateFailed, Tenant: "default", Finish: contracts.FinishError, Usage: &contracts.Usage{}, Code: contracts.CodeInternal, Message: "gave up after 4 attempts"}),
+		vector("heartbeat", contracts.Heartbeat{
+			V: 1, Worker: "w-1", State: contracts.WorkerReady, Sent: vectorTime + 500, Started: vectorTime, Model: "smollm2", Variant: "q8", Backend: "onnx", Device: "cpu", Fingerprint: "3b1e", ContextLength: 8192,
+			KV: contracts.KVMemory{Total: 1 << 33, Reserved: 1 << 20, Used: 4096, PerToken: 23040}, Slots: 64,
+			Jobs:  []contracts.RunningJob{{Job: vectorJob, Tenant: "default", Class: contracts.P0, Index: 17}},
+			Stats: contracts.WorkerStats{JobsDone: 1, JobsFailed: 2, PromptTokens: 3, OutputTokens: 4, StepMS: 12.5, Batch: 3.75, ResidentBytes: 1 << 31},
+		}),
+	}
+}

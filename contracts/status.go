@@ -1,0 +1,113 @@
+package contracts
+
+// State is where a job is in its life, as GET /v1/jobs/{id} and `pelton job show` say it.
+type State string
+
+// The states of a job.
+const (
+	StateScheduled State = "scheduled"
+	StateHeld      State = "held"
+	StateQueued    State = "queued"
+	StateRunning   State = "running"
+	StateCompleted State = "completed"
+	StateFailed    State = "failed"
+	StateCanceled  State = "canceled"
+	StateExpired   State = "expired"
+	StateEvicted   State = "evicted"
+)
+
+// Status is what is known of one job. Final states carry Finish, Usage and, on failure, Code.
+type Status struct {
+	Job       string   `msgpack:"job" json:"job"`
+	State     State    `msgpack:"state" json:"state"`
+	Class     Class    `msgpack:"class,omitempty" json:"class,omitempty"`
+	Model     string   `msgpack:"model,omitempty" json:"model,omitempty"`
+	Tenant    string   `msgpack:"tenant" json:"tenant"`
+	Submitted int64    `msgpack:"submitted,omitempty" json:"submitted,omitempty"`
+	Worker    string   `msgpack:"worker,omitempty" json:"worker,omitempty"`
+	Attempt   int      `msgpack:"attempt,omitempty" json:"attempt,omitempty"`
+	Finish    string   `msgpack:"finish,omitempty" json:"finish,omitempty"`
+	Usage     *Usage   `msgpack:"usage,omitempty" json:"usage,omitempty"`
+	Timings   *Timings `msgpack:"timings,omitempty" json:"timings,omitempty"`
+	Code      Code     `msgpack:"code,omitempty" json:"code,omitempty"`
+	Message   string   `msgpack:"message,omitempty" json:"message,omitempty"`
+}
+
+// FinalState is the state that a final record puts its job in.
+func FinalState(c *Chunk) State {
+	switch c.Code {
+	case "":
+		return StateCompleted
+	case CodeCanceled:
+		return StateCanceled
+	case CodeDeadlineExceeded:
+		return StateExpired
+	}
+	return StateFailed
+}
+
+// WorkerState is the life of a worker.
+type WorkerState string
+
+// The states of a worker.
+const (
+	WorkerReady    WorkerState = "ready"
+	WorkerDraining WorkerState = "draining"
+	WorkerStopped  WorkerState = "stopped" // its last heartbeat
+)
+
+// Heartbeat is what a worker says of itself each second on hb.<worker>.
+type Heartbeat struct {
+	V       int         `msgpack:"v" json:"v"`
+	Worker  string      `msgpack:"worker" json:"worker"`
+	State   WorkerState `msgpack:"state" json:"state"`
+	Sent    int64       `msgpack:"sent" json:"sent"`       // Unix milliseconds
+	Started int64       `msgpack:"started" json:"started"` // Unix milliseconds
+
+	Model         string `msgpack:"model" json:"model"`
+	Variant       string `msgpack:"variant" json:"variant"`
+	Backend       string `msgpack:"backend" json:"backend"`
+	Device        string `msgpack:"device" json:"device"`
+	Fingerprint   string `msgpack:"fingerprint" json:"fingerprint"`
+	ContextLength int    `msgpack:"context_length" json:"context_length"`
+
+	KV    KVMemory     `msgpack:"kv" json:"kv"`
+	Slots int          `msgpack:"slots" json:"slots"` // most sequences at once
+	Jobs  []RunningJob `msgpack:"jobs,omitempty" json:"jobs,omitempty"`
+	Stats WorkerStats  `msgpack:"stats" json:"stats"`
+}
+
+// KVMemory is a worker's KV cache in bytes.
+type KVMemory struct {
+	Total    int64 `msgpack:"total" json:"total"`
+	Reserved int64 `msgpack:"reserved" json:"reserved"`
+	Used     int64 `msgpack:"used" json:"used"`
+	PerToken int64 `msgpack:"per_token" json:"per_token"`
+}
+
+// RunningJob is a job that a worker holds.
+type RunningJob struct {
+	Job    string `msgpack:"job" json:"job"`
+	Tenant string `msgpack:"tenant" json:"tenant"`
+	Class  Class  `msgpack:"class" json:"class"`
+	Index  int    `msgpack:"index" json:"index"` // tokens emitted so far, over all choices
+}
+
+// WorkerStats are a worker's counters since its start.
+type WorkerStats struct {
+	JobsDone      int64   `msgpack:"jobs_done" json:"jobs_done"`
+	JobsFailed    int64   `msgpack:"jobs_failed" json:"jobs_failed"`
+	PromptTokens  int64   `msgpack:"prompt_tokens" json:"prompt_tokens"`
+	OutputTokens  int64   `msgpack:"output_tokens" json:"output_tokens"`
+	StepMS        float64 `msgpack:"step_ms" json:"step_ms"` // recent mean of a step
+	Batch         float64 `msgpack:"batch" json:"batch"`     // recent mean of rows in a step
+	ResidentBytes int64   `msgpack:"resident_bytes" json:"resident_bytes"`
+}
+
+// Filter narrows a list of jobs; an empty field lets everything through.
+type Filter struct {
+	State  State
+	Class  Class
+	Tenant string
+	Limit  int // most jobs to list; 0 is the lister's default
+}

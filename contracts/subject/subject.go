@@ -1,0 +1,173 @@
+// Package subject spells and parses the NATS subjects of the fleet.
+//
+// It belongs to step 2 of the walk: contracts/client, the dispatcher and the workers all build their
+// subjects here and nowhere else. Names that come from people (tenant, model, job id) are escaped so
+// that any text is one subject token: bytes other than letters, digits, '-' and '_' become %XX.
+// Pure functions, no state.
+package subject
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/pelton-run/pelton/contracts"
+)
+
+// Wildcards that the parts of the fleet subscribe to.
+const (
+	AllSubmits    = "submit.*"
+	AllCancels    = "cancel.*.*"
+	AllLive       = "live.*.*"
+	AllOut        = "out.*.*"
+	AllJobs       = "jobs.*.*.*.*.*"
+	AllHeartbeats = "hb.*"
+	AllCtlCancels = "ctl.cancel.*.*"
+)
+
+const safe = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+// Escape makes one subject token of any text. The empty text becomes "%".
+func Escape(s string) string {
+	if s == "" {
+		return "%"
+	}
+	if strings.Trim(s, safe) == "" {
+		return s
+	}
+	var b strings.Builder
+	for i := range len(s) {
+		if strings.IndexByte(safe, s[i]) >= 0 {
+			b.WriteByte(s[i])
+		} else {
+			fmt.Fprintf(&b, "%%%02X", s[i])
+		}
+	}
+	return b.String()
+}
+
+// Unescape is the inverse of Escape; it refuses every text that Escape would not have made.
+func Unescape(token string) (string, error) {
+	if token == "%" {
+		return "", nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(token); i++ {
+		c := token[i]
+		if strings.IndexByte(safe, c) >= 0 {
+			b.WriteByte(c)
+			continue
+		}
+		hi, lo := -1, -1
+		if c == '%' && i+2 < len(token) {
+			hi, lo = strings.IndexByte("0123456789ABCDEF", token[i+1]), strings.IndexByte("0123456789ABCDEF", token[i+2])
+		}
+		if hi < 0 || lo < 0 || strings.IndexByte(safe, byte(hi<<4|lo)) >= 0 {
+			return "", fmt.Errorf("subject token %q is not escaped as %%XX at byte %d", token, i)
+		}
+		b.WriteByte(byte(hi<<4 | lo))
+		i += 2
+	}
+	if b.Len() == 0 {
+		return "", fmt.Errorf("subject token is empty")
+	}
+	return b.String(), nil
+}
+
+// Submit is where a producer publishes its jobs.
+func Submit(tenant string) string { return "submit." + Escape(tenant) }
+
+// Cancel is where a producer asks for a job's end.
+func Cancel(tenant, job string) string { return "cancel." + Escape(tenant) + "." + Escape(job) }
+
+// Live is where the records of a job's stream appear as they are accepted.
+func Live(tenant, job string) string { return "live." + Escape(tenant) + "." + Escape(job) }
+
+// Out is where a worker writes a job's records; the stream OUT keeps them.
+func Out(tenant, job string) string { return "out." + Escape(tenant) + "." + Escape(job) }
+
+// Heartbeat is where a worker says that it lives.
+func Heartbeat(worker string) string { return "hb." + Escape(worker) }
+
+// CtlCancel tells the worker that holds the job to end it.
+func CtlCancel(tenant, job string) string {
+	return "ctl.cancel." + Escape(tenant) + "." + Escape(job)
+}
+
+// Bell rings when a job for the model was published.
+func Bell(model string) string { return "bell." + Escape(model) }
+
+// Job addresses one admitted job in the stream JOBS.
+type Job struct {
+	Model  string
+	Class  contracts.Class
+	Size   contracts.Size
+	Tenant string
+	Job    string
+}
+
+// String is the subject of j.
+func (j Job) String() string {
+	return "jobs." + Escape(j.Model) + "." + string(j.Class) + "." + string(j.Size) + "." + Escape(j.Tenant) + "." + Escape(j.Job)
+}
+
+// AnyJob matches the job in whichever model, class and size it waits.
+func AnyJob(tenant, job string) string {
+	return "jobs.*.*.*." + Escape(tenant) + "." + Escape(job)
+}
+
+// JobsOf matches the jobs of one (model, class, size): the filter of one consumer.
+func JobsOf(model string, class contracts.Class, size contracts.Size) string {
+	return "jobs." + Escape(model) + "." + string(class) + "." + string(size) + ".*.*"
+}
+
+// Consumer is the durable name of the consumer over JobsOf.
+func Consumer(model string, class contracts.Class, size contracts.Size) string {
+	return Escape(model) + "-" + string(class) + "-" + string(size)
+}
+
+// ParseJob parses a subject of the stream JOBS.
+func ParseJob(s string) (Job, error) {
+	p := strings.Split(s, ".")
+	if len(p) != 6 || p[0] != "jobs" {
+		return Job{}, fmt.Errorf("subject %q is not jobs.<model>.<class>.<size>.<tenant>.<job>", s)
+	}
+	j := Job{Class: contracts.Class(p[2]), Size: contracts.Size(p[3])}
+	if !j.Class.Valid() || (j.Size != contracts.SizeS && j.Size != contracts.SizeM && j.Size != contracts.SizeL && j.Size != contracts.SizeX) {
+		return Job{}, fmt.Errorf("subject %q has an unknown class or size", s)
+	}
+	for _, f := range []struct {
+		to    *string
+		token string
+	}{{&j.Model, p[1]}, {&j.Tenant, p[4]}, {&j.Job, p[5]}} {
+		v, err := Unescape(f.token)
+		if err != nil {
+			return Job{}, err
+		}
+		*f.to = v
+	}
+	return j, nil
+}
+
+// ParseSubmit returns the tenant of a submit subject.
+func ParseSubmit(s string) (tenant string, err error) {
+	rest, ok := strings.CutPrefix(s, "submit.")
+	if !ok || strings.Contains(rest, ".") {
+		return "", fmt.Errorf("subject %q is not submit.<tenant>", s)
+	}
+	return Unescape(rest)
+}
+
+// ParseJobRef returns tenant and job of a subject of the form prefix.<tenant>.<job>, where prefix is
+// "cancel", "live", "out" or "ctl.cancel".
+func ParseJobRef(prefix, s string) (tenant, job string, err error) {
+	rest, ok := strings.CutPrefix(s, prefix+".")
+	t, j, two := strings.Cut(rest, ".")
+	if !ok || !two || strings.Contains(j, ".") {
+		return "", "", fmt.Errorf("subject %q is not %s.<tenant>.<job>", s, prefix)
+	}
+	if tenant, err = Unescape(t); err != nil {
+		return "", "", err
+	}
+	job, err = Unescape(j)
+	return tenant, job, err
+}

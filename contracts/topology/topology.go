@@ -1,0 +1,202 @@
+// Package topology is the fleet's JetStream layout as data, and Ensure, which makes a broker match it.
+//
+// It is step 8 of the walk: what the dispatcher publishes waits here until a worker pulls it.
+// Ensure is idempotent and may run in several processes at once. The package never reads or writes
+// messages.
+package topology
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+)
+
+// Names of the streams.
+const (
+	StreamJobs = "JOBS" // admitted jobs, deleted when acknowledged
+	StreamOut  = "OUT"  // the records of every job's stream
+)
+
+// Timing of the leases, shared by dispatcher and worker.
+const (
+	AckWait    = 15 * time.Second // a job that is not kept alive for so long goes to another worker
+	MaxDeliver = 4                // attempts before a job is given up
+)
+
+// Config sizes the layout. The zero value is the embedded single-server fleet.
+type Config struct {
+	Replicas     int           // of every stream; default 1
+	JobsMaxBytes int64         // default 2 GiB
+	JobsMaxAge   time.Duration // default 24 h
+	OutMaxBytes  int64         // default 1 GiB; the oldest records go first
+	OutMaxAge    time.Duration // how long a finished job can be read; default 24 h
+	MaxJobBytes  int32         // largest admitted job; default 1 MiB
+	Memory       bool          // keep streams in memory (tests)
+}
+
+func (c Config) withDefaults() Config {
+	set := func(v *int64, d int64) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	set(&c.JobsMaxBytes, 2<<30)
+	set(&c.OutMaxBytes, 1<<30)
+	if c.Replicas == 0 {
+		c.Replicas = 1
+	}
+	if c.JobsMaxAge == 0 {
+		c.JobsMaxAge = 24 * time.Hour
+	}
+	if c.OutMaxAge == 0 {
+		c.OutMaxAge = 24 * time.Hour
+	}
+	if c.MaxJobBytes == 0 {
+		c.MaxJobBytes = 1 << 20
+	}
+	return c
+}
+
+// Streams is the layout of the streams.
+func (c Config) Streams() []jetstream.StreamConfig {
+	c = c.withDefaults()
+	storage := jetstream.FileStorage
+	if c.Memory {
+		storage = jetstream.MemoryStorage
+	}
+	return []jetstream.StreamConfig{
+		{
+			Name: StreamJobs, Description: "admitted jobs, one subject each",
+			Subjects:  []string{subject.AllJobs},
+			Retention: jetstream.WorkQueuePolicy, Storage: storage, Replicas: c.Replicas,
+			Discard: jetstream.DiscardNew, DiscardNewPerSubject: true, MaxMsgsPerSubject: 1,
+			MaxMsgs: 100_000, MaxBytes: c.JobsMaxBytes, MaxAge: c.JobsMaxAge, MaxMsgSize: c.MaxJobBytes,
+			AllowMsgTTL: true, AllowDirect: true, Duplicates: 10 * time.Minute,
+		},
+		{
+			// Records stay on disk with the jobs, so that a restart of the whole fleet loses neither;
+			// each job's records are bounded by its max_tokens, the stream by bytes and age.
+			Name: StreamOut, Description: "records of job streams, one subject a job",
+			Subjects:  []string{subject.AllOut},
+			Retention: jetstream.LimitsPolicy, Storage: storage, Replicas: c.Replicas,
+			Discard: jetstream.DiscardOld, MaxMsgsPerSubject: -1,
+			MaxBytes: c.OutMaxBytes, MaxAge: c.OutMaxAge, MaxMsgSize: 1 << 20,
+			AllowDirect: true, DenyDelete: true,
+			// Duplicates is the window of Nats-Msg-Id, which this stream does not use.
+			Duplicates: 100 * time.Millisecond,
+			RePublish:  &jetstream.RePublish{Source: "out.*.*", Destination: "live.{{wildcard(1)}}.{{wildcard(2)}}"},
+		},
+	}
+}
+
+// Consumers is the layout of a model's consumers: one for each class and size, most urgent first,
+// small before large.
+func (c Config) Consumers(model string) []jetstream.ConsumerConfig {
+	c = c.withDefaults()
+	var out []jetstream.ConsumerConfig
+	for _, class := range contracts.Classes {
+		for _, size := range contracts.Sizes {
+			out = append(out, jetstream.ConsumerConfig{
+				Durable:       subject.Consumer(model, class, size),
+				Description:   fmt.Sprintf("%s jobs of size %s", class, size),
+				FilterSubject: subject.JobsOf(model, class, size),
+				AckPolicy:     jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
+				AckWait: AckWait, MaxDeliver: MaxDeliver, MaxAckPending: 10_000, MaxWaiting: 4096,
+				MaxRequestBatch: 64, MaxRequestExpires: 30 * time.Second, Replicas: c.Replicas,
+			})
+		}
+	}
+	return out
+}
+
+// Drift is one difference between the layout and what the broker had.
+type Drift struct {
+	Object string // "stream OUT", "consumer m-p0-s"
+	Change string // "created", "updated"
+}
+
+// Ensure creates what is missing and updates what differs: the streams, and the consumers of models.
+// It reports every change it made. A difference that the broker cannot change in place is an error
+// that names it.
+func Ensure(ctx context.Context, js jetstream.JetStream, c Config, models ...string) ([]Drift, error) {
+	var drift []Drift
+	for _, want := range c.Streams() {
+		change, err := ensureStream(ctx, js, want)
+		if err != nil {
+			return drift, fmt.Errorf("stream %s: %w", want.Name, err)
+		}
+		if change != "" {
+			drift = append(drift, Drift{"stream " + want.Name, change})
+		}
+	}
+	for _, model := range models {
+		for _, want := range c.Consumers(model) {
+			change, err := ensureConsumer(ctx, js, want)
+			if err != nil {
+				return drift, fmt.Errorf("consumer %s: %w", want.Durable, err)
+			}
+			if change != "" {
+				drift = append(drift, Drift{"consumer " + want.Durable, change})
+			}
+		}
+	}
+	return drift, nil
+}
+
+func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (string, error) {
+	s, err := js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		_, err = js.CreateOrUpdateStream(ctx, want)
+		return "created", err
+	}
+	if err != nil {
+		return "", err
+	}
+	if sameStream(s.CachedInfo().Config, want) {
+		return "", nil
+	}
+	_, err = js.UpdateStream(ctx, want)
+	return "updated", err
+}
+
+func ensureConsumer(ctx context.Context, js jetstream.JetStream, want jetstream.ConsumerConfig) (string, error) {
+	c, err := js.Consumer(ctx, StreamJobs, want.Durable)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		_, err = js.CreateOrUpdateConsumer(ctx, StreamJobs, want)
+		return "created", err
+	}
+	if err != nil {
+		return "", err
+	}
+	if sameConsumer(c.CachedInfo().Config, want) {
+		return "", nil
+	}
+	_, err = js.UpdateConsumer(ctx, StreamJobs, want)
+	return "updated", err
+}
+
+// sameStream compares the fields that the layout sets; the broker fills in others.
+func sameStream(a, b jetstream.StreamConfig) bool {
+	subjects := len(a.Subjects) == len(b.Subjects)
+	for i := 0; subjects && i < len(a.Subjects); i++ {
+		subjects = a.Subjects[i] == b.Subjects[i]
+	}
+	republish := (a.RePublish == nil) == (b.RePublish == nil) && (a.RePublish == nil || *a.RePublish == *b.RePublish)
+	return subjects && republish && a.Retention == b.Retention && a.Storage == b.Storage && a.Replicas == b.Replicas &&
+		a.Discard == b.Discard && a.DiscardNewPerSubject == b.DiscardNewPerSubject &&
+		a.MaxMsgsPerSubject == b.MaxMsgsPerSubject && a.MaxBytes == b.MaxBytes && a.MaxAge == b.MaxAge &&
+		a.MaxMsgSize == b.MaxMsgSize && a.AllowMsgTTL == b.AllowMsgTTL && a.AllowDirect == b.AllowDirect &&
+		a.DenyDelete == b.DenyDelete && a.Duplicates == b.Duplicates && a.Description == b.Description
+}
+
+func sameConsumer(a, b jetstream.ConsumerConfig) bool {
+	return a.FilterSubject == b.FilterSubject && a.AckPolicy == b.AckPolicy && a.AckWait == b.AckWait &&
+		a.MaxDeliver == b.MaxDeliver && a.MaxAckPending == b.MaxAckPending && a.MaxWaiting == b.MaxWaiting &&
+		a.MaxRequestBatch == b.MaxRequestBatch && a.MaxRequestExpires == b.MaxRequestExpires && a.Description == b.Description
+}

@@ -1,0 +1,209 @@
+package topology_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/contractstest"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
+)
+
+// setup is an empty broker and a layout in memory.
+func setup(t *testing.T) (jetstream.JetStream, topology.Config) {
+	t.Helper()
+	js, err := jetstream.New(contractstest.Server(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js, topology.Config{Memory: true, MaxJobBytes: 4096}
+}
+
+func ensure(t *testing.T, js jetstream.JetStream, c topology.Config, models ...string) []topology.Drift {
+	t.Helper()
+	drift, err := topology.Ensure(t.Context(), js, c, models...)
+	if err != nil {
+		t.Fatalf("ensure %v: %v", models, err)
+	}
+	return drift
+}
+
+func TestEnsure(t *testing.T) {
+	t.Parallel()
+	js, c := setup(t)
+	first := ensure(t, js, c, "m", "llama 3.2")
+	if len(first) != 2+2*16 || first[0] != (topology.Drift{Object: "stream JOBS", Change: "created"}) {
+		t.Errorf("first run: %d changes %v, want 34 created", len(first), first)
+	}
+	if again := ensure(t, js, c, "m", "llama 3.2"); len(again) != 0 {
+		t.Errorf("second run: %v, want no change", again)
+	}
+	if more := ensure(t, js, c, "m", "new"); len(more) != 16 {
+		t.Errorf("another model: %v, want its 16 consumers", more)
+	}
+	for _, consumer := range c.Consumers("llama 3.2") {
+		if _, err := js.Consumer(t.Context(), topology.StreamJobs, consumer.Durable); err != nil {
+			t.Errorf("consumer %s: %v", consumer.Durable, err)
+		}
+	}
+}
+
+// TestOnDisk: the default layout is taken by a broker with files, and survives unchanged.
+func TestOnDisk(t *testing.T) {
+	t.Parallel()
+	js, c := setup(t)
+	c.Memory = false
+	ensure(t, js, c, "m")
+	if again := ensure(t, js, c, "m"); len(again) != 0 {
+		t.Errorf("second run: %v, want no change", again)
+	}
+}
+
+func TestDrift(t *testing.T) {
+	t.Parallel()
+	js, c := setup(t)
+	ensure(t, js, c, "m")
+	stream, err := js.Stream(t.Context(), topology.StreamOut)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := stream.CachedInfo().Config
+	changed.MaxAge, changed.RePublish = time.Minute, nil
+	if _, err := js.UpdateStream(t.Context(), changed); err != nil {
+		t.Fatal(err)
+	}
+	name := subject.Consumer("m", contracts.P0, contracts.SizeS)
+	consumer, err := js.Consumer(t.Context(), topology.StreamJobs, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := consumer.CachedInfo().Config
+	slow.AckWait, slow.MaxDeliver = time.Hour, 1
+	if _, err := js.UpdateConsumer(t.Context(), topology.StreamJobs, slow); err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteConsumer(t.Context(), topology.StreamJobs, subject.Consumer("m", contracts.P3, contracts.SizeX)); err != nil {
+		t.Fatal(err)
+	}
+	want := []topology.Drift{{Object: "stream OUT", Change: "updated"}, {Object: "consumer " + name, Change: "updated"}, {Object: "consumer m-p3-x", Change: "created"}}
+	got := ensure(t, js, c, "m")
+	if len(got) != len(want) {
+		t.Fatalf("got %v, want %v", got, want)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("change %d is %v, want %v", i, got[i], want[i])
+		}
+	}
+	if consumer, err = js.Consumer(t.Context(), topology.StreamJobs, name); err != nil || consumer.CachedInfo().Config.AckWait != topology.AckWait {
+		t.Errorf("consumer after the repair: %v, ack wait %s, want %s", err, consumer.CachedInfo().Config.AckWait, topology.AckWait)
+	}
+	if again := ensure(t, js, c, "m"); len(again) != 0 {
+		t.Errorf("after the repair: %v, want no change", again)
+	}
+}
+
+// TestUnchangeable: what the broker cannot change in place is an error that names it.
+func TestUnchangeable(t *testing.T) {
+	t.Parallel()
+	js, c := setup(t)
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: topology.StreamJobs, Subjects: []string{subject.AllJobs}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := topology.Ensure(t.Context(), js, c); err == nil || !strings.Contains(err.Error(), "stream JOBS") {
+		t.Errorf("a stream of another retention: %v, want an error that names it", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := topology.Ensure(ctx, js, c); !errors.Is(err, context.Canceled) {
+		t.Errorf("canceled: %v", err)
+	}
+}
+
+func TestTwoAtOnce(t *testing.T) {
+	t.Parallel()
+	js, c := setup(t)
+	var g errgroup.Group
+	for range 4 {
+		g.Go(func() error {
+			_, err := topology.Ensure(t.Context(), js, c, "m")
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if again := ensure(t, js, c, "m"); len(again) != 0 {
+		t.Errorf("afterwards: %v, want no change", again)
+	}
+}
+
+// TestLayoutHolds: the layout does what the fleet relies on.
+func TestLayoutHolds(t *testing.T) {
+	t.Parallel()
+	js, c := setup(t)
+	ensure(t, js, c, "m")
+	at := subject.Job{Model: "m", Class: contracts.P1, Size: contracts.SizeM, Tenant: "t.x", Job: "j"}.String()
+	publish := func(subj string, data []byte, opts ...jetstream.PublishOpt) error {
+		_, err := js.Publish(t.Context(), subj, data, opts...)
+		return err
+	}
+	if err := publish(at, []byte("one"), jetstream.WithMsgID("t.j")); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(at, []byte("two"), jetstream.WithMsgID("other")); apiCode(err) != 10077 {
+		t.Errorf("a second live copy of a job: %v, want error 10077", err)
+	}
+	if err := publish(strings.Replace(at, ".j", ".k", 1), make([]byte, 5000)); apiCode(err) != 10054 {
+		t.Errorf("a job over MaxJobBytes: %v, want error 10054", err)
+	}
+	if err := publish(strings.Replace(at, ".j", ".k", 1), []byte("x"), jetstream.WithMsgTTL(time.Minute)); err != nil {
+		t.Errorf("a job with a deadline: %v", err)
+	}
+	cons, err := js.Consumer(t.Context(), topology.StreamJobs, subject.Consumer("m", contracts.P1, contracts.SizeM))
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch, err := cons.FetchNoWait(5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := 0
+	for range batch.Messages() {
+		got++
+	}
+	if got != 2 {
+		t.Errorf("the consumer of p1, m delivered %d jobs, want 2", got)
+	}
+
+	out, live := subject.Out("t.x", "j"), subject.Live("t.x", "j")
+	sub, err := js.Conn().SubscribeSync(live)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(out, []byte("a"), jetstream.WithExpectLastSequencePerSubject(0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(out, []byte("b"), jetstream.WithExpectLastSequencePerSubject(0)); apiCode(err) != 10071 {
+		t.Errorf("a record of an evicted worker: %v, want error 10071", err)
+	}
+	msg, err := sub.NextMsg(5 * time.Second)
+	if err != nil || string(msg.Data) != "a" || msg.Header.Get("Nats-Sequence") != "1" || msg.Header.Get("Nats-Last-Sequence") != "0" {
+		t.Errorf("live record %+v, %v, want \"a\" at sequence 1 after 0", msg, err)
+	}
+}
+
+func apiCode(err error) jetstream.ErrorCode {
+	var e *jetstream.APIError
+	if errors.As(err, &e) {
+		return e.ErrorCode
+	}
+	return 0
+}

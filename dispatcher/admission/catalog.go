@@ -1,0 +1,79 @@
+package admission
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/runtime/tokenizer"
+)
+
+// Tokenizer turns prompts into token ids. It must be safe for concurrent use.
+type Tokenizer interface {
+	// Encode returns the ids of text; special tokens are never parsed out of it.
+	Encode(text string) []int32
+	// Chat renders a chat with the model's template and returns its ids.
+	Chat(messages []tokenizer.Message, addGenerationPrompt bool) ([]int32, error)
+}
+
+// Model is one model whose jobs can be admitted.
+type Model struct {
+	Name          string
+	Aliases       []string // other names that producers may use
+	Tokenizer     Tokenizer
+	ContextLength int // most tokens of prompt and answer together
+	Vocab         int // token ids are below this
+	Created       time.Time
+}
+
+// Catalog is the set of models by name and alias; the first one is the default. It is immutable.
+type Catalog struct {
+	models []Model
+	byName map[string]*Model
+}
+
+// NewCatalog checks the models and indexes them.
+func NewCatalog(models []Model) (*Catalog, error) {
+	c := &Catalog{models: append([]Model(nil), models...), byName: map[string]*Model{}}
+	if len(models) == 0 {
+		return nil, fmt.Errorf("no model is configured: at least one is needed")
+	}
+	for i := range c.models {
+		m := &c.models[i]
+		if m.Name == "" || m.Tokenizer == nil || m.ContextLength < 2 || m.Vocab < 1 {
+			return nil, fmt.Errorf("model %d %q needs a name, a tokenizer, a context length of 2 or more and a vocabulary", i, m.Name)
+		}
+		for _, name := range append([]string{m.Name}, m.Aliases...) {
+			if other := c.byName[name]; other != nil && other != m {
+				return nil, fmt.Errorf("the name %q belongs to both models %q and %q", name, other.Name, m.Name)
+			}
+			c.byName[name] = m
+		}
+	}
+	return c, nil
+}
+
+// Models lists the models, the default first. The caller must not change them.
+func (c *Catalog) Models() []Model { return c.models }
+
+// Names lists the models' names, the default first.
+func (c *Catalog) Names() []string {
+	names := make([]string, len(c.models))
+	for i := range c.models {
+		names[i] = c.models[i].Name
+	}
+	return names
+}
+
+// Find returns the model of a name or an alias; the empty name is the default model.
+func (c *Catalog) Find(name string) (*Model, error) {
+	if name == "" {
+		return &c.models[0], nil
+	}
+	if m := c.byName[name]; m != nil {
+		return m, nil
+	}
+	return nil, &contracts.Error{Code: contracts.CodeModelNotFound, Param: "model",
+		Message: fmt.Sprintf("model %q is not served here: use one of %s", name, strings.Join(c.Names(), ", "))}
+}

@@ -1,0 +1,81 @@
+package admission
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/runtime/tokenizer"
+)
+
+// render returns the prompt as token ids. A prompt of no tokens is refused, and so are token ids that
+// the model does not have, in the prompt and in logit_bias.
+func render(j *contracts.Job, m *Model) ([]int32, error) {
+	for id := range j.Params.LogitBias {
+		if n, err := strconv.Atoi(id); err != nil || n >= m.Vocab {
+			return nil, invalid("params.logit_bias", "logit_bias names token %s, model %s has tokens 0 to %d", id, m.Name, m.Vocab-1)
+		}
+	}
+	var ids []int32
+	switch {
+	case j.Kind == contracts.KindChat:
+		messages := make([]tokenizer.Message, len(j.Messages))
+		for i, msg := range j.Messages {
+			messages[i] = tokenizer.Message{Role: msg.Role, Content: msg.Content, Name: msg.Name}
+		}
+		var err error
+		if ids, err = m.Tokenizer.Chat(messages, true); err != nil {
+			return nil, invalid("messages", "the messages do not fit the chat template of model %s: %v", m.Name, err)
+		}
+	case len(j.Tokens) > 0:
+		for i, id := range j.Tokens {
+			if id < 0 || int(id) >= m.Vocab {
+				return nil, invalid("tokens", "tokens[%d] is %d, model %s has tokens 0 to %d", i, id, m.Name, m.Vocab-1)
+			}
+		}
+		ids = append(ids, j.Tokens...)
+	default:
+		ids = m.Tokenizer.Encode(j.Prompt)
+	}
+	if len(ids) == 0 {
+		return nil, invalid(inputParam(j), "the prompt has no token that model %s knows: send other text", m.Name)
+	}
+	return ids, nil
+}
+
+func inputParam(j *contracts.Job) string {
+	switch {
+	case j.Kind == contracts.KindChat:
+		return "messages"
+	case len(j.Tokens) > 0:
+		return "tokens"
+	}
+	return "prompt"
+}
+
+func invalid(param, format string, args ...any) error {
+	return &contracts.Error{Code: contracts.CodeInvalidArgument, Param: param, Message: fmt.Sprintf(format, args...)}
+}
+
+// Digest is the SHA-256, in hexadecimal, of what the job asks: model, kind, input and parameters as
+// they were given. Times, class, deadline and labels are left out, so that a repeated submit of the
+// same request has the same digest. The job must be valid.
+func Digest(j *contracts.Job) (string, error) {
+	// JSON because it sorts the keys of every map; numbers and valid UTF-8 are written one way only.
+	data, err := json.Marshal(struct {
+		Model    string
+		Kind     contracts.Kind
+		Messages []contracts.Message
+		Prompt   string
+		Tokens   []int32
+		Params   contracts.Params
+	}{j.Model, j.Kind, j.Messages, j.Prompt, j.Tokens, j.Params})
+	if err != nil {
+		return "", invalid("params", "the parameters cannot be written down: %v", err)
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), nil
+}

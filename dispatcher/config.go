@@ -1,0 +1,93 @@
+package dispatcher
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/dispatcher/admission"
+)
+
+// Model is a model whose jobs the dispatcher admits; the first one of the configuration is the default.
+type Model = admission.Model
+
+// Tokenizer turns prompts into token ids; *tokenizer.Tokenizer is one.
+type Tokenizer = admission.Tokenizer
+
+// Config of a [Dispatcher].
+type Config struct {
+	Conn     *nats.Conn      // needed; stays the caller's to close, after Run has returned
+	Models   []Model         // needed; the first is the default
+	Topology topology.Config // of the streams, which Run creates when they are missing
+	Logger   *slog.Logger    // default: nothing is logged
+	Trace    *Trace          // default: nothing is reported
+
+	DefaultMaxTokensChat int // tokens; default 512
+	DefaultMaxTokensText int // tokens; default 16
+
+	MaxSubmits int           // jobs taken in at once, beyond them a submit is overloaded; default 1024
+	MaxCancels int           // cancels waited for at once; default 1024
+	Buffer     int           // records that wait for one reader; default 256
+	Idle       time.Duration // silence after which a reader looks into OUT; default 10 s
+	WorkerTTL  time.Duration // silence after which a worker is gone; default 5 s
+	Timeout    time.Duration // of one answer of the broker; default 5 s
+	CancelWait time.Duration // how long the NATS door waits for a cancel; default 30 s
+	Rescan     time.Duration // how often the queue is searched for deadlines of other dispatchers' jobs; default 30 s
+}
+
+func (c Config) withDefaults() Config {
+	number := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	span := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	number(&c.DefaultMaxTokensChat, 512)
+	number(&c.DefaultMaxTokensText, 16)
+	number(&c.MaxSubmits, 1024)
+	number(&c.MaxCancels, 1024)
+	number(&c.Buffer, 256)
+	span(&c.Idle, 10*time.Second)
+	span(&c.WorkerTTL, 5*time.Second)
+	span(&c.Timeout, 5*time.Second)
+	span(&c.CancelWait, 30*time.Second)
+	span(&c.Rescan, 30*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Trace == nil {
+		c.Trace = &Trace{}
+	}
+	return c
+}
+
+// Validate reports everything that is wrong with c.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Conn == nil {
+		errs = append(errs, fmt.Errorf("no connection: Conn is needed"))
+	}
+	if _, err := admission.NewCatalog(c.Models); err != nil {
+		errs = append(errs, err)
+	}
+	for name, v := range map[string]int{"DefaultMaxTokensChat": c.DefaultMaxTokensChat, "DefaultMaxTokensText": c.DefaultMaxTokensText,
+		"MaxSubmits": c.MaxSubmits, "MaxCancels": c.MaxCancels, "Buffer": c.Buffer} {
+		if v < 0 {
+			errs = append(errs, fmt.Errorf("%s is %d, it must not be negative", name, v))
+		}
+	}
+	for name, v := range map[string]time.Duration{"Idle": c.Idle, "WorkerTTL": c.WorkerTTL, "Timeout": c.Timeout, "CancelWait": c.CancelWait, "Rescan": c.Rescan} {
+		if v < 0 {
+			errs = append(errs, fmt.Errorf("%s is %v, it must not be negative", name, v))
+		}
+	}
+	return errors.Join(errs...)
+}

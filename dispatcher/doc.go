@@ -1,0 +1,17 @@
+// Package dispatcher decides what runs and when, never how: it takes jobs in, admits or refuses them,
+// puts the admitted ones into JetStream, and brings their streams back to those who read them.
+//
+// Steps 3 to 7 and 15 of the walk. Previous step: contracts/client puts a job on submit.<tenant>, or
+// dispatcher/gateway takes it over HTTP. Then intake.go → dispatcher/admission → dispatcher/fleet →
+// publish.go. Next step: contracts/topology, where JetStream holds the job until a worker pulls it. On
+// the way back dispatcher/relay merges the records that workers wrote.
+//
+// A dispatcher keeps no state that another one could not read from the streams, so any number of them
+// can run, and each answers for every job: a job is queued while only JOBS holds it, running once OUT
+// has a record of it, and over when the last record is final. What is refused is refused before it is
+// published; what is admitted ends in exactly one final record, because every writer of OUT expects
+// the sequence of the record before.
+//
+// The package never loads a model, never runs one and never picks the worker. All methods of
+// [Dispatcher] are safe for concurrent use.
+package dispatcher

@@ -1,0 +1,225 @@
+package dispatcher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/dispatcher/relay"
+)
+
+// advisoryMaxDeliveries is where the broker says that a job was delivered as often as allowed.
+const advisoryMaxDeliveries = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + topology.StreamJobs + ".*"
+
+// settleTries bounds how often an end is tried against a worker that writes at the same time.
+const settleTries = 8
+
+// errRaced says that somebody else wrote to the job's stream first.
+var errRaced = errors.New("another record was written first")
+
+// ending is how a job ends that no worker ends.
+type ending struct {
+	finish  string
+	code    contracts.Code
+	message string
+}
+
+// settlement is what settle found or did.
+type settlement int
+
+const (
+	settled  settlement = iota // the final record is ours
+	wasFinal                   // there was one
+	isHeld                     // a worker has the job
+	isGone                     // neither stream knows the job
+)
+
+// settle ends a job that no worker runs: it writes the final record after the last record there is, and
+// then removes the message from the queue. A worker that pulls the job in between finds the record when
+// it claims; one that writes first wins, and it is looked at anew. take decides whether a job that a
+// worker has claimed may be ended too; its holder, if it lives, is fenced off by the record.
+func (d *Dispatcher) settle(ctx context.Context, tenant, job string, e ending, take func(records) bool) (settlement, error) {
+	for range settleTries {
+		a, queued, err := d.queued(ctx, tenant, job)
+		if err != nil {
+			return 0, err
+		}
+		r, err := d.soFar(ctx, tenant, job)
+		if err != nil {
+			return 0, err
+		}
+		switch {
+		case r.final != nil:
+			if queued != nil {
+				d.remove(ctx, queued.Seq)
+			}
+			return wasFinal, nil
+		case r.last == nil && queued == nil:
+			return isGone, nil
+		case r.last != nil && !take(r):
+			return isHeld, nil
+		}
+		err = d.end(ctx, subject.Out(tenant, job), finalRecord(job, a, r, e), r)
+		if errors.Is(err, errRaced) {
+			continue
+		}
+		if err == nil && queued != nil {
+			d.remove(ctx, queued.Seq)
+		}
+		return settled, err
+	}
+	return isHeld, nil
+}
+
+// finalRecord is the record that ends a job after the records r. a is nil when its message is gone or
+// damaged.
+func finalRecord(job string, a *contracts.Admitted, r records, e ending) *contracts.Chunk {
+	c := &contracts.Chunk{V: contracts.Version, Job: job, Fence: r.fence + 1, Index: r.tokens[0],
+		Finish: e.finish, Code: e.code, Message: e.message, Usage: &contracts.Usage{}, Claim: &contracts.Claim{}}
+	if a != nil {
+		c.Usage.PromptTokens = len(a.Tokens)
+		c.Claim = &contracts.Claim{Model: a.Job.Model, Class: a.Job.Class, Submitted: a.Job.Submitted, Digest: a.Digest}
+	}
+	if r.claim != nil {
+		claim := *r.claim
+		c.Claim = &claim
+	}
+	for _, n := range r.tokens {
+		c.Usage.CompletionTokens += n
+	}
+	c.Usage.TotalTokens = c.Usage.PromptTokens + c.Usage.CompletionTokens
+	return c
+}
+
+// end writes the final record c after the records r, or says errRaced.
+func (d *Dispatcher) end(ctx context.Context, out string, c *contracts.Chunk, r records) error {
+	seq := uint64(0)
+	if r.last != nil {
+		seq = r.last.Seq
+	}
+	data, err := contracts.Encode(c)
+	if err != nil {
+		return err
+	}
+	once, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+	defer cancel()
+	_, err = d.js.Publish(once, out, data, jetstream.WithExpectLastSequencePerSubject(seq), jetstream.WithRetryAttempts(0))
+	var api *jetstream.APIError
+	if errors.As(err, &api) && (api.ErrorCode == codeWrongLast || api.ErrorCode == codeWriteInFlight) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) {
+		return errRaced // or the answer was lost: reading again tells which
+	}
+	if err != nil {
+		return publishError(err)
+	}
+	return nil
+}
+
+// The broker's error codes for a lost compare-and-swap: another sequence, another write on the subject
+// that is not decided yet (replicated streams).
+const (
+	codeWrongLast     = 10071
+	codeWriteInFlight = 10164
+)
+
+// remove deletes a message of the queue. A message that stays is no harm: the worker that gets it finds
+// the final record.
+func (d *Dispatcher) remove(ctx context.Context, seq uint64) {
+	s, err := d.js.Stream(ctx, topology.StreamJobs)
+	if err == nil {
+		err = s.DeleteMsg(ctx, seq)
+	}
+	var api *jetstream.APIError
+	gone := errors.As(err, &api) && api.Code == 404 || errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful)
+	if err != nil && !gone {
+		d.log.Warn("message of an ended job not removed", "seq", seq, "error", err)
+	}
+}
+
+// onGivenUp ends a job that was delivered as often as allowed: no worker will get it again.
+func (d *Dispatcher) onGivenUp(ctx context.Context, m *nats.Msg) {
+	var advisory struct {
+		Seq        uint64 `json:"stream_seq"`
+		Deliveries int    `json:"deliveries"`
+	}
+	if err := json.Unmarshal(m.Data, &advisory); err != nil || advisory.Seq == 0 {
+		d.drop(m, "the advisory is not JSON with a stream_seq")
+		return
+	}
+	if d.advisories.enter() != nil {
+		d.drop(m, "too many advisories at once")
+		return
+	}
+	go func() {
+		defer d.advisories.leave()
+		if err := d.giveUp(ctx, advisory.Seq, advisory.Deliveries); err != nil && ctx.Err() == nil {
+			d.log.Error("job not ended after its last attempt", "seq", advisory.Seq, "error", err)
+		}
+	}()
+}
+
+func (d *Dispatcher) giveUp(ctx context.Context, seq uint64, deliveries int) error {
+	queued, err := d.jobs.At(ctx, seq)
+	if queued == nil || err != nil {
+		return err
+	}
+	ref, err := subject.ParseJob(queued.Subject)
+	if err != nil {
+		return err
+	}
+	s, err := d.settle(ctx, ref.Tenant, ref.Job, ending{contracts.FinishError, contracts.CodeInternal,
+		fmt.Sprintf("gave up after %d attempts: the workers that ran it died or fell silent", deliveries)},
+		func(records) bool { return true })
+	if err != nil {
+		return err
+	}
+	if s == settled {
+		d.log.Warn("job given up", "tenant", ref.Tenant, "job", ref.Job, "attempt", deliveries)
+		if d.trace.GaveUp != nil {
+			d.trace.GaveUp(ref.Tenant, ref.Job, deliveries)
+		}
+	}
+	return nil
+}
+
+// records is the sum of what a job's stream holds.
+type records struct {
+	last   *relay.Message // nil when there is none
+	final  *contracts.Chunk
+	claim  *contracts.Claim // the last one
+	fence  uint64
+	tokens [contracts.MaxChoices]int // of each choice
+}
+
+// soFar reads a job's records.
+func (d *Dispatcher) soFar(ctx context.Context, tenant, job string) (records, error) {
+	var r records
+	var bad error
+	err := d.out.Read(ctx, subject.Out(tenant, job), 1, func(m *relay.Message) bool {
+		c, err := decodeRecord(m)
+		if err != nil {
+			bad = err
+			return false
+		}
+		r.last, r.fence = m, max(r.fence, c.Fence)
+		if c.Claim != nil {
+			r.claim = c.Claim
+		}
+		if c.Final() {
+			r.final = c
+			return false
+		}
+		if c.Choice >= 0 && c.Choice < len(r.tokens) {
+			r.tokens[c.Choice] = max(r.tokens[c.Choice], c.Index+len(c.Tokens))
+		}
+		return true
+	})
+	return r, errors.Join(err, bad)
+}

@@ -1,0 +1,122 @@
+// Package fleet is the dispatcher's live view of the workers, built from their heartbeats.
+//
+// It belongs to step 6 of the walk: dispatcher/admission asks it what the largest worker can hold, the
+// doors ask it who serves a model. Previous step: dispatcher/admission; next: dispatcher/publish.go.
+// It only knows what workers say on hb.<worker>; it never talks to a worker and never decides about a
+// job. [Registry] is the pure part, with time as an argument and no lock; [Watch] is the thin shell
+// that feeds one from NATS and is safe for concurrent use.
+package fleet
+
+import (
+	"sort"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+)
+
+// MaxWorkers bounds the workers that a registry remembers; heartbeats of further ones are ignored.
+const MaxWorkers = 65_536
+
+// Registry remembers the last heartbeat of each worker. Not safe for concurrent use.
+type Registry struct {
+	ttl  time.Duration
+	seen map[string]sighting
+}
+
+type sighting struct {
+	heartbeat contracts.Heartbeat
+	at        time.Time
+}
+
+// NewRegistry returns an empty registry in which a worker that is silent for ttl is gone.
+func NewRegistry(ttl time.Duration) *Registry {
+	return &Registry{ttl: ttl, seen: map[string]sighting{}}
+}
+
+// Observe takes a heartbeat that arrived at now. A worker's last one (state stopped) removes it. A
+// heartbeat that was sent before the one already known is ignored, unless the worker started anew.
+func (r *Registry) Observe(h contracts.Heartbeat, now time.Time) {
+	old, known := r.seen[h.Worker]
+	switch {
+	case h.Worker == "":
+	case known && h.Started == old.heartbeat.Started && h.Sent < old.heartbeat.Sent:
+	case known && h.Started < old.heartbeat.Started && now.Sub(old.at) < r.ttl:
+	case h.State == contracts.WorkerStopped:
+		delete(r.seen, h.Worker)
+	case !known && len(r.seen) >= MaxWorkers:
+	default:
+		r.seen[h.Worker] = sighting{h, now}
+	}
+}
+
+// Expire forgets the workers that were silent for the TTL and returns how many.
+func (r *Registry) Expire(now time.Time) int {
+	gone := 0
+	for name, s := range r.seen {
+		if now.Sub(s.at) >= r.ttl {
+			delete(r.seen, name)
+			gone++
+		}
+	}
+	return gone
+}
+
+// Live lists the workers heard of within the TTL, by name.
+func (r *Registry) Live(now time.Time) []contracts.Heartbeat {
+	var live []contracts.Heartbeat
+	for _, s := range r.seen {
+		if now.Sub(s.at) < r.ttl {
+			live = append(live, s.heartbeat)
+		}
+	}
+	sort.Slice(live, func(i, k int) bool { return live[i].Worker < live[k].Worker })
+	return live
+}
+
+// Alive tells whether a worker was heard of within the TTL.
+func (r *Registry) Alive(worker string, now time.Time) bool {
+	s, known := r.seen[worker]
+	return known && now.Sub(s.at) < r.ttl
+}
+
+// Holds tells whether a live worker said in its last heartbeat that it holds the job.
+func (r *Registry) Holds(tenant, job string, now time.Time) bool {
+	for _, s := range r.seen {
+		if now.Sub(s.at) >= r.ttl {
+			continue
+		}
+		for _, j := range s.heartbeat.Jobs {
+			if j.Job == job && j.Tenant == tenant {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Offer is what the live workers of one model offer.
+type Offer struct {
+	Ready         int   // workers that take jobs
+	KVBytes       int64 // largest KV cache of one worker
+	KVPerToken    int64 // bytes a token takes on that worker
+	Slots         int   // most sequences of one worker
+	ContextLength int   // longest context of one worker
+}
+
+// Offer sums up the workers of a model that take jobs.
+func (r *Registry) Offer(model string, now time.Time) Offer {
+	var o Offer
+	for _, s := range r.seen {
+		h := s.heartbeat
+		if h.Model != model || h.State != contracts.WorkerReady || now.Sub(s.at) >= r.ttl {
+			continue
+		}
+		o.Ready++
+		if h.KV.Total > o.KVBytes {
+			o.KVBytes, o.KVPerToken = h.KV.Total, h.KV.PerToken
+		}
+		o.Slots = max(o.Slots, h.Slots)
+		o.ContextLength = max(o.ContextLength, h.ContextLength)
+	}
+	return o
+}

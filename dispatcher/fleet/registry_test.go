@@ -1,0 +1,144 @@
+package fleet_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/contractstest"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/dispatcher/fleet"
+)
+
+var zero = time.Unix(1_000_000, 0)
+
+func beat(worker string, started, sent int64, state contracts.WorkerState) contracts.Heartbeat {
+	return contracts.Heartbeat{V: 1, Worker: worker, Started: started, Sent: sent, State: state, Model: "m", Slots: int(sent),
+		KV: contracts.KVMemory{Total: 100 * sent, PerToken: sent}, ContextLength: 10 * int(sent), Jobs: []contracts.RunningJob{{Job: fmt.Sprint("j", sent), Tenant: "t"}}}
+}
+
+func TestRegistry(t *testing.T) {
+	t.Parallel()
+	at := func(s float64) time.Time { return zero.Add(time.Duration(s * float64(time.Second))) }
+	for _, c := range []struct {
+		name  string
+		beats []contracts.Heartbeat // one a second, from 0
+		now   float64
+		alive bool
+		slots int // of the offer
+	}{
+		{"nobody", nil, 0, false, 0},
+		{"fresh", []contracts.Heartbeat{beat("w", 1, 3, "ready")}, 1, true, 3},
+		{"silent", []contracts.Heartbeat{beat("w", 1, 3, "ready")}, 5, false, 0},
+		{"draining", []contracts.Heartbeat{beat("w", 1, 3, "draining")}, 1, true, 0},
+		{"stopped", []contracts.Heartbeat{beat("w", 1, 3, "ready"), beat("w", 1, 4, "stopped")}, 1, false, 0},
+		{"late one ignored", []contracts.Heartbeat{beat("w", 1, 3, "ready"), beat("w", 1, 2, "stopped")}, 1, true, 3},
+		{"restarted, clock went back", []contracts.Heartbeat{beat("w", 1, 9, "ready"), beat("w", 2, 1, "ready")}, 1, true, 1},
+		{"from the life before", []contracts.Heartbeat{beat("w", 2, 1, "ready"), beat("w", 1, 9, "stopped")}, 1, true, 1},
+		{"nameless", []contracts.Heartbeat{beat("", 1, 1, "ready")}, 0, false, 0},
+	} {
+		r := fleet.NewRegistry(5 * time.Second)
+		for i, b := range c.beats {
+			r.Observe(b, at(float64(i)))
+		}
+		now := at(c.now)
+		if got := r.Alive("w", now); got != c.alive {
+			t.Errorf("%s: alive %v, want %v", c.name, got, c.alive)
+		}
+		if o := r.Offer("m", now); o.Slots != c.slots || o.KVBytes != int64(100*c.slots) {
+			t.Errorf("%s: offer %+v, want %d slots", c.name, o, c.slots)
+		}
+		if got := r.Holds("t", fmt.Sprint("j", c.slots), now); got != (c.slots > 0) {
+			t.Errorf("%s: holds %v", c.name, got)
+		}
+	}
+}
+
+// TestRegistryProperties: for any heartbeats, those live are exactly those heard of within the TTL and
+// not stopped, by name, and Expire changes nothing that can be seen.
+func TestRegistryProperties(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		const ttl = 5 * time.Second
+		r := fleet.NewRegistry(ttl)
+		last := map[string]time.Time{}
+		now := zero
+		for i := range rapid.IntRange(0, 40).Draw(t, "beats") {
+			now = now.Add(time.Duration(rapid.IntRange(0, 3000).Draw(t, "gap")) * time.Millisecond)
+			name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "worker")
+			stopped := rapid.IntRange(0, 5).Draw(t, "stopped") == 0
+			state := contracts.WorkerReady
+			if stopped {
+				state = contracts.WorkerStopped
+				delete(last, name)
+			} else {
+				last[name] = now
+			}
+			r.Observe(beat(name, 1, int64(i+1), state), now)
+			if rapid.Bool().Draw(t, "expire") {
+				r.Expire(now)
+			}
+		}
+		want := ""
+		for _, name := range []string{"a", "b", "c"} {
+			if at, ok := last[name]; ok && now.Sub(at) < ttl {
+				want += name
+			}
+		}
+		got := ""
+		for _, h := range r.Live(now) {
+			got += h.Worker
+		}
+		if got != want {
+			t.Fatalf("live %q, want %q", got, want)
+		}
+	})
+}
+
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	w := fleet.NewWatch(100 * time.Millisecond)
+	if w.Dead("w") || !w.Holds("t", "j") {
+		t.Error("a watch that does not listen is sure of something")
+	}
+	sub, err := w.Subscribe(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	send := func(to string, data []byte) {
+		t.Helper()
+		if err := nc.Publish(to, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := beat("w", 1, 2, contracts.WorkerReady)
+	data, err := contracts.Encode(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	send(subject.Heartbeat("w"), []byte("not msgpack"))
+	send(subject.Heartbeat("another"), data) // says that it is w
+	send(subject.Heartbeat("w"), data)
+	for end := time.Now().Add(10 * time.Second); len(w.Live()) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no heartbeat was seen")
+		}
+	}
+	if got := w.Live(); len(got) != 1 || got[0].Worker != "w" || w.Offer("m").Ready != 1 {
+		t.Errorf("live %+v", got)
+	}
+	for end := time.Now().Add(10 * time.Second); !w.Dead("w"); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("a silent worker does not die")
+		}
+	}
+	w.Restart()
+	if w.Dead("w") || !w.Holds("t", "j") {
+		t.Error("sure of something right after a restart")
+	}
+}

@@ -1,0 +1,108 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
+)
+
+const (
+	jobHeader    = "X-Pelton-Job"
+	jsonType     = "application/json"
+	drainLimit   = 128 << 20 // bytes of a refused body that are read and dropped
+	drainTime    = 2 * time.Second
+	defaultRetry = 1000 // milliseconds, when a retryable refusal names no time
+)
+
+// refusal is an error whose HTTP status is not its code's.
+type refusal struct {
+	status int
+	err    *contracts.Error
+}
+
+// Error is the code's text.
+func (r *refusal) Error() string { return r.err.Error() }
+
+// Unwrap lets contracts.AsError find the code.
+func (r *refusal) Unwrap() error { return r.err }
+
+// writeJSON answers v with status.
+func (g *gateway) writeJSON(w http.ResponseWriter, status int, v any) error {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", jsonType)
+	w.Header().Set("Content-Length", strconv.Itoa(buf.Len()))
+	g.allowWrite(w)
+	w.WriteHeader(status)
+	_, _ = w.Write(buf.Bytes()) // a reader that left is nobody's failure
+	return nil
+}
+
+// allowWrite gives the next write its time. Writers without deadlines (in tests) go without.
+func (g *gateway) allowWrite(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(g.cfg.WriteTime))
+}
+
+// fail answers err as an error object, unless the answer has begun.
+func (g *gateway) fail(w *recorder, r *http.Request, err error) {
+	e := contracts.AsError(err)
+	info := e.Code.Info()
+	if e.Code == contracts.CodeInternal {
+		g.cfg.Logger.ErrorContext(r.Context(), "http request failed", slog.String("request", w.Header().Get("X-Request-Id")), slog.String("error", err.Error()))
+	}
+	if w.status != 0 {
+		return
+	}
+	status := info.HTTP
+	if own, ok := errors.AsType[*refusal](err); ok {
+		status = own.status
+	}
+	retryHeaders(w.Header(), e)
+	if errors.Is(err, errTooLarge) {
+		g.refuseBody(w, r, status, e)
+		return
+	}
+	_ = g.writeJSON(w, status, openai.NewError(e)) // strings only: cannot fail
+}
+
+// retryHeaders tells clients whether and when to try again.
+func retryHeaders(h http.Header, e *contracts.Error) {
+	if !e.Code.Info().Retryable {
+		h.Set("X-Should-Retry", "false")
+		return
+	}
+	ms := e.RetryAfterMS
+	if ms <= 0 {
+		ms = defaultRetry
+	}
+	h.Set("X-Should-Retry", "true")
+	h.Set("Retry-After-Ms", strconv.FormatInt(ms, 10))
+	h.Set("Retry-After", strconv.FormatInt((ms+999)/1000, 10))
+}
+
+// refuseBody answers a request whose body is too large, then reads on for a moment, so that a client
+// that writes everything before it reads gets the answer and not a reset connection.
+func (g *gateway) refuseBody(w *recorder, r *http.Request, status int, e *contracts.Error) {
+	control := http.NewResponseController(w)
+	_ = control.EnableFullDuplex()
+	w.Header().Set("Connection", "close")
+	_ = g.writeJSON(w, status, openai.NewError(e))
+	_ = control.Flush()
+	if r.Header.Get("Expect") != "" {
+		return // it waits for the answer before it writes
+	}
+	_ = control.SetReadDeadline(time.Now().Add(drainTime))
+	_, _ = io.CopyN(io.Discard, r.Body, drainLimit)
+}

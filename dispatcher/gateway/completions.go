@@ -1,0 +1,195 @@
+package gateway
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
+)
+
+// chat serves POST /v1/chat/completions.
+func (g *gateway) chat(w http.ResponseWriter, r *http.Request) error {
+	return g.complete(w, r, openai.ParseChat)
+}
+
+// text serves POST /v1/completions.
+func (g *gateway) text(w http.ResponseWriter, r *http.Request) error {
+	return g.complete(w, r, openai.ParseText)
+}
+
+func (g *gateway) complete(w http.ResponseWriter, r *http.Request, parse func([]byte) (*openai.Request, error)) error {
+	begin := time.Now()
+	tenant, err := g.tenant(r)
+	if err != nil {
+		return err
+	}
+	data, err := g.read(w, r)
+	if err != nil {
+		return err
+	}
+	req, err := parse(data)
+	if err != nil {
+		return badRequest(err)
+	}
+	model, err := g.served(req.Model())
+	if err != nil {
+		return err
+	}
+	if err := g.stamp(w, r, tenant, req.Jobs); err != nil {
+		return err
+	}
+	// With an Idempotency-Key the caller means to come back: the job stays when the connection goes.
+	run, err := g.begin(r.Context(), req.Jobs, r.Header.Get("Idempotency-Key") != "")
+	if err != nil {
+		return requestParam(err)
+	}
+	defer run.close()
+	w.Header().Set(jobHeader, jobIDs(req.Jobs))
+	w.Header().Set("Openai-Processing-Ms", strconv.FormatInt(time.Since(begin).Milliseconds(), 10))
+	assembler := openai.NewAssembler(req, openai.Meta{
+		ID: req.Jobs[0].ID, Created: begin.Unix(), Class: req.Jobs[0].Class, Fingerprint: g.fingerprint(req.Model(), model),
+	})
+	if req.Stream {
+		return g.streamReply(w, run, assembler)
+	}
+	for run.left > 0 {
+		prompt, c, err := run.next()
+		if err == nil {
+			err = assembler.Collect(prompt, c)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return g.writeJSON(w, http.StatusOK, assembler.Whole())
+}
+
+// streamReply sends the reply piece by piece. A failure before the first byte is returned and gets a
+// status of its own; a later one becomes the last event.
+func (g *gateway) streamReply(w http.ResponseWriter, run *run, assembler *openai.Assembler) error {
+	out := g.newStream(w)
+	hold := time.NewTimer(g.cfg.HoldHeaders)
+	defer hold.Stop()
+	silence := time.NewTicker(g.cfg.KeepAlive)
+	defer silence.Stop()
+	for run.left > 0 {
+		var err error
+		select {
+		case rec := <-run.records:
+			var broken bool
+			if broken, err = g.relay(out, run, assembler, rec); broken {
+				return nil
+			}
+		case <-hold.C:
+			if out.flush() != nil {
+				return nil
+			}
+		case <-silence.C:
+			if out.alive() != nil {
+				return nil
+			}
+		case <-run.ctx.Done():
+			err = run.ctx.Err()
+		}
+		if err != nil {
+			if !out.started {
+				return err
+			}
+			g.cfg.Logger.InfoContext(run.ctx, "stream ended early", slog.String("job", w.Header().Get(jobHeader)), slog.String("code", string(contracts.CodeOf(err))))
+			_ = out.end("", err)
+			return nil
+		}
+	}
+	if usage := assembler.End(); usage != nil && out.data(usage) != nil {
+		return nil
+	}
+	if out.data([]byte("[DONE]")) == nil {
+		_ = out.flush()
+	}
+	return nil
+}
+
+// relay sends what rec adds to the reply; broken tells that the reader is gone.
+func (g *gateway) relay(out *stream, run *run, assembler *openai.Assembler, rec record) (broken bool, err error) {
+	c, err := run.take(rec)
+	if err != nil {
+		return false, err
+	}
+	events, err := assembler.Stream(rec.prompt, c)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range events {
+		if out.data(e) != nil {
+			return true, nil
+		}
+	}
+	if len(events) > 0 && len(run.records) == 0 { // what waits already goes out in the same packet
+		return out.flush() != nil, nil
+	}
+	return false, nil
+}
+
+// served refuses a model that the fleet knows but no live worker serves. Names that are not in the list
+// go on to the dispatcher, which refuses them and says what there is.
+func (g *gateway) served(name string) (Model, error) {
+	models := g.cfg.Models()
+	for _, m := range models {
+		if m.Name != name && !slices.Contains(m.Aliases, name) {
+			continue
+		}
+		if m.Workers == 0 {
+			return m, contracts.Errorf(contracts.CodeUnavailable, "no worker serves model %s at the moment: retry, or submit it to /v1/jobs, where it waits", brief(name))
+		}
+		return m, nil
+	}
+	if len(models) == 0 {
+		return Model{}, contracts.Errorf(contracts.CodeUnavailable, "no worker has joined the fleet yet: retry soon")
+	}
+	return Model{}, nil
+}
+
+// fingerprint changes when replies to the same request may: with the model's build or our version.
+func (g *gateway) fingerprint(name string, m Model) string {
+	if m.Fingerprint != "" {
+		return "fp_" + m.Fingerprint
+	}
+	sum := sha256.Sum256([]byte(g.cfg.Version + "\x00" + name))
+	return "fp_" + hex.EncodeToString(sum[:5])
+}
+
+// badRequest gives a request that could not be decoded status 400 even when its code says 501: to
+// OpenAI's clients a parameter that is not served is their mistake, not a broken server.
+func badRequest(err error) error {
+	e := contracts.AsError(err)
+	if e.Code != contracts.CodeUnimplemented {
+		return err
+	}
+	return &refusal{http.StatusBadRequest, e}
+}
+
+// requestParam names the parameter of a job's refusal as OpenAI's requests do.
+func requestParam(err error) error {
+	e := contracts.AsError(err)
+	if e.Param == "" {
+		return err
+	}
+	own := *e
+	own.Param = strings.TrimPrefix(e.Param, "params.")
+	return badRequest(&own)
+}
+
+func jobIDs(jobs []*contracts.Job) string {
+	ids := make([]string, len(jobs))
+	for i, j := range jobs {
+		ids[i] = j.ID
+	}
+	return strings.Join(ids, ",")
+}

@@ -1,0 +1,123 @@
+package gateway
+
+import (
+	"log/slog"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pelton-run/pelton/contracts"
+)
+
+// recorder remembers what was answered, for the log and for late failures.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+// WriteHeader remembers the status.
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write counts the bytes.
+func (w *recorder) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// frame stands around every handler: request id, origin check, bound on requests in flight, error
+// object, panic, log line.
+func (g *gateway) frame(h handlerFunc, heavy bool) http.Handler {
+	origin := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begin := time.Now()
+		rec := &recorder{ResponseWriter: w}
+		id := requestID(r)
+		rec.Header().Set("X-Request-Id", id)
+		defer func() {
+			p := recover()
+			g.log(r, rec, id, time.Since(begin))
+			if p != nil {
+				g.panicked(rec, r, id, p)
+			}
+		}()
+		g.boundBody(rec, r)
+		if err := origin.Check(r); err != nil {
+			g.fail(rec, r, contracts.Errorf(contracts.CodePermissionDenied, "a web page of another origin must not use this server: call it from your own server"))
+			return
+		}
+		if heavy {
+			select {
+			case g.slots <- struct{}{}:
+				defer func() { <-g.slots }()
+			default:
+				g.fail(rec, r, &contracts.Error{Code: contracts.CodeOverloaded, Message: "too many requests at once: retry later", RetryAfterMS: 1000})
+				return
+			}
+		}
+		if err := h(rec, r); err != nil {
+			g.fail(rec, r, err)
+		}
+	})
+}
+
+// panicked answers a handler's panic: with an error object when nothing was sent, else by cutting the
+// connection. The value may quote a prompt, so only runtime errors are logged with their text.
+func (g *gateway) panicked(w *recorder, r *http.Request, id string, p any) {
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	attrs := []any{slog.String("request", id), slog.String("path", r.Pattern), slog.String("stack", string(debug.Stack()))}
+	if e, ok := p.(runtime.Error); ok {
+		attrs = append(attrs, slog.String("error", e.Error()))
+	}
+	g.cfg.Logger.ErrorContext(r.Context(), "http handler panicked", attrs...)
+	if w.status != 0 {
+		panic(http.ErrAbortHandler)
+	}
+	g.fail(w, r, contracts.Errorf(contracts.CodeInternal, "internal error: retry once, then report it"))
+}
+
+func (g *gateway) log(r *http.Request, w *recorder, id string, took time.Duration) {
+	level := slog.LevelInfo
+	if r.Method == http.MethodGet {
+		level = slog.LevelDebug // probes and scrapes
+	}
+	g.cfg.Logger.Log(r.Context(), level, "http request",
+		slog.String("request", id), slog.String("method", brief(r.Method)), slog.String("path", r.Pattern), slog.Int("status", w.status),
+		slog.Int64("bytes", w.bytes), slog.Duration("took", took), slog.String("job", w.Header().Get(jobHeader)))
+}
+
+// requestID is the caller's x-request-id when it is fit to be echoed, else a new one.
+func requestID(r *http.Request) string {
+	id := r.Header.Get("X-Request-Id")
+	if id == "" || len(id) > contracts.MaxIDLength || !printable(id) {
+		return "req_" + uuid.NewString()
+	}
+	return id
+}
+
+// printable tells whether s is visible ASCII, spaces within allowed.
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] < 0x20 || s[i] > 0x7e {
+			return false
+		}
+	}
+	return true
+}

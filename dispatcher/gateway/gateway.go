@@ -1,0 +1,141 @@
+package gateway
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"iter"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+)
+
+// Jobs is what the gateway needs of the dispatcher. All methods are safe for concurrent use, return
+// [*contracts.Error] failures and stop when ctx ends.
+type Jobs interface {
+	// Submit puts a job into the fleet; a job id that is known already attaches to that job, or is a
+	// conflict when it asked for something else.
+	Submit(ctx context.Context, job *contracts.Job) (*contracts.Answer, error)
+	// Start is Submit with the job's stream from its beginning, subscribed before the job is published.
+	// Leaving the stream does not cancel the job. It must be ranged over once.
+	Start(ctx context.Context, job *contracts.Job) (*contracts.Answer, iter.Seq2[*contracts.Chunk, error], error)
+	// Stream replays the pieces whose index is above after (-1: all), goes on live and ends after the
+	// final record, which always comes.
+	Stream(ctx context.Context, tenant, job string, after int) iter.Seq2[*contracts.Chunk, error]
+	// Status is CodeNotFound for a job that was never accepted or is past retention.
+	Status(ctx context.Context, tenant, job string) (contracts.Status, error)
+	// Cancel returns after the job's slot is free.
+	Cancel(ctx context.Context, tenant, job string) (contracts.Status, error)
+	// List is the jobs that pass the filter.
+	List(ctx context.Context, filter contracts.Filter) ([]contracts.Status, error)
+}
+
+// Model is one model that the fleet knows.
+type Model struct {
+	Name          string
+	Aliases       []string // other names that the dispatcher takes for it
+	Created       time.Time
+	ContextLength int    // tokens
+	Workers       int    // live workers that serve it; 0 refuses completions at once
+	Fingerprint   string // for system_fingerprint; "" derives one from name and version
+}
+
+// Config says what a gateway stands in front of.
+type Config struct {
+	Jobs   Jobs           // needed
+	Models func() []Model // needed; the default model first
+	Ready  func() error   // nil error: jobs can be served; default always
+	// Tenant says whom a request belongs to, or refuses it with unauthenticated or permission_denied.
+	// Default: nobody is asked, jobs belong to tenant "default", and ?tenant= shows any tenant's jobs.
+	Tenant  func(*http.Request) (string, error)
+	Metrics http.Handler // served at /metrics; default none
+	Logger  *slog.Logger // default: discard
+	Version string       // default "dev"
+
+	MaxBody     int64         // bytes of a request's body; default 4 MiB
+	MaxInFlight int           // requests with a body or a stream at once, more are refused as overloaded; default 4096
+	KeepAlive   time.Duration // between comments on a silent stream; default 15 s
+	HoldHeaders time.Duration // how long a stream's status waits for its first chunk, so that an early failure has a status of its own; default 1 s
+	ReadTime    time.Duration // for a body to arrive; default 30 s
+	WriteTime   time.Duration // for one write to be taken; default 30 s
+	CancelTime  time.Duration // for a cancellation after the caller left; default 30 s
+}
+
+func (c Config) withDefaults() Config {
+	if c.Ready == nil {
+		c.Ready = func() error { return nil }
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	if c.MaxBody == 0 {
+		c.MaxBody = 4 << 20
+	}
+	if c.MaxInFlight == 0 {
+		c.MaxInFlight = 4096
+	}
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{{&c.KeepAlive, 15 * time.Second}, {&c.HoldHeaders, time.Second}, {&c.ReadTime, 30 * time.Second}, {&c.WriteTime, 30 * time.Second}, {&c.CancelTime, 30 * time.Second}} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	return c
+}
+
+// Validate returns all problems of c at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Jobs == nil {
+		errs = append(errs, errors.New("gateway config: Jobs is missing"))
+	}
+	if c.Models == nil {
+		errs = append(errs, errors.New("gateway config: Models is missing"))
+	}
+	if c.MaxBody < 0 || c.MaxInFlight < 0 {
+		errs = append(errs, errors.New("gateway config: MaxBody and MaxInFlight must not be negative"))
+	}
+	if min(c.KeepAlive, c.HoldHeaders, c.ReadTime, c.WriteTime, c.CancelTime) < 0 {
+		errs = append(errs, errors.New("gateway config: durations must not be negative"))
+	}
+	return errors.Join(errs...)
+}
+
+// gateway is the handlers' shared state.
+type gateway struct {
+	cfg     Config
+	slots   chan struct{} // one for each request in flight
+	leavers leavers
+}
+
+//go:embed openapi.json
+var openAPI []byte
+
+// New makes the handler of all routes. It starts no goroutine that outlives a request.
+func New(cfg Config) (http.Handler, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	g := &gateway{cfg: cfg, slots: make(chan struct{}, cfg.MaxInFlight)}
+	return g.handler(), nil
+}
+
+// Server wraps a gateway's handler (or one that contains it) with the time-outs that its handlers
+// count on. The caller sets the address or listens itself, and calls Shutdown.
+func Server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		// ReadTimeout and WriteTimeout would cut streams: handlers set a deadline for each read and write.
+	}
+}

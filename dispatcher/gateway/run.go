@@ -1,0 +1,140 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+)
+
+// deadlineGrace is how long after a job's deadline its final record may still come.
+const deadlineGrace = 10 * time.Second
+
+// record is one step of the stream of one of a run's jobs.
+type record struct {
+	prompt int // index of the job
+	chunk  *contracts.Chunk
+	err    error
+}
+
+// run is the jobs of one request while its handler waits for them. The handler's goroutine owns it;
+// one more goroutine for each job carries its chunks to records.
+type run struct {
+	g       *gateway
+	ctx     context.Context
+	stop    context.CancelFunc
+	jobs    []*contracts.Job
+	keep    bool   // the jobs outlive the request
+	open    []bool // started and without a final record so far
+	left    int    // jobs that are open
+	answer  *contracts.Answer
+	records chan record
+}
+
+// begin submits jobs and follows them. Without keep, [run.close] cancels what is not finished.
+func (g *gateway) begin(ctx context.Context, jobs []*contracts.Job, keep bool) (*run, error) {
+	r := &run{g: g, jobs: jobs, keep: keep, open: make([]bool, len(jobs)), records: make(chan record, 64)}
+	if d := jobs[0].Deadline; d > 0 {
+		r.ctx, r.stop = context.WithDeadline(ctx, time.UnixMilli(d).Add(deadlineGrace))
+	} else {
+		r.ctx, r.stop = context.WithCancel(ctx)
+	}
+	for i, j := range jobs {
+		answer, chunks, err := g.cfg.Jobs.Start(r.ctx, j)
+		if err == nil && answer != nil {
+			err = answer.Err()
+		}
+		if err != nil {
+			if r.ctx.Err() != nil { // the caller left in between: the job may be in the fleet
+				r.open[i], r.left = true, r.left+1
+			}
+			r.close()
+			return nil, err
+		}
+		r.open[i], r.left = true, r.left+1
+		if i == 0 {
+			r.answer = answer
+		}
+		go r.follow(i, chunks)
+	}
+	return r, nil
+}
+
+// follow carries one job's stream to records, up to its final record or failure.
+func (r *run) follow(prompt int, chunks iter.Seq2[*contracts.Chunk, error]) {
+	send := func(rec record) bool {
+		select {
+		case r.records <- rec:
+			return rec.err == nil && !rec.chunk.Final()
+		case <-r.ctx.Done():
+			return false
+		}
+	}
+	defer func() {
+		if p := recover(); p != nil { // the value may quote a prompt
+			r.g.cfg.Logger.ErrorContext(r.ctx, "job stream panicked", slog.String("job", r.jobs[prompt].ID), slog.String("stack", string(debug.Stack())))
+			send(record{prompt: prompt, err: contracts.Errorf(contracts.CodeInternal, "internal error: retry once, then report it")})
+		}
+	}()
+	for c, err := range chunks {
+		if !send(record{prompt: prompt, chunk: c, err: err}) {
+			return
+		}
+	}
+	id := r.jobs[prompt].ID
+	send(record{prompt: prompt, err: contracts.Errorf(contracts.CodeUnavailable, "the stream of job %s ended before its final record: ask GET /v1/jobs/%s", id, id)})
+}
+
+// take accounts for a record; the error is the stream's, not the job's own.
+func (r *run) take(rec record) (*contracts.Chunk, error) {
+	if rec.err != nil {
+		return nil, rec.err
+	}
+	if rec.chunk.Final() && r.open[rec.prompt] {
+		r.open[rec.prompt] = false
+		r.left--
+	}
+	return rec.chunk, nil
+}
+
+// next waits for the next record.
+func (r *run) next() (int, *contracts.Chunk, error) {
+	select {
+	case rec := <-r.records:
+		c, err := r.take(rec)
+		return rec.prompt, c, err
+	case <-r.ctx.Done():
+		return 0, nil, r.ctx.Err()
+	}
+}
+
+// close ends the run: jobs without a final record are canceled, unless they outlive it. It returns
+// after their slots are free, or after Config.CancelTime.
+func (r *run) close() {
+	r.stop()
+	if r.keep || r.left == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), r.g.cfg.CancelTime)
+	defer cancel()
+	var canceling sync.WaitGroup
+	for i, j := range r.jobs {
+		if r.open[i] {
+			canceling.Go(func() { r.g.cancel(ctx, j.Tenant, j.ID) })
+		}
+	}
+	canceling.Wait()
+}
+
+// cancel cancels a job whose caller left; that it is gone already is fine.
+func (g *gateway) cancel(ctx context.Context, tenant, job string) {
+	_, err := g.cfg.Jobs.Cancel(ctx, tenant, job)
+	if e, known := errors.AsType[*contracts.Error](err); err != nil && (!known || e.Code != contracts.CodeNotFound) {
+		g.cfg.Logger.WarnContext(ctx, "job of a caller that left was not canceled", slog.String("job", job), slog.String("tenant", tenant), slog.String("error", err.Error()))
+	}
+}

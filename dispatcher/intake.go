@@ -1,0 +1,142 @@
+package dispatcher
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+)
+
+// onSubmit takes a job from submit.<tenant>. It runs in the subscription's goroutine and hands over.
+func (d *Dispatcher) onSubmit(ctx context.Context, m *nats.Msg) {
+	tenant, err := subject.ParseSubmit(m.Subject)
+	if err != nil {
+		d.drop(m, "the subject is not submit.<tenant> with an escaped tenant")
+		return
+	}
+	if !d.repliesTo(m, tenant) {
+		return
+	}
+	if err := d.submits.enter(); err != nil {
+		d.reply(m, refusal("", d.refused(tenant, "", err)))
+		return
+	}
+	go func() {
+		defer d.submits.leave()
+		d.reply(m, d.takeIn(ctx, tenant, m.Data))
+	}()
+}
+
+// takeIn decodes and submits, and always has an answer.
+func (d *Dispatcher) takeIn(ctx context.Context, tenant string, data []byte) *contracts.Answer {
+	arrived := time.Now()
+	var job contracts.Job
+	if err := contracts.Decode(data, &job); err != nil {
+		return refusal("", d.refused(tenant, "", err))
+	}
+	if job.Tenant != "" && job.Tenant != tenant {
+		return refusal(job.ID, d.refused(tenant, job.Model, &contracts.Error{Code: contracts.CodePermissionDenied, Param: "tenant",
+			Message: fmt.Sprintf("the job names tenant %q on the subject of tenant %q: leave it out or submit there", job.Tenant, tenant)}))
+	}
+	job.Tenant = tenant
+	answer, _, err := d.submit(ctx, &job, arrived, nil)
+	if err != nil {
+		return refusal(job.ID, contracts.AsError(err))
+	}
+	return answer
+}
+
+// onCancel takes a cancel from cancel.<tenant>.<job> and answers with a Status, or an Answer that says
+// why not.
+func (d *Dispatcher) onCancel(ctx context.Context, m *nats.Msg) {
+	tenant, job, err := subject.ParseJobRef("cancel", m.Subject)
+	if err != nil {
+		d.drop(m, "the subject is not cancel.<tenant>.<job> with escaped names")
+		return
+	}
+	if !d.repliesTo(m, tenant) {
+		return
+	}
+	if err := d.cancels.enter(); err != nil {
+		d.reply(m, refusal(job, contracts.AsError(err)))
+		return
+	}
+	go func() {
+		defer d.cancels.leave()
+		ctx, cancel := context.WithTimeout(ctx, d.cfg.CancelWait)
+		defer cancel()
+		status, err := d.cancel(ctx, tenant, job)
+		if err != nil {
+			d.reply(m, refusal(job, contracts.AsError(err)))
+			return
+		}
+		d.reply(m, &status)
+	}()
+}
+
+// repliesTo tells whether the answer may go to m's reply subject: none, an inbox of the default prefix,
+// or one of the tenant's own prefix. Everything else could make the dispatcher write where the producer
+// may not.
+func (d *Dispatcher) repliesTo(m *nats.Msg, tenant string) bool {
+	if m.Reply == "" || strings.HasPrefix(m.Reply, "_INBOX.") || strings.HasPrefix(m.Reply, "_INBOX_"+subject.Escape(tenant)+".") {
+		return true
+	}
+	d.drop(m, "the reply subject is not an inbox of the tenant")
+	return false
+}
+
+func (d *Dispatcher) drop(m *nats.Msg, reason string) {
+	d.log.Warn("request dropped", "subject", m.Subject, "reason", reason)
+	if d.trace.Dropped != nil {
+		d.trace.Dropped(m.Subject, reason)
+	}
+}
+
+func (d *Dispatcher) reply(m *nats.Msg, answer any) {
+	if m.Reply == "" {
+		return
+	}
+	data, err := contracts.Encode(answer)
+	if err == nil {
+		err = d.cfg.Conn.Publish(m.Reply, data)
+	}
+	if err != nil {
+		d.log.Warn("answer not sent", "subject", m.Subject, "error", err)
+	}
+}
+
+// refused logs and reports a refusal and returns it as it may be shown.
+func (d *Dispatcher) refused(tenant, model string, err error) *contracts.Error {
+	e := contracts.AsError(err)
+	if e.Code == contracts.CodeInternal {
+		d.log.Error("submit failed", "tenant", tenant, "model", model, "error", err)
+	}
+	if d.trace.Refused != nil {
+		d.trace.Refused(tenant, model, e)
+	}
+	return e
+}
+
+// refusal is the answer that carries e.
+func refusal(job string, e *contracts.Error) *contracts.Answer {
+	outcome := contracts.OutcomeRejected
+	if e.Code == contracts.CodeOverloaded || e.Code == contracts.CodeUnavailable {
+		outcome = contracts.OutcomeShed
+	}
+	return &contracts.Answer{V: contracts.Version, Job: job, Outcome: outcome,
+		Code: e.Code, Message: e.Message, Param: e.Param, RetryAfterMS: e.RetryAfterMS}
+}
+
+// rescue turns a panic into an internal error, so that one job's input cannot end the process.
+func (d *Dispatcher) rescue(tenant, job string, err *error) {
+	if p := recover(); p != nil {
+		d.log.Error("panic", "tenant", tenant, "job", job, "panic", p, "stack", string(debug.Stack()))
+		*err = contracts.Errorf(contracts.CodeInternal, "internal error: retry once, then report it")
+	}
+}

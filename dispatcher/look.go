@@ -1,0 +1,86 @@
+package dispatcher
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
+)
+
+// ModelStatus is a model that jobs are admitted for.
+type ModelStatus struct {
+	Name          string
+	Aliases       []string
+	Created       time.Time
+	ContextLength int
+	Workers       int    // live ones that take its jobs; 0 means that jobs wait
+	Fingerprint   string // of one of them
+}
+
+// Models lists the models that jobs are admitted for, the default first. Those with Workers above 0 are
+// served at the moment.
+func (d *Dispatcher) Models() []ModelStatus {
+	live := d.fleet.Live()
+	var out []ModelStatus
+	for _, m := range d.catalog.Models() {
+		s := ModelStatus{Name: m.Name, Aliases: m.Aliases, Created: m.Created, ContextLength: m.ContextLength}
+		for _, w := range live {
+			if w.Model == m.Name && w.State == contracts.WorkerReady {
+				s.Workers++
+				s.Fingerprint = w.Fingerprint
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// Serving tells whether a live worker takes jobs of a model, given by name or alias; the empty name is
+// the default model.
+func (d *Dispatcher) Serving(model string) bool {
+	m, err := d.catalog.Find(model)
+	return err == nil && d.fleet.Offer(m.Name).Ready > 0
+}
+
+// Workers lists the live workers by name, with what each said of itself last.
+func (d *Dispatcher) Workers() []contracts.Heartbeat { return d.fleet.Live() }
+
+// QueueDepth is how much waits and runs of one model, class and size.
+type QueueDepth struct {
+	Model   string          `json:"model"`
+	Class   contracts.Class `json:"class"`
+	Size    contracts.Size  `json:"size"`
+	Pending int             `json:"pending"` // wait for a worker
+	Running int             `json:"running"` // held by one
+}
+
+// Queues tells the depth of every queue of the broker, models by name, most urgent class first.
+func (d *Dispatcher) Queues(ctx context.Context) ([]QueueDepth, error) {
+	s, err := d.js.Stream(ctx, topology.StreamJobs)
+	if err != nil {
+		return nil, contracts.Errorf(contracts.CodeUnavailable, "the broker does not tell the queues (%v): retry", err)
+	}
+	var out []QueueDepth
+	consumers := s.ListConsumers(ctx)
+	for info := range consumers.Info() {
+		filter, ours := strings.CutSuffix(info.Config.FilterSubject, ".*.*")
+		q, err := subject.ParseJob(filter + ".t.j") // the filter is the subject of any tenant's any job
+		if err != nil || !ours {
+			continue // a consumer of somebody else
+		}
+		out = append(out, QueueDepth{q.Model, q.Class, q.Size, int(info.NumPending), info.NumAckPending})
+	}
+	if err := consumers.Err(); err != nil {
+		return nil, contracts.Errorf(contracts.CodeUnavailable, "the broker does not tell the queues (%v): retry", err)
+	}
+	slices.SortFunc(out, func(a, b QueueDepth) int {
+		return cmp.Or(cmp.Compare(a.Model, b.Model), cmp.Compare(a.Class, b.Class),
+			cmp.Compare(slices.Index(contracts.Sizes, a.Size), slices.Index(contracts.Sizes, b.Size)))
+	})
+	return out, nil
+}

@@ -1,0 +1,164 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/dispatcher/admission"
+)
+
+const (
+	// headerRoom is what subject and headers of a published job may take of the largest message.
+	headerRoom = 4 << 10
+	// expiryGrace is how long a queued job outlives its deadline, so that a dispatcher, perhaps after a
+	// restart of the whole fleet, ends it with a final record before the broker drops it without a word.
+	expiryGrace = time.Minute
+	// publishTries bounds how often a submit follows a job that moves between the streams meanwhile.
+	publishTries = 4
+)
+
+// enqueue publishes an admitted job and rings the model's bell. attached tells that the same request was
+// submitted before under the same id; another request under it is a conflict.
+func (d *Dispatcher) enqueue(ctx context.Context, decision *admission.Decision) (attached bool, err error) {
+	a := decision.Admitted
+	digest, found, err := d.digest(ctx, a.Job.Tenant, a.Job.ID)
+	if err != nil {
+		return false, err
+	}
+	if found {
+		return true, sameRequest(digest, a)
+	}
+	id := subject.Escape(a.Job.Tenant) + "." + subject.Escape(a.Job.ID)
+	for try := range publishTries {
+		taken, err := d.publish(ctx, decision, id)
+		if err != nil || !taken {
+			return false, err
+		}
+		// Somebody submitted the id since we looked, or this is a repetition of our own lost answer.
+		digest, found, err := d.digest(ctx, a.Job.Tenant, a.Job.ID)
+		if err != nil {
+			return false, err
+		}
+		if found {
+			return true, sameRequest(digest, a)
+		}
+		// The broker remembers the id, but neither stream has the job any more: it is as good as new, and
+		// a submit that is answered with success must run.
+		id = fmt.Sprintf("%s.%s.%d", subject.Escape(a.Job.Tenant), subject.Escape(a.Job.ID), time.Now().UnixNano()+int64(try))
+	}
+	return false, contracts.Errorf(contracts.CodeUnavailable, "job %q is being submitted elsewhere at this moment: retry", a.Job.ID)
+}
+
+// publish puts a job into JOBS. taken tells that the broker knows the id, or has a job on the subject.
+func (d *Dispatcher) publish(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
+	a := decision.Admitted
+	msg := nats.NewMsg(subject.Job{Model: a.Job.Model, Class: a.Job.Class, Size: decision.Size, Tenant: a.Job.Tenant, Job: a.Job.ID}.String())
+	msg.Data = decision.Data
+	if a.Job.Deadline > 0 {
+		left := max(time.Until(time.UnixMilli(a.Job.Deadline)), 0) + expiryGrace
+		msg.Header.Set(jetstream.MsgTTLHeader, fmt.Sprintf("%ds", int64((left+time.Second-1)/time.Second)))
+	}
+	ack, err := d.publishTwice(ctx, msg, id)
+	if isTaken(err) || (err == nil && ack.Duplicate) {
+		return true, nil
+	}
+	if err != nil {
+		return false, publishError(err)
+	}
+	d.deadlines.add(a.Job.Tenant, a.Job.ID, a.Job.Deadline)
+	if err := d.cfg.Conn.Publish(subject.Bell(a.Job.Model), []byte(string(a.Job.Class)+"."+string(decision.Size))); err != nil {
+		d.log.Warn("bell not rung, the job waits for a sweep", "job", a.Job.ID, "tenant", a.Job.Tenant, "error", err)
+	}
+	return false, nil
+}
+
+// publishTwice repeats a publish whose answer was lost; the message id makes that safe. The repetition's
+// duplicate means that the first one was stored.
+func (d *Dispatcher) publishTwice(ctx context.Context, msg *nats.Msg, id string) (*jetstream.PubAck, error) {
+	for try := 0; ; try++ {
+		once, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+		ack, err := d.js.PublishMsg(once, msg, jetstream.WithMsgID(id))
+		cancel()
+		lost := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout)
+		if !lost || try == 1 || ctx.Err() != nil {
+			return ack, err
+		}
+	}
+}
+
+// isTaken tells whether the stream refused a second message on the job's subject.
+func isTaken(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && strings.Contains(api.Description, "per subject")
+}
+
+func publishError(err error) error {
+	var api *jetstream.APIError
+	switch {
+	case errors.As(err, &api) && strings.Contains(api.Description, "message size"), errors.Is(err, nats.ErrMaxPayload):
+		return contracts.Errorf(contracts.CodePayloadTooLarge, "the admitted job is larger than the broker's limit: shorten the prompt")
+	case errors.As(err, &api) && (strings.Contains(api.Description, "maximum") || strings.Contains(api.Description, "resource")):
+		return &contracts.Error{Code: contracts.CodeOverloaded, RetryAfterMS: retryAfterMS,
+			Message: fmt.Sprintf("the queue is full (%s): retry later", api.Description)}
+	case errors.Is(err, context.Canceled):
+		return err
+	}
+	return &contracts.Error{Code: contracts.CodeUnavailable, RetryAfterMS: retryAfterMS,
+		Message: fmt.Sprintf("the broker did not take it (%v): retry under the same id", err)}
+}
+
+// sameRequest is a conflict unless digest is the one of a's request. Records may have none.
+func sameRequest(digest string, a *contracts.Admitted) error {
+	if digest == "" || digest == a.Digest {
+		return nil
+	}
+	return &contracts.Error{Code: contracts.CodeConflict, Param: "job",
+		Message: fmt.Sprintf("job id %q was used before for another request: choose a new id", a.Job.ID)}
+}
+
+// digest is the digest of the request that was submitted under an id, wherever its job is. The streams
+// are asked at the same time: the job may move on between the answers, but only from JOBS to OUT, so OUT
+// is asked again when neither has it and somebody's message is known to have been there.
+func (d *Dispatcher) digest(ctx context.Context, tenant, job string) (digest string, found bool, err error) {
+	type answer struct {
+		digest string
+		found  bool
+		err    error
+	}
+	queue := make(chan answer, 1)
+	go func() {
+		a, m, err := d.queued(ctx, tenant, job)
+		if a != nil {
+			queue <- answer{a.Digest, true, err}
+			return
+		}
+		queue <- answer{"", m != nil, err}
+	}()
+	digest, found, err = d.digestInOut(ctx, tenant, job)
+	q := <-queue
+	if found && digest != "" || err != nil {
+		return digest, found, err
+	}
+	return q.digest, found || q.found, q.err
+}
+
+// digestInOut is the digest of the request that a job's records are of.
+func (d *Dispatcher) digestInOut(ctx context.Context, tenant, job string) (digest string, found bool, err error) {
+	m, err := d.out.Last(ctx, subject.Out(tenant, job))
+	if m == nil || err != nil {
+		return "", false, err
+	}
+	claim, _, err := d.claimOf(ctx, m)
+	if claim == nil || err != nil {
+		return "", true, err
+	}
+	return claim.Digest, true, nil
+}

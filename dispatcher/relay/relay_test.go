@@ -1,0 +1,297 @@
+package relay_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/contractstest"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/dispatcher/relay"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type fixture struct {
+	t     *testing.T
+	nc    *nats.Conn
+	js    jetstream.JetStream
+	log   *relay.Log
+	relay *relay.Relay
+	live  *nats.Subscription
+}
+
+func setup(t *testing.T, c relay.Config) *fixture {
+	t.Helper()
+	nc := contractstest.Server(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := topology.Ensure(testContext(t), js, topology.Config{Memory: true}, "m"); err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{t: t, nc: nc, js: js, log: relay.NewLog(nc, topology.StreamOut, 5*time.Second)}
+	c.Conn, c.Out = nc, f.log
+	f.relay = relay.New(c)
+	if f.live, err = f.relay.Subscribe(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.live.Unsubscribe(); f.relay.Close() })
+	return f
+}
+
+func testContext(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func (f *fixture) write(job string, c contracts.Chunk) uint64 {
+	f.t.Helper()
+	c.V, c.Job = 1, job
+	data, err := contracts.Encode(&c)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return f.raw(job, data)
+}
+
+func (f *fixture) raw(job string, data []byte) uint64 {
+	f.t.Helper()
+	ack, err := f.js.Publish(testContext(f.t), subject.Out("t", job), data)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return ack.Sequence
+}
+
+// answer writes a whole stream of n one-token pieces.
+func (f *fixture) answer(job string, from, n int) {
+	f.t.Helper()
+	for i := from; i < n; i++ {
+		f.write(job, contracts.Chunk{Fence: 1, Index: i, Tokens: []int32{int32(i)}, Text: "x"})
+	}
+	f.write(job, contracts.Chunk{Fence: 1, Index: n, Finish: contracts.FinishStop, Usage: &contracts.Usage{CompletionTokens: n}})
+}
+
+func (f *fixture) open(job string, replay bool) *relay.Reader {
+	f.t.Helper()
+	r, err := f.relay.Open(testContext(f.t), "t", job, replay)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return r
+}
+
+// read is what a reader yields, as text: "0 1 2 end", or the error's code at the end.
+func (f *fixture) read(r *relay.Reader) string {
+	f.t.Helper()
+	var got []string
+	for c, err := range r.Chunks(testContext(f.t)) {
+		switch {
+		case err != nil:
+			got = append(got, string(contracts.CodeOf(err)))
+		case c.Final():
+			got = append(got, "end")
+		default:
+			got = append(got, strconv.Itoa(c.Index))
+		}
+	}
+	return strings.Join(got, " ")
+}
+
+func (f *fixture) want(what, got, want string) {
+	f.t.Helper()
+	if got != want {
+		f.t.Errorf("%s: got %q, want %q", what, got, want)
+	}
+	if n := f.relay.Readers(); n != 0 {
+		f.t.Errorf("%s: %d readers are left", what, n)
+	}
+}
+
+func TestLiveAndReplay(t *testing.T) {
+	t.Parallel()
+	f := setup(t, relay.Config{})
+	r := f.open("j", false)
+	f.write("j", contracts.Chunk{Fence: 1, Claim: &contracts.Claim{Worker: "w", Attempt: 1}})
+	f.answer("j", 0, 3)
+	f.want("live", f.read(r), "0 1 2 end")
+	f.want("replay", f.read(f.open("j", true)), "0 1 2 end")
+}
+
+func TestFullBufferIsRefilled(t *testing.T) {
+	t.Parallel()
+	refilled := 0
+	f := setup(t, relay.Config{Buffer: 2, Refilled: func(string, string) { refilled++ }})
+	r := f.open("j", false)
+	f.answer("j", 0, 20) // nobody reads yet: 2 records are kept, 19 dropped, the final one among them
+	if err := f.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for i := range 20 {
+		want = append(want, strconv.Itoa(i))
+	}
+	f.want("slow", f.read(r), strings.Join(want, " ")+" end")
+}
+
+// TestLostLiveRecords: what never came live is found in OUT, with a doubt, and without one after a
+// silence.
+func TestLostLiveRecords(t *testing.T) {
+	t.Parallel()
+	f := setup(t, relay.Config{Idle: 30 * time.Millisecond})
+	if err := f.live.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	r := f.open("j", false)
+	f.answer("j", 0, 3)
+	f.want("silence", f.read(r), "0 1 2 end")
+
+	f2 := setup(t, relay.Config{Idle: time.Hour})
+	if err := f2.live.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	r = f2.open("j", false)
+	f2.answer("j", 0, 3)
+	f2.relay.Doubt()
+	f2.want("doubt", f2.read(r), "0 1 2 end")
+}
+
+// TestForgedRecords: what somebody publishes on the live subject without its being in OUT is not
+// believed.
+func TestForgedRecords(t *testing.T) {
+	t.Parallel()
+	f := setup(t, relay.Config{})
+	r := f.open("j", false)
+	f.write("j", contracts.Chunk{Fence: 1, Index: 0, Tokens: []int32{0}, Text: "x"})
+	for _, h := range []nats.Header{
+		nil,
+		{"Nats-Stream": {"OUT"}},
+		{"Nats-Stream": {"OUT"}, "Nats-Sequence": {"x"}, "Nats-Last-Sequence": {"1"}},
+		{"Nats-Stream": {"JOBS"}, "Nats-Sequence": {"2"}, "Nats-Last-Sequence": {"1"}},
+	} {
+		data, err := contracts.Encode(&contracts.Chunk{V: 1, Job: "j", Fence: 9, Index: 1, Finish: "stop", Usage: &contracts.Usage{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.nc.PublishMsg(&nats.Msg{Subject: subject.Live("t", "j"), Header: h, Data: data}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.answer("j", 1, 2)
+	f.want("forged", f.read(r), "0 1 end")
+}
+
+func TestDamage(t *testing.T) {
+	t.Parallel()
+	f := setup(t, relay.Config{})
+	f.write("j", contracts.Chunk{Fence: 1, Index: 0, Tokens: []int32{0}})
+	f.raw("j", []byte("not msgpack"))
+	f.want("damaged record", f.read(f.open("j", true)), "0 internal")
+	f.write("gone", contracts.Chunk{Fence: 1, Index: 7, Tokens: []int32{7}})
+	f.want("records before 7 aged out", f.read(f.open("gone", true)), "not_found")
+}
+
+func TestEnds(t *testing.T) {
+	t.Parallel()
+	f := setup(t, relay.Config{Idle: 10 * time.Millisecond})
+	r := f.open("never", true)
+	r.Vanished = func(context.Context) error { return contracts.Errorf(contracts.CodeNotFound, "gone") }
+	f.want("vanished", f.read(r), "not_found")
+
+	r = f.open("left", true)
+	f.answer("left", 0, 3)
+	for range r.Chunks(testContext(t)) {
+		break
+	}
+	f.want("left", "", "")
+
+	ctx, cancel := context.WithCancelCause(context.Background())
+	r, err := f.relay.Open(ctx, "t", "j", false) // never ranged over
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel(errors.New("no more interest"))
+	for f.relay.Readers() > 0 {
+		time.Sleep(time.Millisecond) // the context's own goroutine unregisters it
+	}
+	r.Close()
+
+	r = f.open("j", false)
+	f.relay.Close()
+	f.want("closed", f.read(r), "unavailable")
+	if _, err := f.relay.Open(testContext(t), "t", "j", false); contracts.CodeOf(err) != contracts.CodeUnavailable {
+		t.Errorf("open after close: %v", err)
+	}
+}
+
+func TestLog(t *testing.T) {
+	t.Parallel()
+	f := setup(t, relay.Config{})
+	ctx := testContext(t)
+	if m, err := f.log.Last(ctx, "out.t.none"); m != nil || err != nil {
+		t.Errorf("last of nothing: %v %v", m, err)
+	}
+	if err := f.log.Read(ctx, "out.t.none", 1, func(*relay.Message) bool { t.Error("visited"); return true }); err != nil {
+		t.Error(err)
+	}
+	const n = 1300 // more than two batches
+	for i := range n {
+		f.raw(fmt.Sprintf("j%d", i%3), []byte(strconv.Itoa(i)))
+	}
+	got := 0
+	if err := f.log.Read(ctx, "out.t.j1", 1, func(m *relay.Message) bool {
+		if string(m.Data) != strconv.Itoa(3*got+1) || m.Subject != "out.t.j1" || m.Seq != uint64(3*got+2) || time.Since(m.Time) > time.Minute {
+			t.Fatalf("message %d: %+v", got, m)
+		}
+		got++
+		return true
+	}); err != nil || got != 433 {
+		t.Errorf("read %d of 433, %v", got, err)
+	}
+	all := 0
+	if err := f.log.Read(ctx, subject.AllOut, 100, func(*relay.Message) bool { all++; return true }); err != nil || all != n-99 {
+		t.Errorf("read %d of %d from 100 on, %v", all, n-99, err)
+	}
+	m, err := f.log.Last(ctx, "out.*.j2")
+	if err != nil || m == nil || m.Subject != "out.t.j2" || string(m.Data) != "1298" {
+		t.Errorf("last with a wildcard: %+v %v", m, err)
+	}
+	if m, err := f.log.Next(ctx, "out.t.j0", 2); err != nil || m.Seq != 4 {
+		t.Errorf("next: %+v %v", m, err)
+	}
+	if m, err := f.log.At(ctx, 7); err != nil || m.Seq != 7 {
+		t.Errorf("at 7: %+v %v", m, err)
+	}
+	if m, err := f.log.At(ctx, 7000); m != nil || err != nil {
+		t.Errorf("at 7000: %+v %v", m, err)
+	}
+	last, err := f.log.LastOf(ctx, []string{"out.t.j0", "out.t.j1", "out.t.none"})
+	if err != nil || len(last) != 2 || last["out.t.j0"].Seq != 1300 {
+		t.Errorf("last of: %v %v", last, err)
+	}
+	page, err := f.log.Page(ctx, "out.t.j0", 1, 10)
+	if err != nil || len(page) != 10 {
+		t.Errorf("page of %d, %v", len(page), err)
+	}
+	missing := relay.NewLog(f.nc, "NONE", 100*time.Millisecond)
+	if _, err := missing.Last(ctx, "x"); contracts.CodeOf(err) != contracts.CodeUnavailable {
+		t.Errorf("a stream that does not exist: %v", err)
+	}
+	if _, err := missing.Page(ctx, "x", 1, 1); contracts.CodeOf(err) != contracts.CodeUnavailable {
+		t.Errorf("a page of a stream that does not exist: %v", err)
+	}
+}

@@ -1,0 +1,192 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/pelton-run/pelton/contracts"
+)
+
+// Bounds of one batch that a [Log] asks for.
+const (
+	batchRecords = 512
+	batchBytes   = 4 << 20
+)
+
+// Message is one stored message of a stream.
+type Message struct {
+	Subject string
+	Seq     uint64 // sequence in the stream
+	Time    time.Time
+	Data    []byte
+}
+
+// Log reads the stored messages of one stream by direct get, which any replica answers and which needs
+// no consumer. Its errors are [*contracts.Error] with CodeUnavailable, or the context's. Safe for
+// concurrent use.
+type Log struct {
+	conn    *nats.Conn
+	stream  string
+	timeout time.Duration // of one answer
+}
+
+// NewLog returns a log over a stream that allows direct gets.
+func NewLog(nc *nats.Conn, stream string, timeout time.Duration) *Log {
+	return &Log{conn: nc, stream: stream, timeout: timeout}
+}
+
+// query is the request of the direct get API (NATS ADR-31).
+type query struct {
+	Seq       uint64   `json:"seq,omitempty"`
+	LastFor   string   `json:"last_by_subj,omitempty"`
+	NextFor   string   `json:"next_by_subj,omitempty"`
+	Batch     int      `json:"batch,omitempty"`
+	MaxBytes  int      `json:"max_bytes,omitempty"`
+	MultiLast []string `json:"multi_last,omitempty"`
+	UpToSeq   uint64   `json:"up_to_seq,omitempty"`
+}
+
+// Last returns the last message of a subject, which may hold wildcards; nil when there is none.
+func (l *Log) Last(ctx context.Context, subject string) (*Message, error) {
+	return l.one(ctx, query{LastFor: subject})
+}
+
+// Next returns the first message of a subject at or after seq; nil when there is none.
+func (l *Log) Next(ctx context.Context, subject string, seq uint64) (*Message, error) {
+	return l.one(ctx, query{NextFor: subject, Seq: max(seq, 1)})
+}
+
+// At returns the message with the sequence seq; nil when it is gone.
+func (l *Log) At(ctx context.Context, seq uint64) (*Message, error) {
+	return l.one(ctx, query{Seq: seq})
+}
+
+func (l *Log) one(ctx context.Context, q query) (*Message, error) {
+	data, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	m, err := l.conn.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+l.stream, data)
+	if err != nil {
+		return nil, l.unavailable(err)
+	}
+	switch status := m.Header.Get("Status"); status {
+	case "":
+		return parse(m)
+	case "404":
+		return nil, nil
+	default:
+		return nil, l.unavailable(fmt.Errorf("status %s %s", status, m.Header.Get("Description")))
+	}
+}
+
+// Read hands every message of a subject (which may hold wildcards) from seq on to visit, in the order
+// of the stream, until visit says false or there are no more. Messages that are stored meanwhile are
+// read too.
+func (l *Log) Read(ctx context.Context, subject string, seq uint64, visit func(*Message) bool) error {
+	for seq = max(seq, 1); ; {
+		last, more, err := l.batch(ctx, query{NextFor: subject, Seq: seq, Batch: batchRecords, MaxBytes: batchBytes}, visit)
+		if err != nil || !more {
+			return err
+		}
+		seq = last + 1
+	}
+}
+
+// Page reads up to count messages of a subject from seq on: less when their bytes reach a bound.
+func (l *Log) Page(ctx context.Context, subject string, seq uint64, count int) ([]*Message, error) {
+	var page []*Message
+	_, _, err := l.batch(ctx, query{NextFor: subject, Seq: max(seq, 1), Batch: count, MaxBytes: batchBytes}, func(m *Message) bool {
+		page = append(page, m)
+		return true
+	})
+	return page, err
+}
+
+// LastOf returns the last message of each of the subjects, at most 1,000, without wildcards; those that
+// have none are left out.
+func (l *Log) LastOf(ctx context.Context, subjects []string) (map[string]*Message, error) {
+	found := make(map[string]*Message, len(subjects))
+	if len(subjects) == 0 {
+		return found, nil
+	}
+	_, _, err := l.batch(ctx, query{MultiLast: subjects, Batch: len(subjects)}, func(m *Message) bool {
+		found[m.Subject] = m
+		return true
+	})
+	return found, err
+}
+
+// batch sends one batch request and hands its messages to visit. It returns the last sequence and
+// whether there is more.
+func (l *Log) batch(ctx context.Context, q query, visit func(*Message) bool) (last uint64, more bool, err error) {
+	data, err := json.Marshal(q)
+	if err != nil {
+		return 0, false, err
+	}
+	inbox := l.conn.NewInbox()
+	sub, err := l.conn.SubscribeSync(inbox)
+	if err != nil {
+		return 0, false, l.unavailable(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails only when the connection is closed, and then it is gone
+	if err := l.conn.PublishRequest("$JS.API.DIRECT.GET."+l.stream, inbox, data); err != nil {
+		return 0, false, l.unavailable(err)
+	}
+	for {
+		m, err := l.next(ctx, sub)
+		if err != nil {
+			return last, false, l.unavailable(err)
+		}
+		switch status := m.Header.Get("Status"); status {
+		case "":
+		case "204": // end of the batch
+			return last, last > 0 && m.Header.Get("Nats-Num-Pending") != "0", nil
+		case "404":
+			return last, false, nil
+		default:
+			return last, false, l.unavailable(fmt.Errorf("status %s %s", status, m.Header.Get("Description")))
+		}
+		stored, err := parse(m)
+		if err != nil {
+			return last, false, err
+		}
+		last = stored.Seq
+		if !visit(stored) {
+			return last, false, nil
+		}
+	}
+}
+
+func (l *Log) next(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	return sub.NextMsgWithContext(ctx)
+}
+
+func (l *Log) unavailable(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	return contracts.Errorf(contracts.CodeUnavailable, "stream %s cannot be read: %v: retry", l.stream, err)
+}
+
+func parse(m *nats.Msg) (*Message, error) {
+	seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
+	if err != nil {
+		return nil, contracts.Errorf(contracts.CodeUnavailable, "the broker's answer has no sequence: %v", err)
+	}
+	stamp, err := time.Parse(time.RFC3339Nano, m.Header.Get("Nats-Time-Stamp"))
+	if err != nil {
+		return nil, contracts.Errorf(contracts.CodeUnavailable, "the broker's answer has no time: %v", err)
+	}
+	return &Message{Subject: m.Header.Get("Nats-Subject"), Seq: seq, Time: stamp, Data: m.Data}, nil
+}

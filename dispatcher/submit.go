@@ -1,0 +1,185 @@
+package dispatcher
+
+import (
+	"context"
+	"iter"
+	"math/rand/v2"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/relay"
+)
+
+// maxSeed bounds drawn seeds so that every language's numbers can hold them.
+const maxSeed = 1 << 53
+
+// Submit admits a job and puts it in the queue. A job without an id gets one; the job itself is not
+// changed. A repeated submit of the same request under the same id answers admitted again. On a
+// refusal both the answer and the error, a [*contracts.Error], say why. It blocks for as long as the
+// broker takes, at most a few timeouts.
+func (d *Dispatcher) Submit(ctx context.Context, job *contracts.Job) (*contracts.Answer, error) {
+	answer, _, err := d.enter(ctx, job, nil)
+	return answer, err
+}
+
+// Start is Submit that also reads the job's stream: it listens before it publishes, so that no record
+// is missed. The stream ends after the final record, or with one [*contracts.Error], or when ctx ends;
+// leaving it only stops reading. It can be ranged over once. When the job is refused there is none.
+func (d *Dispatcher) Start(ctx context.Context, job *contracts.Job) (*contracts.Answer, iter.Seq2[*contracts.Chunk, error], error) {
+	arrived := time.Now()
+	var reader *relay.Reader
+	answer, decision, err := d.enter(ctx, job, func(j *contracts.Job) (err error) {
+		reader, err = d.relay.Open(ctx, j.Tenant, j.ID, false)
+		return err
+	})
+	if err != nil {
+		if reader != nil {
+			reader.Close()
+		}
+		return answer, nil, err
+	}
+	if decision.attached {
+		reader.Replay()
+	}
+	return answer, d.observed(ctx, reader, decision.Admitted, arrived), nil
+}
+
+// enter is Submit and Start: the gate, then submit.
+func (d *Dispatcher) enter(ctx context.Context, job *contracts.Job, listen func(*contracts.Job) error) (*contracts.Answer, *published, error) {
+	arrived := time.Now()
+	if err := d.submits.enter(); err != nil {
+		e := d.refused(job.Tenant, job.Model, err)
+		return refusal(job.ID, e), nil, e
+	}
+	defer d.submits.leave()
+	j := *job
+	if j.ID == "" {
+		id, err := uuid.NewV7()
+		if err != nil {
+			e := d.refused(j.Tenant, j.Model, err)
+			return refusal("", e), nil, e
+		}
+		j.ID = id.String()
+	}
+	answer, p, err := d.submit(ctx, &j, arrived, listen)
+	if err != nil {
+		e := contracts.AsError(err)
+		return refusal(j.ID, e), nil, e
+	}
+	return answer, p, nil
+}
+
+// published is a decision and what became of it.
+type published struct {
+	*admission.Decision
+	attached bool // the job was there before
+}
+
+// submit decides and publishes. listen is called between the two. Refusals are reported here.
+func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, arrived time.Time, listen func(*contracts.Job) error) (_ *contracts.Answer, p *published, err error) {
+	defer func() {
+		if err != nil {
+			err = d.refused(job.Tenant, job.Model, err)
+		}
+	}()
+	defer d.rescue(job.Tenant, job.ID, &err)
+	decision, err := admission.Decide(job, d.catalog, d.capacity, d.limits, admission.Draw{Now: arrived, Seed: rand.Int64N(maxSeed)})
+	if err != nil {
+		return nil, nil, err
+	}
+	a := decision.Admitted
+	if listen != nil {
+		if err := listen(&a.Job); err != nil {
+			return nil, nil, err
+		}
+	}
+	attached, err := d.enqueue(ctx, decision)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case attached && d.trace.Attached != nil:
+		d.trace.Attached(a.Job.Tenant, a.Job.ID)
+	case !attached && d.trace.Admitted != nil:
+		d.trace.Admitted(a, decision.Size, time.Since(arrived))
+	}
+	return &contracts.Answer{V: contracts.Version, Job: a.Job.ID, Outcome: contracts.OutcomeAdmitted,
+		Live: subject.Live(a.Job.Tenant, a.Job.ID)}, &published{decision, attached}, nil
+}
+
+// capacity is the most that a live worker offers for a model.
+func (d *Dispatcher) capacity(model string) admission.Capacity {
+	o := d.fleet.Offer(model)
+	return admission.Capacity{KVBytes: o.KVBytes, KVPerToken: o.KVPerToken, Slots: o.Slots, ContextLength: o.ContextLength}
+}
+
+// observed reports the first piece and the end of a stream that Start began.
+func (d *Dispatcher) observed(ctx context.Context, r *relay.Reader, a *contracts.Admitted, arrived time.Time) iter.Seq2[*contracts.Chunk, error] {
+	chunks := d.chunks(ctx, r, a.Job.Tenant, a.Job.ID, -1)
+	return func(yield func(*contracts.Chunk, error) bool) {
+		first := true
+		for c, err := range chunks {
+			if first && c != nil && !c.Final() {
+				first = false
+				if d.trace.FirstChunk != nil {
+					d.trace.FirstChunk(a, time.Since(arrived))
+				}
+			}
+			if c != nil && c.Final() && d.trace.Finished != nil {
+				d.trace.Finished(a, c, time.Since(arrived))
+			}
+			if !yield(c, err) {
+				return
+			}
+		}
+	}
+}
+
+// Stream reads the stream of a job that was submitted anywhere: the pieces whose Index is above after
+// (-1 is all) as far as OUT has them, then live ones, and ends after the final record, which is always
+// yielded. A queued job is waited for. Errors are [*contracts.Error] and end it: CodeNotFound for a job
+// that is not known, CodeUnavailable when the stream cannot be read. Leaving it only stops reading.
+func (d *Dispatcher) Stream(ctx context.Context, tenant, job string, after int) iter.Seq2[*contracts.Chunk, error] {
+	return func(yield func(*contracts.Chunk, error) bool) {
+		r, err := d.relay.Open(ctx, tenant, job, true)
+		if err != nil {
+			yield(nil, contracts.AsError(err))
+			return
+		}
+		defer r.Close()
+		if _, err := d.Status(ctx, tenant, job); err != nil {
+			yield(nil, contracts.AsError(err))
+			return
+		}
+		for c, err := range d.chunks(ctx, r, tenant, job, after) {
+			if !yield(c, err) {
+				return
+			}
+		}
+	}
+}
+
+// chunks are a reader's chunks after an index. The reader is closed at the end.
+func (d *Dispatcher) chunks(ctx context.Context, r *relay.Reader, tenant, job string, after int) iter.Seq2[*contracts.Chunk, error] {
+	r.Vanished = func(ctx context.Context) error {
+		_, err := d.Status(ctx, tenant, job)
+		return err
+	}
+	return func(yield func(*contracts.Chunk, error) bool) {
+		for c, err := range r.Chunks(ctx) {
+			if c != nil && !c.Final() && c.Index <= after {
+				continue
+			}
+			if !yield(c, err) {
+				if d.trace.Left != nil && c != nil && !c.Final() {
+					d.trace.Left(tenant, job)
+				}
+				return
+			}
+		}
+	}
+}

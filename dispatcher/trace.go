@@ -1,0 +1,35 @@
+package dispatcher
+
+import (
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+)
+
+// Trace reports what happens in a dispatcher. Every func is optional, must be safe for concurrent use
+// and must return soon; what it is given is not to be changed.
+type Trace struct {
+	// Admitted: a new job was published; took is from its arrival to the broker's acknowledgement.
+	Admitted func(job *contracts.Admitted, size contracts.Size, took time.Duration)
+	// Attached: a repeated submit found its job, queued, running or finished.
+	Attached func(tenant, job string)
+	// Refused: a submit was answered with an error. model is as the producer wrote it.
+	Refused func(tenant, model string, err *contracts.Error)
+	// FirstChunk: the first piece of a stream begun by Start reached it; ttft is from the arrival of the
+	// job at this dispatcher.
+	FirstChunk func(job *contracts.Admitted, ttft time.Duration)
+	// Finished: the final record of a stream begun by Start reached it; took is from the job's arrival.
+	Finished func(job *contracts.Admitted, final *contracts.Chunk, took time.Duration)
+	// Left: a reader left a stream begun by Start or Stream before its end.
+	Left func(tenant, job string)
+	// Refilled: a reader had missed live records and got them from OUT.
+	Refilled func(tenant, job string)
+	// Canceled: a cancel ended; took is until the slot was free.
+	Canceled func(status contracts.Status, took time.Duration)
+	// Expired: the dispatcher ended a job whose deadline passed before a worker took it.
+	Expired func(tenant, job string)
+	// GaveUp: the dispatcher ended a job after its last attempt.
+	GaveUp func(tenant, job string, attempts int)
+	// Dropped: a request was ignored, with the reason.
+	Dropped func(subject, reason string)
+}

@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pelton-run/pelton/ops/node"
+	"github.com/pelton-run/pelton/ops/quality"
+	"github.com/pelton-run/pelton/runtime/hub"
+	"github.com/pelton-run/pelton/runtime/tokenizer"
+)
+
+func (a *app) modelEval() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "eval NAME[:VARIANT]",
+		Short: "Compare a variant's greedy continuations with a reference's",
+		Long: `eval continues 200 prompts (English, code, ten languages, rare inputs) greedily by 64 tokens, with the variant
+and with a reference: another variant (--reference) or transcripts of another implementation (--against).
+It passes when enough agree up to the reference's first near tie (two best logits closer than 0.5), where any
+rounding may decide, and enough to the end; otherwise the exit code is 8.`,
+		Example: example("pelton model eval smollm2:q8 --reference fp32", "pelton model eval smollm2:fp32 --write fp32.jsonl",
+			"pelton model eval smollm2:fp32 --against llamacpp.jsonl"),
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.eval(cmd.Context(), args[0]) },
+	}
+	storeFlag(c)
+	outputFlags(c)
+	f := c.Flags()
+	f.String("reference", "", "`variant` to compare with")
+	f.String("against", "", "`file` of transcripts to compare with")
+	f.String("write", "", "`file` to write the variant's transcripts to")
+	f.Float64("min-near-tie", 0.98, "`share` of prompts that must agree up to the first near tie")
+	f.Float64("min-end", 0, "`share` of prompts that must agree to the end")
+	f.Int("tokens", 64, "tokens to generate for each prompt")
+	f.Int("threads", 0, "`threads` of the engine; 0 is one for each core")
+	f.String("ort-lib", "", "`path` of the ONNX Runtime library; found or fetched when empty")
+	return c
+}
+
+func (a *app) eval(ctx context.Context, ref string) error {
+	name, variant, _ := strings.Cut(ref, ":")
+	reference, against := a.settings.text("reference"), a.settings.text("against")
+	if reference != "" && against != "" {
+		return usageError{errors.New("--reference and --against exclude each other")}
+	}
+	got, eos, err := a.transcribe(ctx, name, variant)
+	if err != nil {
+		return err
+	}
+	if path := a.settings.text("write"); path != "" {
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(quality.Write(f, got), f.Close()); err != nil {
+			return err
+		}
+	}
+	var want []quality.Transcript
+	switch {
+	case reference != "":
+		want, _, err = a.transcribe(ctx, name, reference)
+	case against != "":
+		want, err = readTranscripts(against)
+	default:
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	report, err := quality.Compare(want, got, eos)
+	if err != nil {
+		return err
+	}
+	if err := a.print(reportTable(report)); err != nil {
+		return err
+	}
+	if limits := (quality.Limits{Decided: *a.float("min-near-tie"), Same: *a.float("min-end")}); !report.Pass(limits) {
+		return coded{fmt.Errorf("quality: %d and %d of %d prompts agree, %.0f %% and %.0f %% are needed", report.Decided, report.Same, report.Prompts, 100*limits.Decided, 100*limits.Same), exitCheck}
+	}
+	return nil
+}
+
+// transcribe generates with one variant, which is fetched when it is missing.
+func (a *app) transcribe(ctx context.Context, name, variant string) (_ []quality.Transcript, eos []int32, err error) {
+	bar := a.newProgress()
+	defer bar.finish()
+	library, err := hub.Library(ctx, a.settings.text("ort-lib"), bar.report)
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, m, err := hub.Ensure(ctx, a.store(), name, variant, bar.report)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := node.OpenEngine(dir, library, a.settings.number("threads"))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = e.Shutdown() }()
+	prompts, err := quality.Prompts()
+	if err != nil {
+		return nil, nil, err
+	}
+	tok, err := tokenizer.Load(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	in, err := quality.Tokenize(tok, prompts)
+	if err != nil {
+		return nil, nil, err
+	}
+	out, err := quality.Generate(ctx, e, in, a.settings.number("tokens"), func(done, total int) {
+		bar.count("continue prompts with "+m.Variant, done, total)
+	})
+	return out, m.EOS, err
+}
+
+func readTranscripts(path string) ([]quality.Transcript, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, coded{err, exitNotFound}
+	}
+	defer func() { _ = f.Close() }()
+	return quality.Read(f)
+}
+
+func reportTable(r quality.Report) table {
+	t := table{head: []string{"KIND", "PROMPTS", "UP TO NEAR TIE", "TO THE END"}, value: r}
+	for _, k := range append(r.Kinds, quality.Kind{Kind: "all", Prompts: r.Prompts, Decided: r.Decided, Same: r.Same}) {
+		t.rows = append(t.rows, []string{k.Kind, fmt.Sprint(k.Prompts), share(k.Decided, k.Prompts), share(k.Same, k.Prompts)})
+	}
+	return t
+}
+
+func share(n, of int) string {
+	return fmt.Sprintf("%d (%.0f %%)", n, 100*float64(n)/float64(max(of, 1)))
+}

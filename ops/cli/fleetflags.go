@@ -1,0 +1,169 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/ops/node"
+	"github.com/pelton-run/pelton/runtime/hub"
+	"github.com/pelton-run/pelton/runtime/memory"
+	"github.com/pelton-run/pelton/runtime/model"
+)
+
+// engineFlags say how models are run.
+func engineFlags(c *cobra.Command) {
+	f := c.Flags()
+	f.String("engine", "onnx", "onnx, or sim: a modelled device that needs no model")
+	f.String("device", "auto", "auto, cpu, or sim:h100, sim:h200, sim:a100, sim:l40s with --engine sim")
+	f.String("memory", "auto", "upper bound of each worker's resident memory, weights included, for example 800MiB")
+	f.Int("threads", 0, "`threads` of each engine; 0 is one for each core")
+	f.String("models", model.DefaultRoot(), "`folder` of the converted models")
+	f.String("ort-lib", "", "`path` of the ONNX Runtime library; found or fetched when empty")
+}
+
+// samplingFlags steer generation. Temperature and top-p default to what the default model's authors
+// recommend; the other flags, when not given, leave the default to the dispatcher.
+func samplingFlags(c *cobra.Command) {
+	f := c.Flags()
+	f.Int("max-tokens", 0, "most tokens to generate")
+	f.Float64("temperature", 0.2, "0 is greedy")
+	f.Float64("top-p", 0.9, "nucleus sampling: keep the most likely tokens up to this mass")
+	f.Int("top-k", 0, "sample among the k most likely tokens")
+	f.Int64("seed", 0, "seed of the random numbers")
+	f.StringArray("stop", nil, "`text` that ends the answer (repeatable)")
+}
+
+func (a *app) params() contracts.Params {
+	p := contracts.Params{Stop: a.settings.list("stop"), Temperature: a.float("temperature"), TopP: a.float("top-p")}
+	given := func(name string) bool { return a.settings.source[name] != "default" }
+	if given("max-tokens") {
+		p.MaxTokens = new(a.settings.number("max-tokens"))
+	}
+	if given("top-k") {
+		p.TopK = new(a.settings.number("top-k"))
+	}
+	if given("seed") {
+		v, _ := strconv.ParseInt(a.settings.text("seed"), 10, 64)
+		p.Seed = &v
+	}
+	return p
+}
+
+func (a *app) float(name string) *float64 {
+	v, _ := strconv.ParseFloat(a.settings.text(name), 64)
+	return &v
+}
+
+func orDefault(name string) []string {
+	if name == "" {
+		return nil
+	}
+	return []string{name}
+}
+
+// knownModel tells whether name (with or without :VARIANT) is in the catalog or already converted.
+func knownModel(name string) bool {
+	name, _, _ = strings.Cut(name, ":")
+	if _, ok := hub.Lookup(name); ok {
+		return true
+	}
+	list, err := model.Store{Root: model.DefaultRoot()}.List()
+	for _, m := range list {
+		if err == nil && m.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// serve makes the named models ready to be opened: fetched, converted, the library found. No name
+// means the default model; with --engine sim a modelled device needs none.
+func (a *app) serve(ctx context.Context, names []string) ([]node.Served, error) {
+	switch engine := a.settings.text("engine"); engine {
+	case "sim":
+		return a.serveSim(names)
+	case "onnx":
+	default:
+		return nil, usageError{fmt.Errorf("--engine %s: the engines are onnx and sim", engine)}
+	}
+	if d := a.settings.text("device"); d != "auto" && d != "cpu" {
+		return nil, usageError{fmt.Errorf("--device %s: the onnx engine runs on cpu in this version; use --engine sim for modelled devices", d)}
+	}
+	if len(names) == 0 {
+		names = []string{hub.Default}
+	}
+	bar := a.newProgress()
+	defer bar.finish()
+	library, err := hub.Library(ctx, a.settings.text("ort-lib"), bar.report)
+	if err != nil {
+		return nil, err
+	}
+	store := model.Store{Root: a.settings.text("models")}
+	var out []node.Served
+	for _, name := range names {
+		name, variant, _ := strings.Cut(name, ":")
+		dir, m, err := hub.Ensure(ctx, store, name, variant, bar.report)
+		if err != nil {
+			return nil, err
+		}
+		s, err := node.ServeONNX(dir, m, library, a.settings.number("threads"))
+		if err != nil {
+			return nil, err
+		}
+		if e, ok := hub.Lookup(s.Name); ok {
+			s.Aliases = e.Aliases
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+func (a *app) serveSim(names []string) ([]node.Served, error) {
+	device := a.settings.text("device")
+	if device == "auto" {
+		device = "sim:h100"
+	}
+	if len(names) == 0 {
+		names = []string{"sim"}
+	}
+	var out []node.Served
+	for _, name := range names {
+		s, err := node.ServeSim(name, device)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// memory is the bound of --memory in bytes, 0 for auto.
+func (a *app) memory() (int64, error) {
+	v := a.settings.text("memory")
+	if v == "auto" {
+		return 0, nil
+	}
+	n, err := memory.ParseSize(v)
+	if err != nil {
+		return 0, usageError{fmt.Errorf("--memory: %w", err)}
+	}
+	return n, nil
+}
+
+// dataFolder is where the embedded broker keeps its streams by default.
+func dataFolder() string {
+	if d := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(d) {
+		return filepath.Join(d, "pelton")
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".local", "share", "pelton")
+	}
+	return filepath.Join(os.TempDir(), "pelton")
+}

@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/runtime/hub"
+	"github.com/pelton-run/pelton/runtime/memory"
+)
+
+// version is the module's version, or the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return "devel-" + s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return "devel"
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs, Example: example("pelton version -o json"),
+		RunE: func(*cobra.Command, []string) error {
+			v := map[string]any{"version": version(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH, "protocol": contracts.Version}
+			t := table{head: []string{"KEY", "VALUE"}, value: v}
+			for _, k := range []string{"version", "go", "os", "arch", "protocol"} {
+				t.rows = append(t.rows, []string{k, fmt.Sprint(v[k])})
+			}
+			return a.print(t)
+		},
+	}
+	outputFlags(c)
+	return c
+}
+
+func (a *app) configCommand() *cobra.Command {
+	c := &cobra.Command{Use: "config", Short: "Look at the configuration", Args: cobra.NoArgs, RunE: needSubcommand}
+	show := &cobra.Command{
+		Use: "show COMMAND...", Short: "Show the values that a command would run with, and where each comes from", Args: cobra.MinimumNArgs(1),
+		Example: example("pelton config show up", "PELTON_MEMORY=1GiB pelton config show worker -o json"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			target, rest, err := cmd.Root().Find(args)
+			if err != nil || target == cmd.Root() || len(rest) > 0 {
+				return usageError{fmt.Errorf("no command %q", args)}
+			}
+			if config := cmd.Flags().Lookup("config"); config.Changed {
+				_ = target.Root().PersistentFlags().Set("config", config.Value.String())
+			}
+			target.InheritedFlags() // merges the persistent flags
+			s, err := loadSettings(target.Flags(), a.keys, os.LookupEnv)
+			if err != nil {
+				return usageError{err}
+			}
+			return a.print(settingsTable(s))
+		},
+	}
+	outputFlags(show)
+	c.AddCommand(show)
+	return c
+}
+
+func settingsTable(s *settings) table {
+	type value struct {
+		Key    string `json:"key"`
+		Value  string `json:"value"`
+		Source string `json:"source"`
+	}
+	var values []value
+	t := table{head: []string{"KEY", "VALUE", "SOURCE"}}
+	for _, name := range s.names() {
+		if name == "help" {
+			continue
+		}
+		v := value{name, s.text(name), s.source[name]}
+		if secretFlags[name] && v.Value != "" {
+			v.Value = "(secret)"
+		}
+		values = append(values, v)
+		t.rows = append(t.rows, []string{v.Key, dash(v.Value), v.Source})
+	}
+	t.value = values
+	return t
+}
+
+// check is one line of `pelton doctor`.
+type check struct {
+	Name  string `json:"name"`
+	OK    bool   `json:"ok"`
+	Found string `json:"found"`
+	Do    string `json:"do,omitempty"` // what to do when it is not ok
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "doctor", Short: "Check whether this machine can run a fleet", Args: cobra.NoArgs, Example: example("pelton doctor"),
+		Long: "doctor looks at the library, the model, memory, disk and ports, and says what to do about what is missing.\nIt changes nothing. Exit code 8 means that something is missing.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			checks := a.diagnose(cmd.Context())
+			t := table{head: []string{"CHECK", "STATE", "FOUND", "TO DO"}, value: checks}
+			bad := false
+			for _, k := range checks {
+				state := "ok"
+				if !k.OK {
+					state, bad = "missing", true
+				}
+				t.rows = append(t.rows, []string{k.Name, state, k.Found, dash(k.Do)})
+			}
+			if err := a.print(t); err != nil {
+				return err
+			}
+			if bad {
+				return coded{errQuiet, exitCheck}
+			}
+			return nil
+		},
+	}
+	storeFlag(c)
+	c.Flags().String("ort-lib", "", "`path` of the ONNX Runtime library")
+	c.Flags().String("data", dataFolder(), "`folder` of the broker's streams")
+	outputFlags(c)
+	return c
+}
+
+func (a *app) diagnose(_ context.Context) []check {
+	checks := []check{{Name: "cores", OK: true, Found: fmt.Sprintf("%d (%s/%s)", runtime.GOMAXPROCS(0), runtime.GOOS, runtime.GOARCH)}}
+	limit, from, err := memory.Limit()
+	k := check{Name: "memory", OK: err == nil && limit >= 400<<20, Found: size(limit) + " (" + from + ")"}
+	if !k.OK {
+		k.Do = "a worker of the default model needs about 400 MiB"
+	}
+	checks = append(checks, k)
+
+	lib, err := hub.FindLibrary(a.settings.text("ort-lib"))
+	k = check{Name: "ONNX Runtime", OK: err == nil, Found: lib}
+	if err != nil {
+		k.Found, k.Do = "not found", "pelton run fetches it; or set PELTON_ORT_LIB"
+	}
+	checks = append(checks, k)
+
+	e, _ := hub.Lookup(hub.Default)
+	dir, _, err := a.store().Find(e.Name, e.Variant)
+	k = check{Name: "default model", OK: err == nil, Found: dir}
+	if err != nil {
+		k.Found, k.Do = "not converted yet", "pelton model pull "+e.Name
+	}
+	checks = append(checks, k)
+
+	for _, folder := range []string{a.settings.text("models"), a.settings.text("data")} {
+		k = check{Name: "folder", OK: writable(folder) == nil, Found: folder}
+		if !k.OK {
+			k.Do = "make it writable, or choose another"
+		}
+		checks = append(checks, k)
+	}
+	for _, address := range []string{"127.0.0.1:8080", "127.0.0.1:4222"} {
+		l, err := net.Listen("tcp", address)
+		k = check{Name: "port", OK: err == nil, Found: address + " is free"}
+		if err != nil {
+			k.Found, k.Do = address+" is taken", "choose another with --http or --nats (a running fleet is fine)"
+		} else {
+			_ = l.Close()
+		}
+		checks = append(checks, k)
+	}
+	return checks
+}
+
+func writable(dir string) error {
+	for {
+		if _, err := os.Stat(dir); err == nil {
+			break
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return os.ErrNotExist
+		}
+		dir = parent
+	}
+	f, err := os.CreateTemp(dir, ".pelton-*")
+	if err != nil {
+		return err
+	}
+	_ = f.Close()
+	return os.Remove(f.Name())
+}

@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+)
+
+// outputFlags adds -o to a listing.
+func outputFlags(c *cobra.Command) {
+	c.Flags().StringP("output", "o", "table", "`format`: table, wide, json or yaml")
+}
+
+// table is one listing: the rows as people read them, and the value behind them for -o json and yaml.
+type table struct {
+	head  []string
+	wide  int // columns from this one on are for -o wide; 0 is none
+	rows  [][]string
+	value any
+}
+
+// print writes t in the format asked for.
+func (a *app) print(t table) error {
+	format := a.settings.text("output")
+	switch format {
+	case "json":
+		enc := json.NewEncoder(a.out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(t.value)
+	case "yaml":
+		return writeYAML(a.out, t.value)
+	case "table", "wide":
+		n := len(t.head)
+		if format == "table" && t.wide > 0 {
+			n = t.wide
+		}
+		w := tabwriter.NewWriter(a.out, 0, 4, 2, ' ', 0)
+		fmt.Fprintln(w, strings.Join(t.head[:n], "\t"))
+		for _, r := range t.rows {
+			fmt.Fprintln(w, strings.Join(r[:n], "\t"))
+		}
+		return w.Flush()
+	}
+	return usageError{fmt.Errorf("-o %s: the formats are table, wide, json and yaml", format)}
+}
+
+// writeYAML goes through JSON so that both formats have the same keys.
+func writeYAML(w io.Writer, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var plain any
+	if err := yaml.Unmarshal(b, &plain); err != nil {
+		return err
+	}
+	enc := yaml.NewEncoder(w)
+	enc.SetIndent(2)
+	return enc.Encode(plain)
+}
+
+func ago(unixMS int64) string {
+	if unixMS == 0 {
+		return "-"
+	}
+	return time.Since(time.UnixMilli(unixMS)).Round(time.Second).String()
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

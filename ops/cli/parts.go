@@ -1,0 +1,202 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/ops/node"
+)
+
+// brokerFlags say how to reach an external NATS server.
+func brokerFlags(c *cobra.Command) {
+	f := c.Flags()
+	f.String("nats", "nats://127.0.0.1:4222", "`URL` of the NATS server")
+	f.String("creds", "", "credentials `file`")
+	f.String("nkey", "", "nkey seed `file`")
+	f.String("tls-ca", "", "`file` with the certificate authority of the server")
+}
+
+func (a *app) remote() node.Remote {
+	return node.Remote{URL: a.settings.text("nats"), Creds: a.settings.text("creds"), NKey: a.settings.text("nkey"), CA: a.settings.text("tls-ca")}
+}
+
+func (a *app) dispatcherCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "dispatcher",
+		Short: "Run a dispatcher with its HTTP door against an external NATS server",
+		Long: `dispatcher creates the streams and consumers if they are missing (with --replicas copies), admits jobs
+from NATS and HTTP, and relays the answers. Several may run side by side.`,
+		Example: example("pelton dispatcher --nats nats://127.0.0.1:4222 --http 127.0.0.1:8080"),
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			served, err := a.serve(cmd.Context(), a.settings.list("model"))
+			if err != nil {
+				return err
+			}
+			return a.keep(cmd.Context(), node.Config{
+				Remote: a.remote(), HTTP: a.settings.text("http"), Dispatcher: true, Models: served,
+				Topology: topology.Config{Replicas: a.settings.number("replicas")},
+				Version:  version(), Log: a.log, Grace: a.settings.duration("grace"),
+			})
+		},
+	}
+	brokerFlags(c)
+	engineFlags(c)
+	f := c.Flags()
+	f.String("http", "127.0.0.1:8080", "`address` of the HTTP door")
+	f.Int("replicas", 1, "copies of each stream")
+	f.StringArray("model", nil, "model `NAME[:VARIANT]` whose jobs are admitted (repeatable)")
+	f.Duration("grace", 30*time.Second, "how long open requests may take to finish at the end")
+	return c
+}
+
+func (a *app) workerCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "worker",
+		Short: "Run a worker against an external NATS server; ls and show look at the fleet",
+		Example: example("pelton worker --nats nats://127.0.0.1:4222 --memory 2GiB", "pelton worker --engine sim --device sim:h100",
+			"pelton worker ls"),
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.worker(cmd.Context()) },
+	}
+	brokerFlags(c)
+	engineFlags(c)
+	f := c.Flags()
+	f.String("model", "", "model `NAME[:VARIANT]`; default the same as up's")
+	f.String("http", "", "`address` for health and metrics; none when empty")
+	f.String("name", "", "worker `name`; default host name and a random suffix")
+	f.Duration("grace", 30*time.Second, "how long running jobs may take to finish at the end")
+	c.AddCommand(a.workerList(), a.workerShow())
+	return c
+}
+
+func (a *app) worker(ctx context.Context) error {
+	memory, err := a.memory()
+	if err != nil {
+		return err
+	}
+	served, err := a.serve(ctx, orDefault(a.settings.text("model")))
+	if err != nil {
+		return err
+	}
+	return a.keep(ctx, node.Config{
+		Remote: a.remote(), HTTP: a.settings.text("http"), Workers: 1, WorkerName: a.settings.text("name"), Models: served, Memory: memory,
+		Version: version(), Log: a.log, Grace: a.settings.duration("grace"),
+	})
+}
+
+// serverFlag names the HTTP door that a looking command asks.
+func serverFlag(c *cobra.Command) {
+	c.Flags().String("server", "http://127.0.0.1:8080", "`URL` of the fleet's HTTP door")
+}
+
+func (a *app) workerList() *cobra.Command {
+	c := &cobra.Command{
+		Use: "ls", Short: "List the live workers", Args: cobra.NoArgs, Example: example("pelton worker ls -o json"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			workers, err := fetchList[contracts.Heartbeat](cmd.Context(), a, "/v1/workers")
+			if err != nil {
+				return err
+			}
+			return a.print(workerTable(workers))
+		},
+	}
+	serverFlag(c)
+	outputFlags(c)
+	return c
+}
+
+func workerTable(workers []contracts.Heartbeat) table {
+	t := table{head: []string{"WORKER", "STATE", "MODEL", "VARIANT", "DEVICE", "JOBS", "KV USED", "KV FREE", "RESIDENT", "FINGERPRINT", "STARTED"}, wide: 9, value: workers}
+	for _, w := range workers {
+		t.rows = append(t.rows, []string{
+			w.Worker, string(w.State), w.Model, w.Variant, w.Device, strconv.Itoa(len(w.Jobs)), size(w.KV.Reserved),
+			size(w.KV.Total - w.KV.Reserved), size(w.Stats.ResidentBytes), w.Fingerprint, ago(w.Started) + " ago",
+		})
+	}
+	return t
+}
+
+func (a *app) workerShow() *cobra.Command {
+	c := &cobra.Command{
+		Use: "show WORKER", Short: "Show one worker and what it runs", Args: cobra.ExactArgs(1), Example: example("pelton worker show host-1a2b3c4d"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			workers, err := fetchList[contracts.Heartbeat](cmd.Context(), a, "/v1/workers")
+			if err != nil {
+				return err
+			}
+			for _, w := range workers {
+				if w.Worker == args[0] {
+					return a.print(describeWorker(w))
+				}
+			}
+			return coded{fmt.Errorf("no live worker %q: see pelton worker ls", args[0]), exitNotFound}
+		},
+	}
+	serverFlag(c)
+	outputFlags(c)
+	return c
+}
+
+func describeWorker(w contracts.Heartbeat) table {
+	t := table{head: []string{"KEY", "VALUE"}, value: w}
+	add := func(k, v string) { t.rows = append(t.rows, []string{k, v}) }
+	add("worker", w.Worker)
+	add("state", string(w.State))
+	add("model", w.Model+":"+w.Variant)
+	add("device", w.Device+" ("+w.Backend+")")
+	add("context length", strconv.Itoa(w.ContextLength))
+	add("kv cache", size(w.KV.Reserved)+" reserved, "+size(w.KV.Used)+" used, "+size(w.KV.Total)+" in all")
+	add("resident", size(w.Stats.ResidentBytes))
+	add("step", fmt.Sprintf("%.1f ms, %.1f rows", w.Stats.StepMS, w.Stats.Batch))
+	add("tokens", fmt.Sprintf("%d in, %d out", w.Stats.PromptTokens, w.Stats.OutputTokens))
+	add("jobs done", fmt.Sprintf("%d, %d failed", w.Stats.JobsDone, w.Stats.JobsFailed))
+	add("fingerprint", w.Fingerprint)
+	for _, j := range w.Jobs {
+		add("running", fmt.Sprintf("%s (%s, tenant %s, %d tokens)", j.Job, j.Class, j.Tenant, j.Index))
+	}
+	return t
+}
+
+func (a *app) queueCommand() *cobra.Command {
+	c := &cobra.Command{Use: "queue", Short: "Look at the queues", Args: cobra.NoArgs, RunE: needSubcommand}
+	ls := &cobra.Command{
+		Use: "ls", Short: "List the queues by model, class and size", Args: cobra.NoArgs, Example: example("pelton queue ls", "pelton queue ls -o json"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			queues, err := fetchList[queueDepth](cmd.Context(), a, "/v1/queues")
+			if err != nil {
+				return err
+			}
+			t := table{head: []string{"MODEL", "CLASS", "SIZE", "WAITING", "RUNNING"}, value: queues}
+			for _, q := range queues {
+				t.rows = append(t.rows, []string{q.Model, string(q.Class), string(q.Size), strconv.Itoa(q.Pending), strconv.Itoa(q.Running)})
+			}
+			return a.print(t)
+		},
+	}
+	serverFlag(ls)
+	outputFlags(ls)
+	c.AddCommand(ls)
+	return c
+}
+
+// queueDepth is one row of GET /v1/queues.
+type queueDepth struct {
+	Model   string          `json:"model"`
+	Class   contracts.Class `json:"class"`
+	Size    contracts.Size  `json:"size"`
+	Pending int             `json:"pending"`
+	Running int             `json:"running"`
+}
+
+func needSubcommand(cmd *cobra.Command, _ []string) error {
+	_ = cmd.Help()
+	return usageError{errors.New("a subcommand is missing")}
+}

@@ -1,0 +1,112 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pelton-run/pelton/ops/node"
+)
+
+func (a *app) upCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Run the whole fleet in this process behind an OpenAI endpoint",
+		Long: `up runs an embedded NATS server with JetStream on disk, a dispatcher with the HTTP door and workers, and
+prints "ready" with a line to try. Jobs that wait survive a restart. SIGTERM or Ctrl-C drains: running
+jobs finish within --grace, the rest is handed back; a second signal stops at once.`,
+		Example: example("pelton up", "pelton up --workers 2 --memory 1GiB", "pelton up --engine sim --device sim:h100"),
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.up(cmd.Context())
+		},
+	}
+	engineFlags(c)
+	f := c.Flags()
+	f.String("http", "127.0.0.1:8080", "`address` of the HTTP door")
+	f.String("nats", "127.0.0.1:4222", "`address` of the embedded broker")
+	f.String("data", dataFolder(), "`folder` of the broker's streams")
+	f.Int("workers", 1, "workers for each model; 0 runs broker and dispatcher only")
+	f.StringArray("model", nil, "model `NAME[:VARIANT]` (repeatable; the first is the default)")
+	f.Duration("grace", 30*time.Second, "how long running jobs may take to finish at the end")
+	return c
+}
+
+func (a *app) up(ctx context.Context) error {
+	if a.settings.number("workers") < 0 {
+		return usageError{errors.New("--workers must not be negative")}
+	}
+	memory, err := a.memory()
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"http", "nats"} {
+		if err := node.Loopback(a.settings.text(name)); err != nil {
+			return usageError{fmt.Errorf("--%s: %w", name, err)}
+		}
+	}
+	served, err := a.serve(ctx, a.settings.list("model"))
+	if err != nil {
+		return err
+	}
+	return a.keep(ctx, node.Config{
+		Data: a.settings.text("data"), Listen: a.settings.text("nats"), HTTP: a.settings.text("http"),
+		Dispatcher: true, Workers: a.settings.number("workers"), Models: served, Memory: memory,
+		Version: version(), Log: a.log, Grace: a.settings.duration("grace"),
+	})
+}
+
+// keep starts a node, says that it is ready and runs it until a signal or a failed part ends it.
+func (a *app) keep(ctx context.Context, cfg node.Config) error {
+	n, err := node.Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	failed := a.watch(ctx, n, cfg)
+	if failed == nil {
+		fmt.Fprintf(a.err, "draining for up to %s; interrupt again to stop at once\n", cfg.Grace)
+	}
+	grace, cancel := context.WithTimeout(context.Background(), cfg.Grace)
+	defer cancel()
+	return errors.Join(failed, n.Stop(grace))
+}
+
+// watch says once that the node is ready and returns when ctx ends or a part failed.
+func (a *app) watch(ctx context.Context, n *node.Node, cfg node.Config) error {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	if err := n.Ready(); err != nil {
+		fmt.Fprintf(a.err, "up; %s\n", describe(err))
+	}
+	for said := false; ; {
+		if !said && n.Ready() == nil {
+			a.sayReady(n, cfg)
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-n.Failed():
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *app) sayReady(n *node.Node, cfg node.Config) {
+	fmt.Fprintln(a.out, "ready")
+	if url := n.NATS(); url != "" {
+		fmt.Fprintf(a.out, "nats  %s\n", url)
+	}
+	if n.HTTP() == "" {
+		return
+	}
+	fmt.Fprintf(a.out, "http  http://%s\n", n.HTTP())
+	if len(cfg.Models) > 0 && cfg.Dispatcher {
+		fmt.Fprintf(a.out, "\ncurl -N http://%s/v1/chat/completions -H 'Content-Type: application/json' -d '{\"model\":\"%s\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}]}'\n",
+			n.HTTP(), cfg.Models[0].Name)
+	}
+}

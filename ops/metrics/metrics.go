@@ -1,0 +1,205 @@
+// Package metrics turns what dispatcher and worker say through their traces into Prometheus metrics.
+//
+// It stands beside the walk: dispatcher.Trace and worker.Trace feed it, the HTTP door serves it. It
+// decides nothing. Every Registry is its own; nothing is a global. Safe for concurrent use.
+//
+// Latencies are in seconds and their names say where they were measured: pelton_gateway_… at the
+// dispatcher, pelton_worker_… at the worker.
+package metrics
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher"
+	"github.com/pelton-run/pelton/worker"
+	"github.com/pelton-run/pelton/worker/batch"
+)
+
+// Buckets of the histograms; those of TTFT are vLLM's, so that its dashboards fit.
+var (
+	ttftBuckets = []float64{0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560}
+	itlBuckets  = []float64{0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5}
+	batchSizes  = []float64{1, 2, 4, 8, 16, 32, 64, 128}
+)
+
+// Registry holds the metrics of one process.
+type Registry struct {
+	reg *prometheus.Registry
+
+	jobs     *prometheus.CounterVec   // by outcome
+	ttft     *prometheus.HistogramVec // at the worker, since submission
+	queued   *prometheus.HistogramVec
+	itl      *prometheus.HistogramVec
+	tokens   *prometheus.CounterVec
+	step     *prometheus.HistogramVec
+	rows     *prometheus.HistogramVec
+	kv       *prometheus.GaugeVec
+	resident *prometheus.GaugeVec
+	running  *prometheus.GaugeVec
+	left     *prometheus.CounterVec
+	gateway  *prometheus.HistogramVec
+}
+
+// New makes a registry with the process's own metrics in it.
+func New() *Registry {
+	r := &Registry{reg: prometheus.NewRegistry()}
+	r.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.jobs = r.counter("pelton_jobs_total", "Jobs by what became of them.", "model", "class", "outcome")
+	r.ttft = r.histogram("pelton_worker_time_to_first_token_seconds", "From submission to the first token, measured at the worker.", ttftBuckets, "model", "class")
+	r.gateway = r.histogram("pelton_gateway_time_to_first_token_seconds", "From submission to the first piece, measured at the dispatcher.", ttftBuckets, "model", "class")
+	r.queued = r.histogram("pelton_worker_queue_seconds", "From submission to the claim of a worker.", ttftBuckets, "model", "class")
+	r.itl = r.histogram("pelton_worker_inter_token_seconds", "Between the tokens of a stream, measured at the worker as records are accepted.", itlBuckets, "model", "class")
+	r.tokens = r.counter("pelton_tokens_total", "Tokens of finished jobs.", "model", "kind")
+	r.step = r.histogram("pelton_step_seconds", "One forward pass over a batch.", itlBuckets, "model")
+	r.rows = r.histogram("pelton_batch_rows", "Sequences in one forward pass.", batchSizes, "model")
+	r.kv = r.gauge("pelton_kv_bytes", "KV cache by state: total, reserved, used.", "worker", "model", "state")
+	r.resident = r.gauge("pelton_worker_resident_bytes", "Resident memory of the worker's process.", "worker")
+	r.running = r.gauge("pelton_running_jobs", "Jobs that a worker holds.", "worker", "model")
+	r.left = r.counter("pelton_handed_back_total", "Jobs that left a worker before their end.", "model", "cause")
+	return r
+}
+
+func (r *Registry) counter(name, help string, labels ...string) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	r.reg.MustRegister(c)
+	return c
+}
+
+func (r *Registry) gauge(name, help string, labels ...string) *prometheus.GaugeVec {
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+	r.reg.MustRegister(g)
+	return g
+}
+
+func (r *Registry) histogram(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	r.reg.MustRegister(h)
+	return h
+}
+
+// Handler serves the metrics.
+func (r *Registry) Handler() http.Handler {
+	return promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{})
+}
+
+// Worker is a trace that feeds the registry from a worker of one model.
+func (r *Registry) Worker(model string) *worker.Trace {
+	return &worker.Trace{
+		Claimed: func(j worker.Job, queued time.Duration, _ int) {
+			r.queued.WithLabelValues(j.Model, string(j.Class)).Observe(queued.Seconds())
+		},
+		FirstToken: func(j worker.Job, since time.Duration) {
+			r.ttft.WithLabelValues(j.Model, string(j.Class)).Observe(since.Seconds())
+		},
+		Emitted: r.emitted,
+		Step: func(s batch.Step) {
+			r.step.WithLabelValues(model).Observe(s.Duration.Seconds())
+			r.rows.WithLabelValues(model).Observe(float64(s.Rows))
+		},
+		Finished: func(j worker.Job, final *contracts.Chunk) {
+			r.jobs.WithLabelValues(j.Model, string(j.Class), string(outcome(final))).Inc()
+			r.tokens.WithLabelValues(j.Model, "prompt").Add(float64(final.Usage.PromptTokens))
+			r.tokens.WithLabelValues(j.Model, "output").Add(float64(final.Usage.CompletionTokens))
+		},
+		HandedBack: func(j worker.Job, cause error) {
+			r.left.WithLabelValues(j.Model, string(contracts.CodeOf(cause))).Inc()
+		},
+		Fenced:    func(j worker.Job) { r.left.WithLabelValues(j.Model, string(contracts.CodeLeaseLost)).Inc() },
+		Heartbeat: r.heartbeat,
+	}
+}
+
+// Dispatcher is a trace that feeds the registry from a dispatcher.
+func (r *Registry) Dispatcher() *dispatcher.Trace {
+	return &dispatcher.Trace{
+		Admitted: func(j *contracts.Admitted, _ contracts.Size, _ time.Duration) {
+			r.jobs.WithLabelValues(j.Job.Model, string(j.Job.Class), string(contracts.OutcomeAdmitted)).Inc()
+		},
+		Refused: func(_, _ string, err *contracts.Error) {
+			// The model is what the producer wrote: no label, or anybody could make any number of series.
+			outcome := contracts.OutcomeRejected
+			if err.Code == contracts.CodeOverloaded {
+				outcome = contracts.OutcomeShed
+			}
+			r.jobs.WithLabelValues("", "", string(outcome)).Inc()
+		},
+		FirstChunk: func(j *contracts.Admitted, ttft time.Duration) {
+			r.gateway.WithLabelValues(j.Job.Model, string(j.Job.Class)).Observe(ttft.Seconds())
+		},
+		Expired: func(string, string) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeExpired)).Inc() },
+		GaveUp:  func(string, string, int) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeFailed)).Inc() },
+	}
+}
+
+// emitted spreads the time since the record before over the tokens of this one.
+func (r *Registry) emitted(j worker.Job, tokens int, since time.Duration) {
+	if since <= 0 {
+		return
+	}
+	h := r.itl.WithLabelValues(j.Model, string(j.Class))
+	for range tokens {
+		h.Observe(since.Seconds() / float64(tokens))
+	}
+}
+
+func (r *Registry) heartbeat(h *contracts.Heartbeat) {
+	r.kv.WithLabelValues(h.Worker, h.Model, "total").Set(float64(h.KV.Total))
+	r.kv.WithLabelValues(h.Worker, h.Model, "reserved").Set(float64(h.KV.Reserved))
+	r.kv.WithLabelValues(h.Worker, h.Model, "used").Set(float64(h.KV.Used))
+	r.resident.WithLabelValues(h.Worker).Set(float64(h.Stats.ResidentBytes))
+	r.running.WithLabelValues(h.Worker, h.Model).Set(float64(len(h.Jobs)))
+}
+
+// outcome is the metrics label of a final record.
+func outcome(final *contracts.Chunk) contracts.Outcome {
+	switch contracts.FinalState(final) {
+	case contracts.StateCompleted:
+		return contracts.OutcomeCompleted
+	case contracts.StateCanceled:
+		return contracts.OutcomeCanceled
+	case contracts.StateExpired:
+		return contracts.OutcomeExpired
+	}
+	return contracts.OutcomeFailed
+}
+
+// Queue is the depth of one queue.
+type Queue struct {
+	Model, Class, Size string
+	Waiting, Running   int
+}
+
+// Queues makes every scrape ask for the depths of the queues; a failing look leaves them out.
+func (r *Registry) Queues(look func(context.Context) ([]Queue, error)) {
+	r.reg.MustRegister(&queues{look: look,
+		depth: prometheus.NewDesc("pelton_queue_jobs", "Jobs by queue and state: waiting, running.", []string{"model", "class", "size", "state"}, nil)})
+}
+
+type queues struct {
+	look  func(context.Context) ([]Queue, error)
+	depth *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (q *queues) Describe(out chan<- *prometheus.Desc) { out <- q.depth }
+
+// Collect implements prometheus.Collector.
+func (q *queues) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	list, err := q.look(ctx)
+	if err != nil {
+		return
+	}
+	for _, d := range list {
+		out <- prometheus.MustNewConstMetric(q.depth, prometheus.GaugeValue, float64(d.Waiting), d.Model, d.Class, d.Size, "waiting")
+		out <- prometheus.MustNewConstMetric(q.depth, prometheus.GaugeValue, float64(d.Running), d.Model, d.Class, d.Size, "running")
+	}
+}

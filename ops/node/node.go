@@ -1,0 +1,305 @@
+// Package node assembles the parts of the fleet that one process runs: an embedded broker, a
+// dispatcher with its HTTP door, workers with their engines.
+//
+// Previous step of the walk: ops/cli, which reads the settings. Next steps: dispatcher, worker,
+// runtime/onnx. The package reads no flags, no environment and no configuration file, and decides
+// nothing about jobs.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/dispatcher"
+	"github.com/pelton-run/pelton/dispatcher/gateway"
+	"github.com/pelton-run/pelton/ops/metrics"
+	"github.com/pelton-run/pelton/worker"
+)
+
+// Config says what one process runs.
+type Config struct {
+	Data   string // folder of the embedded broker; needed unless Remote is set
+	Listen string // address of the embedded broker; "" is this process only
+	Remote Remote // an external broker instead of the embedded one
+
+	Dispatcher bool
+	HTTP       string // address of the HTTP door; "" is none
+	Workers    int    // for each model
+	WorkerName string // default host name and a random suffix
+	Models     []Served
+	Memory     int64         // upper bound of each worker's resident bytes; 0 is what the machine allows
+	Grace      time.Duration // how long a drain may take; default 30 s
+	Topology   topology.Config
+
+	Version string
+	Log     *slog.Logger
+	Metrics *metrics.Registry // default: a new one
+}
+
+// Node is the running process.
+type Node struct {
+	cfg        Config
+	broker     *Broker
+	conns      []*nats.Conn
+	dispatcher *dispatcher.Dispatcher
+	workers    []*worker.Worker
+	http       *http.Server
+	listener   net.Listener
+
+	draining atomic.Bool
+	stop     context.CancelCauseFunc
+	running  sync.WaitGroup
+	failed   chan error
+}
+
+// Start brings everything up and returns when the dispatcher answers and the workers pull. On an
+// error what was started is stopped again. The node runs until Stop; ctx only bounds the start.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	if cfg.Metrics == nil {
+		cfg.Metrics = metrics.New()
+	}
+	if cfg.Grace == 0 {
+		cfg.Grace = 30 * time.Second
+	}
+	run, stop := context.WithCancelCause(context.Background())
+	n := &Node{cfg: cfg, stop: stop, failed: make(chan error, 16)}
+	if err := n.start(ctx, run); err != nil {
+		kill, cancel := context.WithCancel(context.Background())
+		cancel()
+		return nil, errors.Join(err, n.Stop(kill))
+	}
+	return n, nil
+}
+
+func (n *Node) start(ctx, run context.Context) error {
+	if n.cfg.Remote.URL == "" {
+		b, err := StartBroker(n.cfg.Data, n.cfg.Listen, n.cfg.Log)
+		if err != nil {
+			return err
+		}
+		n.broker = b
+	}
+	if n.cfg.Dispatcher {
+		if err := n.startDispatcher(ctx, run); err != nil {
+			return err
+		}
+	}
+	if err := n.startWorkers(ctx, run); err != nil {
+		return err
+	}
+	return n.startHTTP()
+}
+
+// Connect makes one more connection to the node's broker; the caller closes it.
+func (n *Node) Connect(name string) (*nats.Conn, error) {
+	if n.broker != nil {
+		return n.broker.Connect(name)
+	}
+	return n.cfg.Remote.Connect(name)
+}
+
+func (n *Node) connect(name string) (*nats.Conn, error) {
+	nc, err := n.Connect(name)
+	if err == nil {
+		n.conns = append(n.conns, nc)
+	}
+	return nc, err
+}
+
+func (n *Node) startDispatcher(ctx, run context.Context) error {
+	nc, err := n.connect("pelton dispatcher")
+	if err != nil {
+		return err
+	}
+	var models []dispatcher.Model
+	for _, m := range n.cfg.Models {
+		models = append(models, m.Model())
+	}
+	d, err := dispatcher.New(dispatcher.Config{
+		Conn: nc, Models: models, Topology: n.cfg.Topology, Logger: n.cfg.Log, Trace: n.cfg.Metrics.Dispatcher(),
+	})
+	if err != nil {
+		return err
+	}
+	n.dispatcher = d
+	n.goRun("dispatcher", func() error { return d.Run(run) })
+	return n.await(ctx, "dispatcher", d.Ready)
+}
+
+func (n *Node) startWorkers(ctx, run context.Context) error {
+	name := n.cfg.WorkerName
+	if name == "" {
+		name = defaultName()
+	}
+	var engines []*Served
+	for i := range n.cfg.Models {
+		for range n.cfg.Workers {
+			engines = append(engines, &n.cfg.Models[i])
+		}
+	}
+	opened, err := openEngines(ctx, engines, n.cfg.Memory, n.cfg.Log)
+	if err != nil {
+		return err
+	}
+	for i, e := range opened {
+		id := name
+		if len(opened) > 1 {
+			id = fmt.Sprintf("%s-%d", name, i)
+		}
+		nc, err := n.connect("pelton worker " + id)
+		if err != nil {
+			return err
+		}
+		w, err := worker.New(worker.Config{
+			Name: id, Conn: nc, Engine: e, Tokenizer: engines[i].Tokenizer, EOS: engines[i].EOS, Logger: n.cfg.Log,
+			Trace: n.cfg.Metrics.Worker(e.Info().Model), Resident: resident,
+		})
+		if err != nil {
+			return err
+		}
+		n.workers = append(n.workers, w)
+		n.goRun("worker "+id, func() error {
+			defer func() { _ = e.Shutdown() }()
+			return w.Run(run)
+		})
+	}
+	if n.dispatcher == nil || len(opened) == 0 {
+		return nil
+	}
+	return n.await(ctx, "workers", func() bool { return len(n.dispatcher.Workers()) >= len(opened) })
+}
+
+func (n *Node) startHTTP() error {
+	if n.cfg.HTTP == "" {
+		return nil
+	}
+	if err := Loopback(n.cfg.HTTP); err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", n.cfg.HTTP)
+	if err != nil {
+		return fmt.Errorf("http address: %w: stop what listens there or choose another with --http", err)
+	}
+	handler, err := n.handler()
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	n.listener, n.http = l, gateway.Server(handler)
+	n.goRun("http", func() error {
+		if err := n.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	return nil
+}
+
+func (n *Node) goRun(what string, run func() error) {
+	n.running.Go(func() {
+		if err := run(); err != nil && !errors.Is(err, context.Canceled) {
+			n.failed <- fmt.Errorf("%s: %w", what, err)
+		}
+	})
+}
+
+// await waits until ready says yes, a part fails or ctx ends.
+func (n *Node) await(ctx context.Context, what string, ready func() bool) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ready() {
+		select {
+		case <-tick.C:
+		case err := <-n.failed:
+			return err
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w", what, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// Failed delivers the error of a part that ended by itself.
+func (n *Node) Failed() <-chan error { return n.failed }
+
+// Dispatcher is the node's dispatcher, nil when it runs none.
+func (n *Node) Dispatcher() *dispatcher.Dispatcher { return n.dispatcher }
+
+// HTTP is the address of the HTTP door, "" when there is none.
+func (n *Node) HTTP() string {
+	if n.listener == nil {
+		return ""
+	}
+	return n.listener.Addr().String()
+}
+
+// NATS is the URL of the broker for other processes, "" when there is none.
+func (n *Node) NATS() string {
+	if n.broker == nil {
+		return n.cfg.Remote.URL
+	}
+	return n.broker.URL()
+}
+
+// Ready is nil when jobs can be served: the dispatcher answers and a worker has joined.
+func (n *Node) Ready() error {
+	if n.draining.Load() {
+		return contracts.Errorf(contracts.CodeUnavailable, "the fleet is draining")
+	}
+	if n.dispatcher == nil {
+		return nil
+	}
+	if !n.dispatcher.Ready() {
+		return contracts.Errorf(contracts.CodeUnavailable, "the dispatcher is not ready")
+	}
+	for _, m := range n.dispatcher.Models() {
+		if m.Workers > 0 {
+			return nil
+		}
+	}
+	return contracts.Errorf(contracts.CodeUnavailable, "no worker has joined yet")
+}
+
+// Stop drains: takes nothing new, finishes running jobs until ctx ends, hands the rest back, and stops
+// all parts.
+func (n *Node) Stop(ctx context.Context) error {
+	var errs []error
+	n.draining.Store(true)
+	if n.http != nil {
+		n.http.SetKeepAlivesEnabled(false)
+	}
+	var drains sync.WaitGroup
+	for _, w := range n.workers {
+		drains.Go(func() { _ = w.Drain(ctx) })
+	}
+	drains.Wait()
+	if n.dispatcher != nil {
+		errs = append(errs, n.dispatcher.Drain(ctx))
+	}
+	if n.http != nil {
+		if n.http.Shutdown(ctx) != nil {
+			_ = n.http.Close()
+		}
+	}
+	n.stop(errStopped)
+	n.running.Wait()
+	for _, nc := range n.conns {
+		nc.Close()
+	}
+	if n.broker != nil {
+		errs = append(errs, n.broker.Shutdown())
+	}
+	return errors.Join(errs...)
+}
+
+var errStopped = errors.New("node stopped")

@@ -1,0 +1,391 @@
+package convert_test
+
+import (
+	"encoding/binary"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// evaluator runs a converted graph by the definitions of its operators: slowly, and without the library
+// that runs it in earnest.
+type evaluator struct {
+	t       *testing.T
+	graph   wire
+	weights []byte
+	inits   map[string]array
+}
+
+// array is a value of the graph: floats, integers or bytes, whichever is set.
+type array struct {
+	dims  []int
+	f     []float32
+	i     []int64
+	bytes []byte
+}
+
+// wire is a decoded protobuf message.
+type wire struct {
+	bytes map[protowire.Number][][]byte
+	ints  map[protowire.Number][]int64
+	f32   map[protowire.Number][]float32
+}
+
+func unwire(t *testing.T, b []byte) wire {
+	t.Helper()
+	w := wire{map[protowire.Number][][]byte{}, map[protowire.Number][]int64{}, map[protowire.Number][]float32{}}
+	for len(b) > 0 {
+		field, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			t.Fatalf("graph: %v", protowire.ParseError(n))
+		}
+		b = b[n:]
+		switch kind {
+		case protowire.BytesType:
+			v, n := protowire.ConsumeBytes(b)
+			w.bytes[field], b = append(w.bytes[field], v), b[n:]
+		case protowire.VarintType:
+			v, n := protowire.ConsumeVarint(b)
+			w.ints[field], b = append(w.ints[field], int64(v)), b[n:]
+		case protowire.Fixed32Type:
+			v, n := protowire.ConsumeFixed32(b)
+			w.f32[field], b = append(w.f32[field], math.Float32frombits(v)), b[n:]
+		default:
+			t.Fatalf("graph: field %d has wire type %d", field, kind)
+		}
+	}
+	return w
+}
+
+func (w wire) texts(field protowire.Number) []string {
+	var out []string
+	for _, b := range w.bytes[field] {
+		out = append(out, string(b))
+	}
+	return out
+}
+
+func (w wire) text(field protowire.Number) string { return string(w.bytes[field][0]) }
+
+func load(t *testing.T, dir string) *evaluator {
+	t.Helper()
+	read := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	m := unwire(t, read("model.onnx"))
+	e := &evaluator{t: t, graph: unwire(t, m.bytes[7][0]), weights: read("weights.bin"), inits: map[string]array{}}
+	for _, b := range e.graph.bytes[5] {
+		w := unwire(t, b)
+		if _, twice := e.inits[w.text(8)]; twice {
+			t.Fatalf("initializer %s appears twice", w.text(8))
+		}
+		e.inits[w.text(8)] = e.initializer(w)
+	}
+	return e
+}
+
+func (e *evaluator) initializer(w wire) array {
+	var a array
+	n := 1
+	for _, d := range w.ints[1] {
+		a.dims, n = append(a.dims, int(d)), n*int(d)
+	}
+	if len(w.ints[14]) == 0 {
+		a.i = w.ints[7]
+		return a
+	}
+	at := map[string]int{}
+	for _, b := range w.bytes[13] {
+		kv := unwire(e.t, b)
+		if kv.text(1) == "location" {
+			continue
+		}
+		v, err := strconv.Atoi(kv.text(2))
+		if err != nil {
+			e.t.Fatalf("%s: %v", w.text(8), err)
+		}
+		at[kv.text(1)] = v
+	}
+	if at["offset"]%4096 != 0 || at["offset"]+at["length"] > len(e.weights) {
+		e.t.Fatalf("%s lies at %v in a file of %d bytes", w.text(8), at, len(e.weights))
+	}
+	raw := e.weights[at["offset"]:][:at["length"]]
+	if w.ints[2][0] == 2 {
+		a.bytes = raw
+		if len(raw) != n {
+			e.t.Fatalf("%s: %d bytes, shape %v", w.text(8), len(raw), a.dims)
+		}
+		return a
+	}
+	for i := range n {
+		a.f = append(a.f, math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:])))
+	}
+	if len(raw) != 4*n {
+		e.t.Fatalf("%s: %d bytes, shape %v", w.text(8), len(raw), a.dims)
+	}
+	return a
+}
+
+// node is one step with its attributes.
+type node struct {
+	op, name string
+	ints     map[string]int
+	floats   map[string]float32
+	in       []array
+}
+
+// run computes the graph's outputs from its inputs, which are not changed.
+func (e *evaluator) run(inputs map[string]array) map[string]array {
+	values := map[string]array{}
+	for _, m := range []map[string]array{e.inits, inputs} {
+		for k, v := range m {
+			values[k] = v
+		}
+	}
+	for _, b := range e.graph.bytes[1] {
+		w := unwire(e.t, b)
+		n := node{op: w.text(4), name: w.text(3), ints: map[string]int{}, floats: map[string]float32{}}
+		for _, b := range w.bytes[5] {
+			a := unwire(e.t, b)
+			if len(a.f32[2]) > 0 {
+				n.floats[a.text(1)] = a.f32[2][0]
+			} else {
+				n.ints[a.text(1)] = int(a.ints[3][0])
+			}
+		}
+		for _, name := range w.texts(1) {
+			v, ok := values[name]
+			if !ok && name != "" {
+				e.t.Fatalf("node %s: nothing makes %q", n.name, name)
+			}
+			n.in = append(n.in, v)
+		}
+		for i, name := range w.texts(2) {
+			if name != "" {
+				values[name] = e.compute(n)[i]
+			}
+		}
+	}
+	out := map[string]array{}
+	for _, b := range e.graph.bytes[12] {
+		name := unwire(e.t, b).text(1)
+		out[name] = values[name]
+	}
+	return out
+}
+
+func (e *evaluator) compute(n node) []array {
+	x := n.in[0]
+	switch n.op {
+	case "GatherBlockQuantized":
+		return []array{gather(dequantized(x, n.in[2], n.ints["bits"]), n.in[1])}
+	case "Gather":
+		return []array{gather(x, n.in[1])}
+	case "SimplifiedLayerNormalization":
+		return []array{normed(x, n.in[1], n.floats["epsilon"])}
+	case "SkipSimplifiedLayerNormalization":
+		sum := each(x, n.in[1], func(a, b float32) float32 { return a + b })
+		return []array{normed(sum, n.in[2], n.floats["epsilon"]), {}, {}, sum}
+	case "Add":
+		return []array{each(x, n.in[1], func(a, b float32) float32 { return a + b })}
+	case "Mul":
+		return []array{each(x, n.in[1], func(a, b float32) float32 { return a * b })}
+	case "QuickGelu":
+		alpha := float64(n.floats["alpha"])
+		return []array{each(x, x, func(a, _ float32) float32 { return float32(float64(a) / (1 + math.Exp(-alpha*float64(a)))) })}
+	case "MatMulNBits":
+		w := dequantized(n.in[1], n.in[2], n.ints["bits"])
+		if len(w.f) != n.ints["K"]*n.ints["N"] {
+			e.t.Fatalf("%s: %d weights, K %d, N %d", n.name, len(w.f), n.ints["K"], n.ints["N"])
+		}
+		return []array{times(x, w.f, n.ints["K"], n.ints["N"])}
+	case "Gemm":
+		return []array{times(x, n.in[1].f, n.in[1].dims[1], n.in[1].dims[0])}
+	case "MatMul":
+		return []array{times(x, flipped(n.in[1]), n.in[1].dims[0], n.in[1].dims[1])}
+	case "Reshape":
+		return []array{reshaped(x, n.in[1].i)}
+	case "ReduceSum":
+		return []array{summed(x)}
+	case "Split":
+		return split(x, n.in[1].i)
+	case "GroupQueryAttention":
+		return attention(n)
+	}
+	e.t.Fatalf("%s: operator %s is not known to the evaluator", n.name, n.op)
+	return nil
+}
+
+// dequantized gives [rows, K] floats of blocks of 32 with the zero point in the middle.
+func dequantized(q, scales array, bits int) array {
+	out := array{dims: []int{q.dims[0], len(q.bytes) * 8 / bits / q.dims[0]}}
+	for i := range len(q.bytes) * 8 / bits {
+		v := int(q.bytes[i*bits/8])
+		if bits == 4 {
+			v = v >> (4 * (i & 1)) & 15
+		}
+		out.f = append(out.f, scales.f[i/32]*float32(v-1<<(bits-1)))
+	}
+	return out
+}
+
+func gather(x, rows array) array {
+	width := x.dims[1]
+	out := array{dims: append(slices.Clone(rows.dims), width)}
+	for _, r := range rows.i {
+		out.f = append(out.f, x.f[int(r)*width:][:width]...)
+	}
+	return out
+}
+
+func each(a, b array, f func(a, b float32) float32) array {
+	out := array{dims: a.dims, f: make([]float32, len(a.f))}
+	for i := range a.f {
+		out.f[i] = f(a.f[i], b.f[i])
+	}
+	return out
+}
+
+func normed(x, w array, epsilon float32) array {
+	out := array{dims: x.dims, f: make([]float32, len(x.f))}
+	width := len(w.f)
+	for at := 0; at < len(x.f); at += width {
+		sum := 0.0
+		for _, v := range x.f[at : at+width] {
+			sum += float64(v) * float64(v)
+		}
+		scale := 1 / math.Sqrt(sum/float64(width)+float64(epsilon))
+		for i := range width {
+			out.f[at+i] = float32(float64(x.f[at+i])*scale) * w.f[i]
+		}
+	}
+	return out
+}
+
+// times multiplies rows of k values with n rows of weights.
+func times(x array, w []float32, k, n int) array {
+	out := array{dims: append(slices.Clone(x.dims[:len(x.dims)-1]), n)}
+	for at := 0; at < len(x.f); at += k {
+		for r := range n {
+			sum := 0.0
+			for i := range k {
+				sum += float64(x.f[at+i]) * float64(w[r*k+i])
+			}
+			out.f = append(out.f, float32(sum))
+		}
+	}
+	return out
+}
+
+func flipped(x array) []float32 {
+	out := make([]float32, len(x.f))
+	for r := range x.dims[0] {
+		for c := range x.dims[1] {
+			out[c*x.dims[0]+r] = x.f[r*x.dims[1]+c]
+		}
+	}
+	return out
+}
+
+func reshaped(x array, shape []int64) array {
+	out, known, free := array{f: x.f}, 1, -1
+	for i, d := range shape {
+		switch d {
+		case 0:
+			d = int64(x.dims[i])
+		case -1:
+			free, d = i, 1
+		}
+		out.dims, known = append(out.dims, int(d)), known*int(d)
+	}
+	if free >= 0 {
+		out.dims[free] = len(x.f) / known
+	}
+	return out
+}
+
+func summed(x array) array {
+	width := x.dims[len(x.dims)-1]
+	out := array{dims: x.dims[:len(x.dims)-1]}
+	for at := 0; at < len(x.f); at += width {
+		sum := float32(0)
+		for _, v := range x.f[at : at+width] {
+			sum += v
+		}
+		out.f = append(out.f, sum)
+	}
+	return out
+}
+
+func split(x array, sizes []int64) []array {
+	width := x.dims[len(x.dims)-1]
+	out, from := make([]array, len(sizes)), 0
+	for i, size := range sizes {
+		out[i].dims = append(slices.Clone(x.dims[:len(x.dims)-1]), int(size))
+		for at := from; at < len(x.f); at += width {
+			out[i].f = append(out[i].f, x.f[at:at+int(size)]...)
+		}
+		from += int(size)
+	}
+	return out
+}
+
+// attention is GroupQueryAttention with packed QKV, rotary over halves and a cache of fixed length.
+func attention(n node) []array {
+	qkv, lens, cos, sin := n.in[0], n.in[5], n.in[7], n.in[8]
+	heads, kvHeads, scale := n.ints["num_heads"], n.ints["kv_num_heads"], float64(n.floats["scale"])
+	batch, s, width := qkv.dims[0], qkv.dims[1], qkv.dims[2]
+	dim := width / (heads + 2*kvHeads)
+	k := array{dims: n.in[3].dims, f: slices.Clone(n.in[3].f)}
+	v := array{dims: n.in[4].dims, f: slices.Clone(n.in[4].f)}
+	longest := k.dims[2]
+	out := array{dims: []int{batch, s, heads * dim}, f: make([]float32, batch*s*heads*dim)}
+	turned := func(x []float32, position int) []float32 {
+		y, half := make([]float32, dim), dim/2
+		for i := range half {
+			c, s := cos.f[position*half+i], sin.f[position*half+i]
+			y[i], y[i+half] = x[i]*c-x[i+half]*s, x[i]*s+x[i+half]*c
+		}
+		return y
+	}
+	for b := range batch {
+		past := int(lens.i[b]) + 1 - s
+		cache := func(a array, group, position int) []float32 {
+			return a.f[((b*kvHeads+group)*longest+position)*dim:][:dim]
+		}
+		for p := range s {
+			row := qkv.f[(b*s+p)*width:][:width]
+			for g := range kvHeads {
+				copy(cache(k, g, past+p), turned(row[(heads+g)*dim:][:dim], past+p))
+				copy(cache(v, g, past+p), row[(heads+kvHeads+g)*dim:][:dim])
+			}
+			for h := range heads {
+				q, g := turned(row[h*dim:][:dim], past+p), h/(heads/kvHeads)
+				score, total := make([]float64, past+p+1), 0.0
+				for o := range score {
+					dot := 0.0
+					for i, x := range cache(k, g, o) {
+						dot += float64(x) * float64(q[i])
+					}
+					score[o] = math.Exp(dot * scale)
+					total += score[o]
+				}
+				for o := range score {
+					for i, x := range cache(v, g, o) {
+						out.f[((b*s+p)*heads+h)*dim+i] += float32(score[o] / total * float64(x))
+					}
+				}
+			}
+		}
+	}
+	return []array{out, k, v}
+}

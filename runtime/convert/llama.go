@@ -1,0 +1,266 @@
+package convert
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+
+	"github.com/pelton-run/pelton/runtime/gguf"
+	"github.com/pelton-run/pelton/runtime/quant"
+)
+
+// builder writes the weights of a Llama decoder and collects the nodes of its graph. Each layer is
+//
+//	norm → QKV → GroupQueryAttention (rotary inside) → output → skip and norm → gate and up → SiLU(gate)·up → down → skip and norm
+//
+// with Q, K and V fused into one matrix, and gate and up into another. The rows whose logits are wanted
+// are gathered before the last norm, so that the head, a fifth of the weights, runs for them only. Names
+// of the graph's inputs and outputs are those of runtime/model.Shape.
+type builder struct {
+	ctx       context.Context
+	src       *gguf.File
+	h         hyper
+	variant   string
+	w         *weights
+	nodes     []message
+	constants []message
+	known     map[string]bool // constants by name
+	progress  func(done, total int64)
+	done      int64
+	total     int64
+}
+
+func newBuilder(ctx context.Context, f *gguf.File, h hyper, opt Options, w *weights) *builder {
+	return &builder{ctx: ctx, src: f, h: h, variant: opt.Variant, w: w, progress: opt.Progress, known: map[string]bool{}}
+}
+
+func itoa(i int) string { return strconv.Itoa(i) }
+
+func (b *builder) advance(n int64) {
+	b.done += n
+	if b.progress != nil {
+		b.progress(min(b.done, b.total), b.total)
+	}
+}
+
+func (b *builder) onnx(op, name string, in, out []string, attrs ...attribute) {
+	b.nodes = append(b.nodes, nodeProto(domainONNX, op, name, in, out, attrs))
+}
+
+func (b *builder) microsoft(op, name string, in, out []string, attrs ...attribute) {
+	b.nodes = append(b.nodes, nodeProto(domainMicrosoft, op, name, in, out, attrs))
+}
+
+// constant declares a small int64 vector once and returns its name.
+func (b *builder) constant(name string, values ...int64) string {
+	if !b.known[name] {
+		b.known[name] = true
+		b.constants = append(b.constants, constantProto(name, values...))
+	}
+	return name
+}
+
+// build writes all weights and adds all nodes.
+func (b *builder) build() error {
+	var err error
+	if b.total, err = checkTensors(b.src, b.h); err != nil {
+		return err
+	}
+	if b.variant == Q4 && !slices.ContainsFunc(b.src.Tensors, func(t gguf.Tensor) bool { return t.Format.Affine4() }) {
+		return fmt.Errorf("variant %s takes 4-bit weights over and makes none, but the file has none: use %s", Q4, Q8)
+	}
+	if err := b.embedding(); err != nil {
+		return err
+	}
+	b.rotary()
+	if err := b.norm("blk.0.attn_norm.weight"); err != nil {
+		return err
+	}
+	b.rmsNorm("blk.0.attn_norm", "x.0", "blk.0.attn_norm.weight", "n.0")
+	for i := range b.h.Layers {
+		if err := b.layer(i); err != nil {
+			return err
+		}
+	}
+	return b.head()
+}
+
+// layer adds layer i. In come x.i, the residual, and n.i, its norm; out go those of i+1, of the last layer
+// the residual only.
+func (b *builder) layer(i int) error {
+	if err := b.attention(i); err != nil {
+		return err
+	}
+	h, p := b.h, "blk."+itoa(i)+"."
+	if err := b.skipNorm(p+"ffn_norm", "x."+itoa(i), p+"o.out", p+"ffn.in", p+"x"); err != nil {
+		return err
+	}
+	err := b.matrix(p+"gate_up", p+"ffn.in", p+"gate_up.out", h.Hidden,
+		part{p + "ffn_gate.weight", h.FFN, 0}, part{p + "ffn_up.weight", h.FFN, 0})
+	if err != nil {
+		return err
+	}
+	halves := b.constant("ffn.halves", int64(h.FFN), int64(h.FFN))
+	b.onnx("Split", p+"split", []string{p + "gate_up.out", halves}, []string{p + "gate", p + "up"}, attribute{"axis", -1})
+	b.microsoft("QuickGelu", p+"silu", []string{p + "gate"}, []string{p + "act"}, attribute{"alpha", float32(1)})
+	b.onnx("Mul", p+"mul", []string{p + "act", p + "up"}, []string{p + "ffn.mid"})
+	if err := b.matrix(p+"down", p+"ffn.mid", p+"down.out", h.FFN, part{p + "ffn_down.weight", h.Hidden, 0}); err != nil {
+		return err
+	}
+	next := itoa(i + 1)
+	if i == h.Layers-1 {
+		b.onnx("Add", p+"last", []string{p + "x", p + "down.out"}, []string{"x." + next})
+		return nil
+	}
+	return b.skipNorm("blk."+next+".attn_norm", p+"x", p+"down.out", "n."+next, "x."+next)
+}
+
+// attention adds the first half of layer i, up to the output projection.
+func (b *builder) attention(i int) error {
+	h, n, p := b.h, itoa(i), "blk."+itoa(i)+"."
+	q, kv := h.Heads*h.HeadDim, h.KVHeads*h.HeadDim
+	err := b.matrix(p+"qkv", "n."+n, p+"qkv.out", h.Hidden,
+		part{p + "attn_q.weight", q, h.Heads}, part{p + "attn_k.weight", kv, h.KVHeads}, part{p + "attn_v.weight", kv, 0})
+	if err != nil {
+		return err
+	}
+	b.microsoft("GroupQueryAttention", p+"attention",
+		[]string{p + "qkv.out", "", "", "past_k." + n, "past_v." + n, "seqlens_k", "total_len", "cos", "sin"},
+		[]string{p + "attention.out", "present_k." + n, "present_v." + n},
+		attribute{"num_heads", h.Heads}, attribute{"kv_num_heads", h.KVHeads}, attribute{"do_rotary", 1},
+		attribute{"rotary_interleaved", 0}, attribute{"scale", float32(1 / math.Sqrt(float64(h.HeadDim)))})
+	return b.matrix(p+"o", p+"attention.out", p+"o.out", q, part{p + "attn_output.weight", h.Hidden, 0})
+}
+
+// norm stores a norm's weights under the tensor's own name.
+func (b *builder) norm(name string) error {
+	v, err := b.vector(name)
+	if err != nil {
+		return err
+	}
+	b.w.floats(name, v, len(v))
+	return nil
+}
+
+// rmsNorm adds out = RMSNorm(in). ONNX Runtime registers this operator of its own in ONNX's domain.
+func (b *builder) rmsNorm(name, in, weight, out string) {
+	b.onnx("SimplifiedLayerNormalization", name, []string{in, weight}, []string{out},
+		attribute{"axis", -1}, attribute{"epsilon", b.h.epsilon}, attribute{"stash_type", int(typeFloat)})
+}
+
+// skipNorm adds sum = residual + delta and normed = RMSNorm(sum), with the weights of tensor name.weight.
+func (b *builder) skipNorm(name, residual, delta, normed, sum string) error {
+	b.microsoft("SkipSimplifiedLayerNormalization", name, []string{residual, delta, name + ".weight"},
+		[]string{normed, "", "", sum}, attribute{"epsilon", b.h.epsilon})
+	return b.norm(name + ".weight")
+}
+
+// embedding adds the lookup of token ids. In 8 bit, its table is the head's matrix as well when the file
+// has no other: the head's operator sees the same bytes of the weights file in another shape.
+func (b *builder) embedding() error {
+	h, p := b.h, part{tensorEmbed, b.h.Vocab, 0}
+	if b.variant == FP32 {
+		b.onnx("Gather", "embedding", []string{"embed", "ids"}, []string{"x.0"}, attribute{"axis", 0})
+		return b.rowMajor("embed", p, h.Hidden)
+	}
+	b.microsoft("GatherBlockQuantized", "embedding", []string{"embed", "ids", "embed.scales"}, []string{"x.0"},
+		attribute{"bits", 8}, attribute{"block_size", quant.Block}, attribute{"gather_axis", 0}, attribute{"quantize_axis", 1})
+	blocks := h.Hidden / quant.Block
+	at, scales, err := b.eight([]part{p}, h.Vocab, h.Hidden)
+	if err != nil {
+		return err
+	}
+	b.w.alias("embed", typeUint8, at, h.Vocab, h.Hidden)
+	scalesAt := b.w.floats("embed.scales", scales, h.Vocab, blocks)
+	if b.tied() {
+		b.w.alias("head", typeUint8, at, h.Vocab, blocks, quant.Block)
+		b.w.alias("head.scales", typeFloat, scalesAt, h.Vocab, blocks)
+	}
+	return nil
+}
+
+// tied reports whether the embedding is the head as well.
+func (b *builder) tied() bool {
+	_, own := b.src.Tensor(tensorHead)
+	return !own
+}
+
+// head adds the choice of rows, the last norm and the logits.
+func (b *builder) head() error {
+	h := b.h
+	flat := b.constant("flat", -1, int64(h.Hidden))
+	b.onnx("Reshape", "rows", []string{"x." + itoa(h.Layers), flat}, []string{"rows.out"})
+	b.onnx("Gather", "select", []string{"rows.out", "sel"}, []string{"selected"}, attribute{"axis", 0})
+	if err := b.norm(tensorLastNorm); err != nil {
+		return err
+	}
+	b.rmsNorm("output_norm", "selected", tensorLastNorm, "normed")
+	p := part{tensorHead, h.Vocab, 0}
+	if b.variant != FP32 {
+		b.matMulNBits("head", "normed", "head", "logits", h.Hidden, h.Vocab, 8)
+		if b.tied() {
+			return nil
+		}
+		at, scales, err := b.eight([]part{p}, h.Vocab, h.Hidden)
+		if err != nil {
+			return err
+		}
+		b.w.alias("head", typeUint8, at, h.Vocab, h.Hidden/quant.Block, quant.Block)
+		b.w.floats("head.scales", scales, h.Vocab, h.Hidden/quant.Block)
+		return nil
+	}
+	weight := "embed"
+	if !b.tied() {
+		weight = "head"
+		if err := b.rowMajor(weight, p, h.Hidden); err != nil {
+			return err
+		}
+	}
+	b.onnx("Gemm", "head", []string{"normed", weight}, []string{"logits"}, attribute{"transB", 1})
+	return nil
+}
+
+// rotary writes cosines and sines of every position and frequency, [ContextLength, HeadDim/2] each.
+func (b *builder) rotary() {
+	half := b.h.HeadDim / 2
+	row := make([]float32, half)
+	for _, table := range []struct {
+		name string
+		of   func(float64) float64
+	}{{"cos", math.Cos}, {"sin", math.Sin}} {
+		b.w.begin(table.name, typeFloat, b.h.ContextLength, half)
+		for p := range b.h.ContextLength {
+			for i := range row {
+				row[i] = float32(table.of(b.h.angle(p, i)))
+			}
+			b.w.writeFloats(row)
+		}
+	}
+}
+
+// graph is the whole GraphProto.
+func (b *builder) graph() message {
+	h := b.h
+	var g message
+	for _, n := range b.nodes {
+		g.sub(1, n)
+	}
+	g.text(2, "decoder")
+	for _, m := range slices.Concat(b.w.initializers, b.constants) {
+		g.sub(5, m)
+	}
+	g.sub(11, valueProto("ids", typeInt64, "B", "S"))
+	g.sub(11, valueProto("seqlens_k", typeInt32, "B"))
+	g.sub(11, valueProto("total_len", typeInt32, 1))
+	g.sub(11, valueProto("sel", typeInt64, "R"))
+	g.sub(12, valueProto("logits", typeFloat, "R", h.Vocab))
+	for i := range h.Layers {
+		for _, kv := range []string{"k.", "v."} {
+			g.sub(11, valueProto("past_"+kv+itoa(i), typeFloat, "B", h.KVHeads, "max", h.HeadDim))
+			g.sub(12, valueProto("present_"+kv+itoa(i), typeFloat, "B", h.KVHeads, "max", h.HeadDim))
+		}
+	}
+	return g
+}

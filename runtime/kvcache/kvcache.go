@@ -1,0 +1,250 @@
+// Package kvcache keeps the books of an engine's KV cache: who holds how much of it, in which slot
+// each sequence lies, and what must be moved so that the sequences that decode lie side by side.
+//
+// Previous step of the walk: runtime/onnx and runtime/sim ask it before every pass; next step: the
+// memory itself, which only they touch.
+//
+// It is pure bookkeeping: it never allocates, copies or frees KV memory, knows no clock and starts no
+// goroutine. A [Cache] belongs to one goroutine at a time; its owner locks.
+package kvcache
+
+import (
+	"fmt"
+
+	"github.com/pelton-run/pelton/runtime/engine"
+)
+
+// Config says what is given out. All fields but Budget must be positive.
+type Config struct {
+	BlockTokens   int   // reservations and uses are rounded up to this many tokens
+	BytesPerToken int64 // bytes of one token's keys and values over all layers
+	ContextLength int   // most tokens of one sequence, and the length of a slot
+	MaxSequences  int   // most sequences open at once
+	Budget        int64 // bytes that open sequences may reserve together; 0 means all slots in full
+}
+
+// Cache is the account of one engine's KV memory, laid out in Slots() slots of ContextLength tokens.
+//
+// Invariants:
+//  1. No two open sequences share a slot.
+//  2. The bytes reserved never exceed the budget that held when the last of them was reserved.
+//  3. A sequence never holds more tokens than it reserved.
+//  4. After Compact(d), the sequences of d lie in slots 0 to len(d)-1.
+type Cache struct {
+	cfg      Config
+	budget   int64
+	reserved int64 // bytes
+	used     int64 // bytes
+	next     engine.Seq
+	open     map[engine.Seq]*sequence
+	owner    []*sequence // by slot; nil when free
+	row      int         // slots below it held the sequences that decoded last
+	moves    []Move
+	admitted []*engine.Row
+}
+
+type sequence struct {
+	id       engine.Seq
+	slot     int
+	length   int  // tokens held
+	capacity int  // tokens reserved, not rounded
+	decoding bool // in the call of Compact
+	stepping bool // in the call of Admit
+}
+
+// Place is where a sequence lies.
+type Place struct {
+	Slot   int
+	Length int // tokens held
+}
+
+// Move asks for the copy of the first Tokens tokens of slot From to slot To. Moves are carried out in
+// order; after each, From is free.
+type Move struct {
+	From, To, Tokens int
+}
+
+// New makes an empty cache. It panics when a field of c that must be positive is not.
+func New(c Config) *Cache {
+	if c.BlockTokens <= 0 || c.BytesPerToken <= 0 || c.ContextLength <= 0 || c.MaxSequences <= 0 {
+		panic(fmt.Sprintf("kvcache: sizes must be positive: %+v", c))
+	}
+	k := &Cache{cfg: c, open: make(map[engine.Seq]*sequence, c.MaxSequences), owner: make([]*sequence, c.MaxSequences+1)}
+	k.SetBudget(c.Budget)
+	return k
+}
+
+// Slots is the number of slots: one more than there can be sequences, so that there is always a free
+// one to move through.
+func (k *Cache) Slots() int { return len(k.owner) }
+
+// SetBudget changes the budget; 0 means all slots in full. Sequences that are open keep what they have.
+func (k *Cache) SetBudget(bytes int64) {
+	if bytes <= 0 {
+		bytes = k.bytes(k.cfg.ContextLength) * int64(k.cfg.MaxSequences)
+	}
+	k.budget = bytes
+}
+
+// bytes is what n tokens take, rounded up to blocks.
+func (k *Cache) bytes(n int) int64 {
+	b := k.cfg.BlockTokens
+	return int64((n+b-1)/b*b) * k.cfg.BytesPerToken
+}
+
+// Open reserves memory for a sequence of at most tokens tokens and gives it a slot. The errors are
+// engine.ErrTooLong and engine.ErrNoMemory, wrapped with the figures.
+func (k *Cache) Open(tokens int) (engine.Seq, error) {
+	if tokens <= 0 {
+		return 0, fmt.Errorf("open a sequence of %d tokens: it needs at least 1", tokens)
+	}
+	if tokens > k.cfg.ContextLength {
+		return 0, fmt.Errorf("%w: %d tokens, the context holds %d", engine.ErrTooLong, tokens, k.cfg.ContextLength)
+	}
+	need := k.bytes(tokens)
+	if need > k.budget {
+		return 0, fmt.Errorf("%w: %d tokens take %d bytes, the kv budget is %d", engine.ErrTooLong, tokens, need, k.budget)
+	}
+	if need > k.budget-k.reserved {
+		return 0, fmt.Errorf("%w: %d tokens take %d bytes, %d of %d are free", engine.ErrNoMemory, tokens, need, max(0, k.budget-k.reserved), k.budget)
+	}
+	if len(k.open) == k.cfg.MaxSequences {
+		return 0, fmt.Errorf("%w: %d sequences are open, the most at once", engine.ErrNoMemory, len(k.open))
+	}
+	k.next++
+	s := &sequence{id: k.next, slot: k.freeSlot(), capacity: tokens}
+	k.owner[s.slot] = s
+	k.open[s.id] = s
+	k.reserved += need
+	return s.id, nil
+}
+
+// freeSlot prefers the first slot behind the decoding ones: the oldest prefill then joins them
+// without a move.
+func (k *Cache) freeSlot() int {
+	for i := k.row; i < len(k.owner); i++ {
+		if k.owner[i] == nil {
+			return i
+		}
+	}
+	for i, s := range k.owner {
+		if s == nil {
+			return i
+		}
+	}
+	panic("kvcache: no free slot although fewer sequences are open than there are slots")
+}
+
+// Close gives a sequence's memory back and says where it lay. It returns false for a handle that is
+// not open.
+func (k *Cache) Close(id engine.Seq) (Place, bool) {
+	s, ok := k.open[id]
+	if !ok {
+		return Place{}, false
+	}
+	delete(k.open, id)
+	k.owner[s.slot] = nil
+	k.reserved -= k.bytes(s.capacity)
+	k.used -= k.bytes(s.length)
+	return Place{Slot: s.slot, Length: s.length}, true
+}
+
+// Find says where a sequence lies and how many tokens it holds.
+func (k *Cache) Find(id engine.Seq) (Place, bool) {
+	s, ok := k.open[id]
+	if !ok {
+		return Place{}, false
+	}
+	return Place{Slot: s.slot, Length: s.length}, true
+}
+
+// At says which length the sequence in a slot has; false for a free slot.
+func (k *Cache) At(slot int) (Place, bool) {
+	if slot < 0 || slot >= len(k.owner) || k.owner[slot] == nil {
+		return Place{}, false
+	}
+	return Place{Slot: slot, Length: k.owner[slot].length}, true
+}
+
+// Fits tells whether n more tokens may be appended to a sequence: nil, engine.ErrUnknownSequence or
+// engine.ErrTooLong with the figures.
+func (k *Cache) Fits(id engine.Seq, n int) error {
+	s, ok := k.open[id]
+	if !ok {
+		return fmt.Errorf("%w: %d", engine.ErrUnknownSequence, id)
+	}
+	if n < 0 || n > s.capacity-s.length {
+		return fmt.Errorf("%w: it holds %d tokens and reserved %d, %d more do not fit", engine.ErrTooLong, s.length, s.capacity, n)
+	}
+	return nil
+}
+
+// Append records n more tokens; its errors are those of Fits.
+func (k *Cache) Append(id engine.Seq, n int) error {
+	if err := k.Fits(id, n); err != nil {
+		return err
+	}
+	s := k.open[id]
+	k.used += k.bytes(s.length+n) - k.bytes(s.length)
+	s.length += n
+	return nil
+}
+
+// Compact brings the sequences of decoding, which must be open and distinct, to the first slots and
+// returns the moves that this takes. The slice is valid until the next call. Nothing moves when they
+// lie there already, whatever their order.
+func (k *Cache) Compact(decoding []engine.Seq) []Move {
+	n := len(decoding)
+	k.moves, k.row = k.moves[:0], n
+	settled := 0
+	for _, id := range decoding {
+		s := k.open[id]
+		s.decoding = true
+		if s.slot < n {
+			settled++
+		}
+	}
+	if settled < n {
+		// Empty holes first: each filled one frees a slot behind the decoding ones, which the
+		// sequences that are in the way can then go to.
+		from := k.fill(n, n, func(hole int) bool { return k.owner[hole] == nil })
+		k.fill(n, from, func(hole int) bool { return !k.owner[hole].decoding })
+	}
+	for _, id := range decoding {
+		k.open[id].decoding = false
+	}
+	return k.moves
+}
+
+// fill moves decoding sequences from slots at or behind from into the holes below n and returns where
+// the search for the next one starts.
+func (k *Cache) fill(n, from int, hole func(int) bool) int {
+	for to := range n {
+		if !hole(to) {
+			continue
+		}
+		for k.owner[from] == nil || !k.owner[from].decoding {
+			from++
+		}
+		if k.owner[to] != nil {
+			k.move(to, k.freeSlot())
+		}
+		k.move(from, to)
+	}
+	return from
+}
+
+func (k *Cache) move(from, to int) {
+	s := k.owner[from]
+	k.owner[from], k.owner[to] = nil, s
+	s.slot = to
+	k.moves = append(k.moves, Move{From: from, To: to, Tokens: s.length})
+}
+
+// Memory is the account now.
+func (k *Cache) Memory() engine.Memory {
+	return engine.Memory{Budget: k.budget, Reserved: k.reserved, Used: k.used}
+}
+
+// Count is the number of open sequences.
+func (k *Cache) Count() int { return len(k.open) }

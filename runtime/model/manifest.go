@@ -1,0 +1,74 @@
+// Package model reads and writes model folders: one variant of one model, with the manifest that
+// describes it and the checksums of its files.
+//
+// It stands beside the walk: ops/cli opens a folder before a worker starts, runtime/onnx loads the
+// graph in it, runtime/tokenizer its vocabulary. It never downloads (runtime/hub does) and never
+// converts (runtime/convert does). A Manifest is plain data, safe to share once loaded.
+package model
+
+import "time"
+
+// Names of the files in a model folder.
+const (
+	ManifestFile     = "manifest.json"
+	GraphFile        = "model.onnx"
+	WeightsFile      = "weights.bin" // external data of the graph
+	TokenizerFile    = "tokenizer.json"
+	ChatTemplateFile = "chat_template.jinja"
+)
+
+// Format is the version of the folder layout that this code writes.
+const Format = 1
+
+// Manifest describes one variant of a model. Sizes are in elements unless they say bytes.
+type Manifest struct {
+	Format       int    `json:"format"`
+	Name         string `json:"name"`         // for example "smollm2-135m-instruct"
+	Variant      string `json:"variant"`      // "q8", "q4", "fp32"
+	Architecture string `json:"architecture"` // "llama"
+	Parameters   int64  `json:"parameters"`   // count of weights
+
+	Shape Shape `json:"shape"`
+
+	EOS []int32 `json:"eos"` // token ids that end generation, never part of the text
+
+	Files   []File    `json:"files"` // every file but the manifest itself
+	Source  Source    `json:"source"`
+	Created time.Time `json:"created"`
+}
+
+// Shape is what the runtime must know of the graph. The graph's values are
+//
+//	inputs   ids [B,S] int64, seqlens_k [B] int32 (past+new-1 of each row), total_len [1] int32,
+//	         sel [R] int64 (rows of the flattened B*S whose logits are wanted),
+//	         past_k.N and past_v.N [B,KVHeads,max,HeadDim] float32 for each layer N
+//	outputs  logits [R,Vocab] float32, present_k.N and present_v.N (bound over the same memory)
+type Shape struct {
+	Layers        int `json:"layers"`
+	Hidden        int `json:"hidden"`
+	Heads         int `json:"heads"`
+	KVHeads       int `json:"kv_heads"`
+	HeadDim       int `json:"head_dim"`
+	FFN           int `json:"ffn"`
+	Vocab         int `json:"vocab"`
+	ContextLength int `json:"context_length"` // also the length of the rotary caches
+}
+
+// KVBytesPerToken is the size of one token's float32 keys and values over all layers.
+func (s Shape) KVBytesPerToken() int64 {
+	return int64(s.Layers) * 2 * int64(s.KVHeads) * int64(s.HeadDim) * 4
+}
+
+// File is one file of the folder.
+type File struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"` // bytes
+	SHA256 string `json:"sha256"`
+}
+
+// Source says where the weights came from.
+type Source struct {
+	URL     string `json:"url"` // or the path of a local file
+	SHA256  string `json:"sha256"`
+	License string `json:"license,omitempty"`
+}

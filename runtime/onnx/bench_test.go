@@ -1,0 +1,99 @@
+//go:build cgo && (linux || darwin)
+
+package onnx_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/onnx"
+)
+
+// benchSpin lets the three ways of waiting be compared.
+var benchSpin = map[string]onnx.Spin{"auto": onnx.SpinAuto, "on": onnx.SpinOn, "off": onnx.SpinOff}
+
+// BenchmarkDecode steps n sequences that hold 128 tokens at first.
+func BenchmarkDecode(b *testing.B) {
+	for _, spin := range []string{"auto", "on", "off"} {
+		e := open(b, func(c *onnx.Config) { c.Spin = benchSpin[spin] })
+		for _, n := range []int{1, 4, 8, 16} {
+			b.Run(fmt.Sprintf("spin=%s/b%d", spin, n), func(b *testing.B) { decode(b, e, n) })
+		}
+		if err := e.Shutdown(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func decode(b *testing.B, e *onnx.Engine, n int) {
+	rows := make([]*engine.Row, n)
+	prompt := someTokens(e, 128)
+	for i := range rows {
+		seq, err := e.Open(2048)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer e.Close(seq)
+		for at := 0; at < len(prompt); at += 64 {
+			step(b, e, &engine.Row{Seq: seq, Tokens: prompt[at : at+64]})
+		}
+		rows[i] = &engine.Row{Seq: seq, Tokens: []int32{5}, Sample: true}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		step(b, e, rows...)
+	}
+	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "tok/s")
+}
+
+func step(b *testing.B, e *onnx.Engine, rows ...*engine.Row) {
+	if err := e.Step(b.Context(), rows); err != nil {
+		b.Fatal(err)
+	}
+	for _, r := range rows {
+		if r.Err != nil {
+			b.Fatal(r.Err)
+		}
+	}
+}
+
+// BenchmarkPrefill feeds prompts in rows of at most MaxStepTokens.
+func BenchmarkPrefill(b *testing.B) {
+	e := open(b, nil)
+	for _, n := range []int{64, 128, 512} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			prompt := someTokens(e, n)
+			b.ReportAllocs()
+			for b.Loop() {
+				seq, err := e.Open(n)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for at := 0; at < n; at += 64 {
+					step(b, e, &engine.Row{Seq: seq, Tokens: prompt[at : at+64], Sample: at+64 == n})
+				}
+				e.Close(seq)
+			}
+			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "tok/s")
+		})
+	}
+}
+
+// BenchmarkClose opens, fills with 512 tokens and closes: the price of giving memory back.
+func BenchmarkClose(b *testing.B) {
+	e := open(b, nil)
+	prompt := someTokens(e, 64)
+	for b.Loop() {
+		b.StopTimer()
+		seq, err := e.Open(512)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for range 8 {
+			step(b, e, &engine.Row{Seq: seq, Tokens: prompt})
+		}
+		b.StartTimer()
+		e.Close(seq)
+	}
+}

@@ -1,0 +1,84 @@
+package onnx
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+)
+
+// Spin says whether ONNX Runtime's threads wait for work by spinning.
+type Spin int
+
+const (
+	// SpinAuto spins while a step runs and stops at its end, so that the rest of the process has the
+	// cores between steps.
+	SpinAuto Spin = iota
+	// SpinOn spins between steps too: fastest when the process has the cores to itself.
+	SpinOn
+	// SpinOff never spins: for machines shared with other busy processes.
+	SpinOff
+)
+
+// Config says what to open. Only ModelDir and Library are required.
+type Config struct {
+	ModelDir string // model folder with its manifest
+	Library  string // path of libonnxruntime.so, 1.24 or newer (the callers' PELTON_ORT_LIB)
+
+	Threads int  // of one step; 0 means all cores that the process may use
+	Spin    Spin // how they wait
+
+	KVBudget      int64 // bytes of KV cache; 0 means MaxSequences full contexts, SetKVBudget changes it
+	MaxSequences  int   // open at once; 0 means 64, at most 1024
+	MaxStepTokens int   // most tokens of a prefill row; 0 means 64, from 4 to 4096
+
+	Logger *slog.Logger // nil discards
+}
+
+// Bounds of the configuration.
+const (
+	defaultSequences  = 64
+	maxSequences      = 1024
+	defaultStepTokens = 64
+	maxStepTokens     = 4096
+	maxThreads        = 1024
+)
+
+func (c Config) withDefaults() Config {
+	if c.Threads == 0 {
+		c.Threads = runtime.GOMAXPROCS(0)
+	}
+	if c.MaxSequences == 0 {
+		c.MaxSequences = defaultSequences
+	}
+	if c.MaxStepTokens == 0 {
+		c.MaxStepTokens = defaultStepTokens
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	var errs []error
+	if c.ModelDir == "" {
+		errs = append(errs, errors.New("no model folder"))
+	}
+	if c.Library == "" {
+		errs = append(errs, errors.New("no onnx runtime library: set PELTON_ORT_LIB to the path of libonnxruntime.so, version 1.24 or newer"))
+	}
+	check := func(name string, v, lo, hi int) {
+		if v < lo || v > hi {
+			errs = append(errs, fmt.Errorf("%s is %d, must be from %d to %d", name, v, lo, hi))
+		}
+	}
+	check("threads", c.Threads, 1, maxThreads)
+	check("most sequences", c.MaxSequences, 1, maxSequences)
+	check("most tokens of a step", c.MaxStepTokens, 4, maxStepTokens)
+	check("spin", int(c.Spin), int(SpinAuto), int(SpinOff))
+	if c.KVBudget < 0 {
+		errs = append(errs, fmt.Errorf("kv budget is %d bytes, must not be negative", c.KVBudget))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,18 @@
+// Package onnx is the engine that runs a converted model on ONNX Runtime.
+//
+// Previous step of the walk: worker/batch, through runtime/engine; next step: runtime/sampler. It is
+// the only package with cgo and the only one that knows the binding; without cgo, Open says so.
+//
+// The engine owns the memory of the KV cache: one anonymous mapping with a key and a value buffer of
+// shape [slots, KVHeads, ContextLength, HeadDim] for each layer. The graph reads and appends in place,
+// on views of it, so that nothing is copied between steps. A step is one call over all sequences that
+// decode (one token each), which therefore lie in the first slots, and one call for each prefill row
+// (the attention kernel takes a past only for a batch of one).
+//
+// What the bits of a sequence's logits depend on is measured, not assumed: weights, library version
+// and kernel class of the processor (all in Info.Fingerprint), and whether a token was fed alone or in
+// a row of several. They do not depend on threads, slots, neighbors or the cut of the prompt.
+//
+// The package never samples, never reads text, never downloads. An [Engine] is driven by one
+// goroutine; Info, Memory, SetKVBudget and Footprint may be called from others.
+package onnx

@@ -1,0 +1,187 @@
+//go:build cgo && (linux || darwin)
+
+package onnx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	ort "github.com/yalue/onnxruntime_go"
+
+	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/kvcache"
+	"github.com/pelton-run/pelton/runtime/memory"
+	"github.com/pelton-run/pelton/runtime/model"
+)
+
+// Engine implements engine.Engine on ONNX Runtime.
+//
+// Beyond the contract: a canceled step leaves every sequence as it was before.
+type Engine struct {
+	info   engine.Info
+	log    *slog.Logger
+	limits kvcache.Limits
+
+	weights, arena int64 // resident bytes
+
+	step      sync.Mutex // held while the graph or its memory is in use
+	graph     *graph     // nil after Shutdown
+	companion bool       // a lone sequence is decoded beside a second row
+	decoding  []*engine.Row
+	prefill   []*engine.Row
+	order     []*engine.Row // decoding, by slot
+	handles   []engine.Seq
+
+	mu    sync.Mutex // guards cache
+	cache *kvcache.Cache
+}
+
+var errShutdown = errors.New("engine is shut down")
+
+// Open loads the model of a folder, runs it once at full size, and measures what that takes. It
+// blocks for about a second. The caller shuts the engine down.
+func Open(cfg Config) (*Engine, error) {
+	c := cfg.withDefaults()
+	if err := c.validate(); err != nil {
+		return nil, fmt.Errorf("open onnx engine: %w", err)
+	}
+	m, err := loadFolder(c.ModelDir)
+	if err != nil {
+		return nil, err
+	}
+	if err := loadLibrary(c.Library); err != nil {
+		return nil, err
+	}
+	e, err := newEngine(m, c)
+	if err != nil {
+		return nil, fmt.Errorf("open onnx engine on %s: %w", c.ModelDir, err)
+	}
+	return e, nil
+}
+
+// loadFolder reads a model folder and checks that the graph is the one that its manifest describes:
+// a wrong shape would let the kernels write beside their memory. The weights, which are large, are
+// checked by size only; model.Verify reads them in full.
+func loadFolder(dir string) (model.Manifest, error) {
+	m, err := model.Load(dir)
+	if err != nil {
+		return m, err
+	}
+	for _, f := range m.Files {
+		if f.Name != model.GraphFile {
+			continue
+		}
+		got, err := model.Sum(context.Background(), filepath.Join(dir, model.GraphFile))
+		if err != nil {
+			return m, fmt.Errorf("%w: %w", model.ErrDamaged, err)
+		}
+		if got != f {
+			return m, fmt.Errorf("%w: %s is not the file of its manifest: pull the model again", model.ErrDamaged, filepath.Join(dir, f.Name))
+		}
+	}
+	return m, nil
+}
+
+func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
+	start, before := time.Now(), memory.Resident()
+	kv := kvcache.Config{
+		BlockTokens: blockTokens(m.Shape), BytesPerToken: m.Shape.KVBytesPerToken(),
+		ContextLength: m.Shape.ContextLength, MaxSequences: c.MaxSequences, Budget: c.KVBudget,
+	}
+	e := &Engine{
+		log:    c.Logger,
+		limits: kvcache.Limits{Vocab: m.Shape.Vocab, MaxStepTokens: min(c.MaxStepTokens, m.Shape.ContextLength)},
+		cache:  kvcache.New(kv),
+		order:  make([]*engine.Row, c.MaxSequences),
+	}
+	rows := max(c.MaxSequences, c.MaxStepTokens, 2)
+	if e.graph, err = newGraph(filepath.Join(c.ModelDir, model.GraphFile), m.Shape, e.cache.Slots(), rows, c); err != nil {
+		return nil, err
+	}
+	loaded := memory.Resident()
+	e.info = engine.Info{
+		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: "cpu",
+		Vocab: m.Shape.Vocab, ContextLength: m.Shape.ContextLength,
+		KVBytesPerToken: kv.BytesPerToken, BlockTokens: kv.BlockTokens, MaxSequences: c.MaxSequences,
+		MaxStepTokens: e.limits.MaxStepTokens, MinPrefill: 2,
+	}
+	check, err := e.warmUp()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("first run: %w", err), e.Shutdown())
+	}
+	e.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s-%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), kernelClass(), check)
+	e.weights, e.arena = loaded-before, memory.Resident()-loaded
+	e.log.Info("engine open", "model", m.Name, "variant", m.Variant, "fingerprint", e.info.Fingerprint,
+		"threads", c.Threads, "companion", e.companion, "weights", e.weights, "arena", e.arena, "took", time.Since(start))
+	return e, nil
+}
+
+// Info describes the engine; safe from any goroutine.
+func (e *Engine) Info() engine.Info { return e.info }
+
+// Footprint is what Open added to the process's resident memory, in bytes: weights is the loaded
+// graph, arena the scratch memory and logits of the largest steps, which later steps use again. The KV
+// cache comes on top, as Memory says. Both are 0 where resident memory cannot be read.
+func (e *Engine) Footprint() (weights, arena int64) { return e.weights, e.arena }
+
+// Memory is the account of the KV cache; safe from any goroutine.
+func (e *Engine) Memory() engine.Memory {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.cache.Memory()
+}
+
+// SetKVBudget changes the bytes that sequences may reserve together; 0 means MaxSequences full
+// contexts. Sequences that are open keep what they have. Safe from any goroutine.
+func (e *Engine) SetKVBudget(bytes int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.cache.SetBudget(bytes)
+}
+
+// Open reserves memory for a sequence of at most tokens tokens.
+func (e *Engine) Open(tokens int) (engine.Seq, error) {
+	e.step.Lock()
+	defer e.step.Unlock()
+	if e.graph == nil {
+		return 0, errShutdown
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.cache.Open(tokens)
+}
+
+// Close gives a sequence's memory back to the system.
+func (e *Engine) Close(s engine.Seq) {
+	e.step.Lock()
+	defer e.step.Unlock()
+	e.mu.Lock()
+	place, ok := e.cache.Close(s)
+	e.mu.Unlock()
+	if !ok || e.graph == nil {
+		return
+	}
+	if err := e.graph.kv.clear(place.Slot, place.Length); err != nil {
+		e.log.Error("kv memory is not given back", "slot", place.Slot, "tokens", place.Length, "error", err)
+	}
+}
+
+// Shutdown unloads the model and unmaps the KV cache and all logits; it waits for a running step.
+func (e *Engine) Shutdown() error {
+	e.step.Lock()
+	defer e.step.Unlock()
+	if e.graph == nil {
+		return nil
+	}
+	g := e.graph
+	e.graph = nil
+	if err := g.destroy(); err != nil {
+		return fmt.Errorf("unload %s: %w", e.info.Model, err)
+	}
+	return nil
+}

@@ -1,0 +1,45 @@
+//go:build !cgo || !(linux || darwin)
+
+package onnx
+
+import (
+	"context"
+	"errors"
+
+	"github.com/pelton-run/pelton/runtime/engine"
+)
+
+var errNoCgo = errors.New("this build cannot run onnx models: build it with CGO_ENABLED=1 and a C compiler on linux or macos, or use a simulated device")
+
+// Engine stands in for the real engine in builds without cgo. Open never returns one.
+type Engine struct{}
+
+// Open says that this build has no ONNX engine.
+func Open(Config) (*Engine, error) { return nil, errNoCgo }
+
+// Info describes nothing.
+func (*Engine) Info() engine.Info { return engine.Info{} }
+
+// Memory holds nothing.
+func (*Engine) Memory() engine.Memory { return engine.Memory{} }
+
+// SetKVBudget does nothing.
+func (*Engine) SetKVBudget(int64) {}
+
+// Footprint is zero.
+func (*Engine) Footprint() (weights, arena int64) { return 0, 0 }
+
+// Open returns an error.
+func (*Engine) Open(int) (engine.Seq, error) { return 0, errNoCgo }
+
+// Close does nothing.
+func (*Engine) Close(engine.Seq) {}
+
+// Step returns an error.
+func (*Engine) Step(context.Context, []*engine.Row) error { return errNoCgo }
+
+// Logits returns an error.
+func (*Engine) Logits(context.Context, []int32) ([][]float32, error) { return nil, errNoCgo }
+
+// Shutdown does nothing.
+func (*Engine) Shutdown() error { return nil }

@@ -1,0 +1,109 @@
+package quant
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// Each function unpacks one block, as ggml-quants.c of llama.cpp defines it. In formats of 32 values the
+// low nibble of byte i is value i and the high nibble value i+16.
+// Products are converted before they are added, which forbids a fused multiply-add: every platform makes
+// the same bits, and so the same model folder.
+
+func decodeF32(dst []float32, src []byte) {
+	dst[0] = math.Float32frombits(binary.LittleEndian.Uint32(src))
+}
+
+func decodeF16(dst []float32, src []byte) { dst[0] = half(src) }
+
+func decodeBF16(dst []float32, src []byte) {
+	dst[0] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src)) << 16)
+}
+
+func decodeQ40(dst []float32, src []byte) {
+	d, q := half(src), src[2:18]
+	for i, b := range q {
+		dst[i] = d * float32(int(b&15)-8)
+		dst[i+16] = d * float32(int(b>>4)-8)
+	}
+}
+
+func decodeQ41(dst []float32, src []byte) {
+	d, m, q := half(src), half(src[2:]), src[4:20]
+	for i, b := range q {
+		dst[i] = float32(d*float32(b&15)) + m
+		dst[i+16] = float32(d*float32(b>>4)) + m
+	}
+}
+
+func decodeQ50(dst []float32, src []byte) {
+	d, high, q := half(src), binary.LittleEndian.Uint32(src[2:]), src[6:22]
+	for i, b := range q {
+		dst[i] = d * float32(int(uint32(b&15)|high>>i&1<<4)-16)
+		dst[i+16] = d * float32(int(uint32(b>>4)|high>>(i+16)&1<<4)-16)
+	}
+}
+
+func decodeQ51(dst []float32, src []byte) {
+	d, m, high, q := half(src), half(src[2:]), binary.LittleEndian.Uint32(src[4:]), src[8:24]
+	for i, b := range q {
+		dst[i] = float32(d*float32(uint32(b&15)|high>>i&1<<4)) + m
+		dst[i+16] = float32(d*float32(uint32(b>>4)|high>>(i+16)&1<<4)) + m
+	}
+}
+
+func decodeQ80(dst []float32, src []byte) {
+	d := half(src)
+	for i, b := range src[2:34] {
+		dst[i] = d * float32(int8(b))
+	}
+}
+
+// scaleMin is the 6-bit scale and minimum of inner block j (0 to 7) of a Q4_K or Q5_K block. The first
+// four of each lie in the low 6 bits of bytes 0-3 and 4-7; the others are split between bytes 8-11 and
+// the top bits of the first eight.
+func scaleMin(s []byte, j int) (scale, minimum float32) {
+	if j < 4 {
+		return float32(s[j] & 63), float32(s[j+4] & 63)
+	}
+	return float32(s[j+4]&15 | s[j-4]>>6<<4), float32(s[j+4]>>4 | s[j]>>6<<4)
+}
+
+func decodeQ4K(dst []float32, src []byte) {
+	d, dm, scales, q := half(src), half(src[2:]), src[4:16], src[16:144]
+	for j := range 8 {
+		scale, minimum := scaleMin(scales, j)
+		scale, minimum = d*scale, dm*minimum
+		shift := 4 * (j & 1)
+		for i, b := range q[j/2*32 : j/2*32+32] {
+			dst[32*j+i] = float32(scale*float32(b>>shift&15)) - minimum
+		}
+	}
+}
+
+func decodeQ5K(dst []float32, src []byte) {
+	d, dm, scales, high, q := half(src), half(src[2:]), src[4:16], src[16:48], src[48:176]
+	for j := range 8 {
+		scale, minimum := scaleMin(scales, j)
+		scale, minimum = d*scale, dm*minimum
+		shift := 4 * (j & 1)
+		for i, b := range q[j/2*32 : j/2*32+32] {
+			dst[32*j+i] = float32(scale*float32(b>>shift&15|high[i]>>j&1<<4)) - minimum
+		}
+	}
+}
+
+func decodeQ6K(dst []float32, src []byte) {
+	low, high, scales, d := src[:128], src[128:192], src[192:208], half(src[208:])
+	for part := range 2 { // 128 values each
+		ql, qh, out := low[64*part:], high[32*part:], dst[128*part:]
+		for group := range 4 { // 32 values each
+			shift, at := 4*(group/2), 32*(group&1)
+			for i := range 32 {
+				scale := d * float32(int8(scales[8*part+2*group+i/16]))
+				q := ql[at+i]>>shift&15 | qh[i]>>(2*group)&3<<4
+				out[32*group+i] = scale * float32(int(q)-32)
+			}
+		}
+	}
+}

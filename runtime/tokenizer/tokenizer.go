@@ -1,0 +1,187 @@
+package tokenizer
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/pelton-run/pelton/runtime/tokenizer/template"
+)
+
+// Names of the files that Load reads in a model folder.
+const (
+	TokenizerFile    = "tokenizer.json"
+	ChatTemplateFile = "chat_template.jinja"
+)
+
+// Most bytes of the two files; larger ones are refused.
+const (
+	maxTokenizerFile = 64 << 20
+	maxTemplateFile  = template.MaxSource
+)
+
+// Tokenizer maps text to token ids and back. It is immutable and safe for concurrent use.
+type Tokenizer struct {
+	vocab   vocabulary
+	added   addedTokens
+	nfc     bool // the text is brought to normal form C first
+	stages  []stage
+	bpe     *bpe
+	chat    *chatTemplate // nil: the model has none
+	scratch scratchPool
+}
+
+// Load reads a model folder: tokenizer.json and, if it is there, chat_template.jinja. Without a
+// template, a vocabulary that has ChatML's tokens gets ChatML.
+func Load(dir string) (*Tokenizer, error) {
+	tok, err := readLimited(filepath.Join(dir, TokenizerFile), maxTokenizerFile)
+	if err != nil {
+		return nil, err
+	}
+	chat, err := readLimited(filepath.Join(dir, ChatTemplateFile), maxTemplateFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	t, err := Parse(tok, chat)
+	if err != nil {
+		return nil, fmt.Errorf("model folder %s: %w", dir, err)
+	}
+	return t, nil
+}
+
+func readLimited(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // read only: nothing to lose
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("%s: larger than the %d bytes that are read of such a file", path, limit)
+	}
+	return b, nil
+}
+
+// Encode returns the token ids of text. Special tokens are never parsed out of it and no
+// beginning-of-text token is added. Bytes that the vocabulary lacks are dropped. Text that is not
+// UTF-8 is first made so: each maximal invalid piece becomes one U+FFFD, as Python's
+// bytes.decode("utf-8", "replace") does.
+func (t *Tokenizer) Encode(text string) []int32 {
+	if text == "" {
+		return nil
+	}
+	return t.encode(make([]int32, 0, len(text)/3+4), text)
+}
+
+// Count is len(Encode(text)) with less garbage.
+func (t *Tokenizer) Count(text string) int {
+	s := t.scratch.take()
+	defer t.scratch.give(s)
+	s.count = t.encode(s.count[:0], text)
+	return len(s.count)
+}
+
+// encode appends the ids of text to dst.
+func (t *Tokenizer) encode(dst []int32, text string) []int32 {
+	s := t.scratch.take()
+	defer t.scratch.give(s)
+	e := encoder{t: t, scratch: s, ids: dst}
+	t.added.split(validUTF8(text), false, e.text, e.added)
+	return e.ids
+}
+
+// encoder carries one Encode through the stages.
+type encoder struct {
+	t       *Tokenizer
+	scratch *scratch
+	ids     []int32
+}
+
+func (e *encoder) added(id int32) { e.ids = append(e.ids, id) }
+
+// text takes a piece between added tokens.
+func (e *encoder) text(s string) {
+	if e.t.nfc && !norm.NFC.IsNormalString(s) {
+		s = norm.NFC.String(s)
+	}
+	e.stage(0, s)
+}
+
+// stage runs s through the pre-tokenizer's stages from the i-th on and merges what comes out.
+func (e *encoder) stage(i int, s string) {
+	if i == len(e.t.stages) {
+		e.ids = e.t.bpe.encode(e.ids, s, e.scratch)
+		return
+	}
+	st := e.t.stages[i]
+	if st.prefixSpace && !strings.HasPrefix(s, " ") {
+		s = " " + s
+	}
+	if st.next == nil {
+		e.stage(i+1, s)
+		return
+	}
+	for len(s) > 0 {
+		n := st.next(s)
+		e.stage(i+1, s[:n])
+		s = s[n:]
+	}
+}
+
+// Decode returns the text of ids. Special tokens and ids outside the vocabulary render as nothing;
+// bytes that are not UTF-8 become U+FFFD, one for each maximal invalid piece. It equals what a
+// Decoder yields for the same ids.
+func (t *Tokenizer) Decode(ids []int32) string {
+	var b strings.Builder
+	for _, id := range ids {
+		if !t.vocab.special(id) {
+			b.WriteString(t.vocab.text(id))
+		}
+	}
+	return validUTF8(b.String())
+}
+
+// TokenBytes returns a copy of the bytes that a token stands for: often a part of a character. A
+// special token's are its name. It is nil for an id outside the vocabulary.
+func (t *Tokenizer) TokenBytes(id int32) []byte {
+	if s := t.vocab.text(id); s != "" {
+		return []byte(s)
+	}
+	return nil
+}
+
+// Special returns the id of the special token with this name, for example "<|im_end|>".
+func (t *Tokenizer) Special(text string) (int32, bool) {
+	id, ok := t.added.ids[text]
+	return id, ok && t.vocab.special(id)
+}
+
+// Vocab is one more than the largest token id.
+func (t *Tokenizer) Vocab() int { return len(t.vocab.start) - 1 }
+
+// vocabulary holds the bytes of every token in one string.
+type vocabulary struct {
+	bytes     string
+	start     []uint32 // of token i; one more entry than tokens
+	isSpecial []bool
+}
+
+func (v *vocabulary) text(id int32) string {
+	if id < 0 || int(id) >= len(v.start)-1 {
+		return ""
+	}
+	return v.bytes[v.start[id]:v.start[id+1]]
+}
+
+func (v *vocabulary) special(id int32) bool {
+	return id >= 0 && int(id) < len(v.isSpecial) && v.isSpecial[id]
+}

@@ -1,0 +1,114 @@
+package worker
+
+import (
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/sampler"
+)
+
+// Defaults of max_tokens for jobs whose dispatcher did not fill it in.
+const (
+	defaultTokensChat = 512
+	defaultTokensText = 16
+)
+
+// request is an admitted job, checked and with its defaults resolved.
+type request struct {
+	job      contracts.Job
+	prompt   []int32
+	digest   string
+	max      int // generated tokens of each choice
+	choices  int
+	sampling sampler.Params
+	deadline time.Time // zero is none
+}
+
+// parse decodes and checks what the queue held under a subject. The dispatcher checked all of it
+// before; a worker believes none of it. The request is usable for a refusal even with an error.
+func parse(ref subject.Job, data []byte, info engine.Info) (*request, *contracts.Error) {
+	r := &request{job: contracts.Job{ID: ref.Job, Tenant: ref.Tenant, Model: ref.Model, Class: ref.Class}, choices: 1}
+	var a contracts.Admitted
+	if err := contracts.Decode(data, &a); err != nil {
+		return r, contracts.AsError(err)
+	}
+	if a.Job.ID != ref.Job || a.Job.Tenant != ref.Tenant || a.Job.Model != ref.Model {
+		return r, contracts.Errorf(contracts.CodeInvalidArgument, "job %q of tenant %q for model %q was queued under another name", a.Job.ID, a.Job.Tenant, a.Job.Model)
+	}
+	a.Job.Class = ref.Class
+	r.job, r.prompt, r.digest = a.Job, a.Tokens, a.Digest
+	if err := r.check(info); err != nil {
+		return r, err
+	}
+	return r, nil
+}
+
+func (r *request) check(info engine.Info) *contracts.Error {
+	if r.job.Kind != contracts.KindChat && r.job.Kind != contracts.KindText {
+		return contracts.Errorf(contracts.CodeUnimplemented, "jobs of kind %q are not served by this worker: use chat or text", r.job.Kind)
+	}
+	probe := r.job // the prompt is tokens by now, everything else is checked as for a producer
+	probe.Kind, probe.Prompt, probe.Messages, probe.Tokens = contracts.KindText, "x", nil, nil
+	if err := probe.Validate(); err != nil {
+		return contracts.AsError(err)
+	}
+	if len(r.prompt) == 0 {
+		return contracts.Errorf(contracts.CodeInvalidArgument, "the prompt has no tokens")
+	}
+	for i, id := range r.prompt {
+		if id < 0 || int(id) >= info.Vocab {
+			return contracts.Errorf(contracts.CodeInvalidArgument, "prompt token %d is %d, ids go from 0 to %d", i, id, info.Vocab-1)
+		}
+	}
+	if len(r.prompt) >= info.ContextLength {
+		return contracts.Errorf(contracts.CodeContextLengthExceeded, "a prompt of %d tokens leaves no room in a context of %d: shorten it", len(r.prompt), info.ContextLength)
+	}
+	return r.resolve(info)
+}
+
+func (r *request) resolve(info engine.Info) *contracts.Error {
+	p := &r.job.Params
+	r.max = defaultTokensText
+	if r.job.Kind == contracts.KindChat {
+		r.max = defaultTokensChat
+	}
+	r.max = min(or(p.MaxTokens, r.max), info.ContextLength-len(r.prompt))
+	r.choices = or(p.N, 1)
+	if r.job.Deadline > 0 {
+		r.deadline = time.UnixMilli(r.job.Deadline)
+	}
+	if r.job.Submitted == 0 {
+		r.job.Submitted = time.Now().UnixMilli()
+	}
+	r.sampling = sampler.Params{
+		Temperature: float32(or(p.Temperature, 1)), TopP: float32(or(p.TopP, 1)), MinP: float32(or(p.MinP, 0)), TopK: or(p.TopK, 0),
+		RepetitionPenalty: float32(or(p.RepetitionPenalty, 1)), PresencePenalty: float32(or(p.PresencePenalty, 0)),
+		FrequencyPenalty: float32(or(p.FrequencyPenalty, 0)), Seed: uint64(or(p.Seed, 0)),
+		Logprobs: p.Logprobs != nil, TopLogprobs: or(p.Logprobs, 0),
+	}
+	for key, bias := range p.LogitBias {
+		id, err := strconv.ParseInt(key, 10, 64)
+		if err != nil || id > math.MaxInt32 || int(id) >= info.Vocab {
+			return contracts.Errorf(contracts.CodeInvalidArgument, "logit_bias names token %s, ids go from 0 to %d", key, info.Vocab-1)
+		}
+		if r.sampling.LogitBias == nil {
+			r.sampling.LogitBias = map[int32]float32{}
+		}
+		r.sampling.LogitBias[int32(id)] = float32(bias)
+	}
+	return nil
+}
+
+// tokens is the KV cache that one choice needs.
+func (r *request) tokens() int { return len(r.prompt) + r.max }
+
+func or[T any](v *T, d T) T {
+	if v == nil {
+		return d
+	}
+	return *v
+}

@@ -1,0 +1,25 @@
+// Package batch runs many sequences on one engine at once: continuous batching.
+//
+// Previous step of the walk: worker/lease, which made sure that the job is ours. Next steps:
+// runtime/engine runs each step, runtime/sampler picks the tokens, worker/emit writes them out.
+//
+// A sequence is one choice of a job. Its life:
+//
+//	waiting --open--> prefill --prompt done--> replay --> decode --> ended
+//	   |                 |        (only after a resume)     |
+//	   +-----------------+------ end asked, deadline, error +--> ended
+//
+// Sequences join and leave between steps. Each step carries one row for every sequence that decodes
+// or replays, and prompt chunks under a token budget, so that a long prompt never stalls the streams
+// that run beside it. What a step contains is decided by [Schedule], a pure function.
+//
+// Invariants:
+//  1. One goroutine, the one in [Loop.Run], calls the engine.
+//  2. A prompt is fed in rows of at least MinPrefill tokens, generated tokens one at a time, replayed
+//     ones too: a continued sequence is bit for bit the one that was interrupted.
+//  3. A [Sink] hears Ended exactly once for each sequence, after the engine gave its memory back.
+//  4. A failure of one row ends one sequence; a failure of a step ends that step's sequences; neither
+//     ends the loop.
+//
+// The package never talks to a network and knows nothing of jobs.
+package batch

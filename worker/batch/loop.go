@@ -1,0 +1,323 @@
+package batch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/runtime/engine"
+)
+
+// Step is one forward pass, as a trace sees it.
+type Step struct {
+	Rows          int
+	PrefillTokens int
+	DecodeRows    int // replayed rows included
+	Duration      time.Duration
+	Err           error
+}
+
+// Config of a [Loop].
+type Config struct {
+	Engine engine.Engine
+	// PrefillTokens is the budget of prompt tokens in one step; default Info.MaxStepTokens. It bounds
+	// how long a step can make running streams wait.
+	PrefillTokens int
+	Stepped       func(Step) // optional; called by the loop, must not block
+	Logger        *slog.Logger
+}
+
+// Loop drives one engine. Add and End are safe from any goroutine.
+type Loop struct {
+	cfg    Config
+	info   engine.Info
+	limits Limits
+	wake   chan struct{}
+
+	mu     sync.Mutex
+	added  []*Sequence
+	asked  map[*Sequence]error // ends that were asked for
+	closed error               // why nothing is taken any more
+
+	// Owned by the goroutine in Run.
+	running []*Sequence
+	order   uint64
+	steps   uint64
+	full    bool // the engine had no memory and nothing was closed since
+}
+
+// New checks cfg and makes a loop that waits for Run.
+func New(cfg Config) (*Loop, error) {
+	l := &Loop{cfg: cfg, info: cfg.Engine.Info(), wake: make(chan struct{}, 1), asked: map[*Sequence]error{}}
+	if cfg.PrefillTokens == 0 {
+		l.cfg.PrefillTokens = l.info.MaxStepTokens
+	}
+	l.limits = Limits{Budget: l.cfg.PrefillTokens, Row: l.info.MaxStepTokens, Min: max(1, l.info.MinPrefill)}
+	if !l.limits.valid() {
+		return nil, fmt.Errorf("a step of %d prompt tokens in rows of %d cannot cut every prompt into rows of at least %d: allow at least %d",
+			l.limits.Budget, l.limits.Row, l.limits.Min, 2*l.limits.Min-1)
+	}
+	return l, nil
+}
+
+// Add puts sequences into the batch; they join at the next step. Each sink hears Ended exactly once,
+// also when the loop has stopped.
+func (l *Loop) Add(seqs ...*Sequence) {
+	l.mu.Lock()
+	if l.closed == nil {
+		l.added = append(l.added, seqs...)
+		l.mu.Unlock()
+		l.signal()
+		return
+	}
+	err := l.closed
+	l.mu.Unlock()
+	for _, s := range seqs {
+		s.ended = true
+		s.spec.Sink.Ended(s.spec.Choice, End{Err: err})
+	}
+}
+
+// End asks for the end of a sequence before the next step. A nil cause is a normal stop (contracts.
+// FinishStop). A sequence that has ended by then is left as it is.
+func (l *Loop) End(s *Sequence, cause error) {
+	l.mu.Lock()
+	if _, twice := l.asked[s]; !twice && l.closed == nil {
+		l.asked[s] = cause
+	}
+	l.mu.Unlock()
+	l.signal()
+}
+
+func (l *Loop) signal() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run drives the engine until ctx ends; then every sequence ends with ctx's cause and Run returns.
+func (l *Loop) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		l.receive()
+		if len(l.running) == 0 {
+			select {
+			case <-l.wake:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		l.open()
+		l.step(ctx)
+	}
+	l.close(context.Cause(ctx))
+}
+
+// close ends everything and refuses what comes later.
+func (l *Loop) close(cause error) {
+	l.mu.Lock()
+	l.closed = cause
+	l.mu.Unlock()
+	l.receive()
+	for _, s := range l.running {
+		l.end(s, End{Err: cause})
+	}
+	l.running = nil
+}
+
+// receive takes what other goroutines asked for since the last step.
+func (l *Loop) receive() {
+	l.mu.Lock()
+	added := l.added
+	l.added = nil
+	var asked map[*Sequence]error
+	if len(l.asked) > 0 {
+		asked, l.asked = l.asked, map[*Sequence]error{}
+	}
+	l.mu.Unlock()
+	for _, s := range added {
+		s.order = l.order
+		l.order++
+		l.running = append(l.running, s)
+	}
+	for s, cause := range asked {
+		if cause == nil {
+			l.end(s, End{Finish: contracts.FinishStop})
+		} else {
+			l.end(s, End{Err: cause})
+		}
+	}
+	now := time.Now()
+	for _, s := range l.running {
+		switch {
+		case s.ended:
+		case !s.spec.Deadline.IsZero() && !now.Before(s.spec.Deadline):
+			l.end(s, End{Err: contracts.Errorf(contracts.CodeDeadlineExceeded, "the deadline passed after %d tokens", s.generated)})
+		case s.generated >= s.spec.MaxTokens || len(s.spec.Prompt)+s.generated >= l.info.ContextLength && s.generated > 0:
+			l.end(s, End{Finish: contracts.FinishLength}) // the last token was emitted by an earlier holder
+		}
+	}
+	l.sweep()
+}
+
+// sweep forgets the sequences that ended.
+func (l *Loop) sweep() {
+	l.running = slices.DeleteFunc(l.running, func(s *Sequence) bool { return s.ended })
+}
+
+// open reserves memory in the engine for sequences that have none, oldest first. One that gets none
+// waits for another to end; with nobody to wait for, it fails.
+func (l *Loop) open() {
+	open := 0
+	for _, s := range l.running {
+		if s.opened {
+			open++
+		}
+	}
+	if l.full && open > 0 {
+		return
+	}
+	l.full = false
+	for _, s := range l.running {
+		if s.opened {
+			continue
+		}
+		h, err := l.cfg.Engine.Open(s.length(l.info.ContextLength))
+		switch {
+		case err == nil:
+			s.handle, s.opened = h, true
+			open++
+		case errors.Is(err, engine.ErrNoMemory) && open > 0:
+			l.full = true
+			return
+		case errors.Is(err, engine.ErrNoMemory):
+			l.end(s, End{Err: contracts.Errorf(contracts.CodeResourceExhausted, "%d tokens do not fit in this worker's KV cache", s.length(l.info.ContextLength))})
+		case errors.Is(err, engine.ErrTooLong):
+			l.end(s, End{Err: contracts.Errorf(contracts.CodeContextLengthExceeded, "%d tokens are more than this worker can hold: shorten the prompt or lower max_tokens", s.length(l.info.ContextLength))})
+		default:
+			l.end(s, End{Err: fmt.Errorf("open sequence: %w", err)})
+		}
+	}
+	l.sweep()
+}
+
+// step runs one forward pass and hands its results out.
+func (l *Loop) step(ctx context.Context) {
+	var ready []*Sequence
+	var views []View
+	for _, s := range l.running {
+		if s.opened {
+			ready = append(ready, s)
+			views = append(views, View{Rank: s.spec.Rank, Order: s.order, Rest: s.rest()})
+		}
+	}
+	pieces := Schedule(l.steps, views, l.limits)
+	if len(pieces) == 0 {
+		return
+	}
+	rows := make([]*engine.Row, len(pieces))
+	done := Step{Rows: len(pieces)}
+	for i, p := range pieces {
+		rows[i] = ready[p.Index].row(p.Prompt)
+		done.PrefillTokens += p.Prompt
+		if p.Prompt == 0 {
+			done.DecodeRows++
+		}
+	}
+	l.steps++
+	start := time.Now()
+	done.Err = l.forward(ctx, rows)
+	now := time.Now()
+	done.Duration = now.Sub(start)
+	for i, p := range pieces {
+		s := ready[p.Index]
+		if done.Err != nil {
+			err := done.Err
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			l.end(s, End{Err: err})
+			continue
+		}
+		l.advance(s, p, rows[i], now)
+	}
+	l.sweep()
+	if l.cfg.Stepped != nil {
+		l.cfg.Stepped(done)
+	}
+}
+
+// forward calls the engine; a panic in it is the step's error.
+func (l *Loop) forward(ctx context.Context, rows []*engine.Row) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			l.cfg.Logger.Error("engine panicked", "panic", r, "stack", string(debug.Stack()))
+			err = fmt.Errorf("engine panicked: %v", r)
+		}
+	}()
+	if err := l.cfg.Engine.Step(ctx, rows); err != nil {
+		return fmt.Errorf("engine step: %w", err)
+	}
+	return nil
+}
+
+// advance moves one sequence on by what its row did. A panic (a sampler's or a sink's) ends only this
+// sequence.
+func (l *Loop) advance(s *Sequence, p Piece, r *engine.Row, now time.Time) {
+	defer func() {
+		if e := recover(); e != nil {
+			l.cfg.Logger.Error("sequence panicked", "panic", e, "stack", string(debug.Stack()))
+			l.end(s, End{Err: fmt.Errorf("sequence panicked: %v", e)})
+		}
+	}()
+	if r.Err != nil {
+		l.end(s, End{Err: fmt.Errorf("engine row: %w", r.Err)})
+		return
+	}
+	if p.Prompt > 0 {
+		s.fed += p.Prompt
+		if s.rest() == 0 {
+			s.spec.Sink.Prefilled(s.spec.Choice, now)
+		}
+	} else if s.replayed < len(s.spec.Replay) {
+		s.spec.Sampler.Accept(s.spec.Replay[s.replayed])
+		s.replayed++
+	}
+	if r.Sample {
+		l.sample(s, r.Logits, now)
+	}
+}
+
+func (l *Loop) sample(s *Sequence, logits []float32, now time.Time) {
+	c := s.spec.Sampler.Sample(logits, s.generated)
+	if slices.Contains(s.spec.EOS, c.Token) {
+		l.end(s, End{Finish: contracts.FinishStop})
+		return
+	}
+	s.spec.Sampler.Accept(c.Token)
+	s.generated++
+	s.next = c.Token
+	s.spec.Sink.Token(s.spec.Choice, Token{ID: c.Token, Logprob: c.Logprob, Top: c.Top, At: now})
+	if s.generated >= s.spec.MaxTokens || len(s.spec.Prompt)+s.generated >= l.info.ContextLength {
+		l.end(s, End{Finish: contracts.FinishLength})
+	}
+}
+
+// end gives the sequence's memory back and tells its sink, once.
+func (l *Loop) end(s *Sequence, e End) {
+	if s.ended {
+		return
+	}
+	s.ended = true
+	if s.opened {
+		l.cfg.Engine.Close(s.handle)
+		s.opened, l.full = false, false
+	}
+	s.spec.Sink.Ended(s.spec.Choice, e)
+}

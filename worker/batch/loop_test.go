@@ -1,0 +1,282 @@
+package batch_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/worker/batch"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// sink collects what becomes of one sequence.
+type sink struct {
+	mu     sync.Mutex
+	tokens []int32
+	end    batch.End
+	ends   int
+	done   chan struct{}
+	on     func(n int) // after each token
+}
+
+func newSink() *sink { return &sink{done: make(chan struct{})} }
+
+func (s *sink) Prefilled(int, time.Time) {}
+func (s *sink) Token(_ int, t batch.Token) {
+	s.mu.Lock()
+	s.tokens = append(s.tokens, t.ID)
+	n := len(s.tokens)
+	s.mu.Unlock()
+	if s.on != nil {
+		s.on(n)
+	}
+}
+func (s *sink) Ended(_ int, e batch.End) {
+	s.mu.Lock()
+	s.end = e
+	s.ends++
+	s.mu.Unlock()
+	close(s.done) // a second end panics
+}
+
+func (s *sink) wait(t interface{ Fatalf(string, ...any) }) ([]int32, batch.End) {
+	select {
+	case <-s.done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("the sequence did not end; it has %d tokens", len(s.tokens))
+	}
+	return s.tokens, s.end
+}
+
+func startLoop(t interface {
+	Fatal(...any)
+	Cleanup(func())
+}, e engine.Engine) *batch.Loop {
+	l, err := batch.New(batch.Config{Engine: e, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		l.Run(ctx)
+		close(done)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return l
+}
+
+func prompt(seed, n int) []int32 {
+	p := make([]int32, n)
+	for i := range p {
+		p[i] = int32(mix(uint64(seed*1000+i)) % 64)
+	}
+	return p
+}
+
+// alone is what a prompt generates with nobody beside it.
+func alone(t *testing.T, p []int32, n int) []int32 {
+	t.Helper()
+	s := newSink()
+	startLoop(t, newFake()).Add(batch.NewSequence(batch.Spec{Prompt: p, MaxTokens: n, Sampler: newGreedy(), Sink: s}))
+	tokens, end := s.wait(t)
+	if end.Finish != contracts.FinishLength || len(tokens) != n {
+		t.Fatalf("alone: %d tokens, end %+v", len(tokens), end)
+	}
+	return tokens
+}
+
+// A sequence's tokens depend neither on its neighbors, nor on how its prompt was cut, nor on where it
+// was interrupted and resumed.
+func TestTokensDependOnNobody(t *testing.T) {
+	t.Parallel()
+	want := map[int][]int32{}
+	for seed := range 6 {
+		want[seed] = alone(t, prompt(seed, 1+seed*9), 20)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		e := newFake()
+		e.info.MaxStepTokens = rapid.IntRange(3, 16).Draw(t, "row")
+		e.budget = int64(rapid.IntRange(80, 400).Draw(t, "budget")) * e.info.KVBytesPerToken
+		l := startLoop(t, e)
+		var sinks []*sink
+		seeds := rapid.SliceOfN(rapid.IntRange(0, 5), 1, 10).Draw(t, "seeds")
+		cuts := make([]int, len(seeds))
+		for i, seed := range seeds {
+			s := newSink()
+			sinks = append(sinks, s)
+			cuts[i] = rapid.IntRange(0, 20).Draw(t, "resumed at")
+			l.Add(batch.NewSequence(batch.Spec{
+				Prompt: prompt(seed, 1+seed*9), Replay: want[seed][:cuts[i]], MaxTokens: 20, Rank: i % 4, Sampler: newGreedy(), Sink: s,
+			}))
+		}
+		for i, s := range sinks {
+			got, end := s.wait(t)
+			if end.Finish != contracts.FinishLength || !slices.Equal(got, want[seeds[i]][cuts[i]:]) {
+				t.Fatalf("sequence %d (seed %d, resumed at %d): got %v end %+v, want %v", i, seeds[i], cuts[i], got, end, want[seeds[i]][cuts[i]:])
+			}
+		}
+		if m := e.Memory(); m.Reserved != 0 || e.most > e.budget {
+			t.Fatalf("engine holds %d bytes at the end, held %d of %d at most", m.Reserved, e.most, e.budget)
+		}
+	})
+}
+
+func TestEnds(t *testing.T) {
+	t.Parallel()
+	p := prompt(1, 10)
+	want := alone(t, p, 20)
+	cause := errors.New("asked to")
+	boom := errors.New("boom")
+	eos := len(want) - 1
+	for i, id := range want { // a token at its first occurrence
+		if i > 2 && slices.Index(want, id) == i {
+			eos = i
+			break
+		}
+	}
+	tests := []struct {
+		name   string
+		spec   batch.Spec
+		engine func(*fakeEngine)
+		drive  func(*batch.Loop, *batch.Sequence, *sink)
+		tokens []int32
+		finish string
+		is     func(error) bool
+	}{
+		{name: "max tokens", spec: batch.Spec{MaxTokens: 5}, tokens: want[:5], finish: contracts.FinishLength},
+		{name: "an end token is not reported", spec: batch.Spec{MaxTokens: 20, EOS: []int32{want[eos]}}, tokens: want[:eos], finish: contracts.FinishStop},
+		{name: "the context is full", spec: batch.Spec{MaxTokens: 20}, engine: func(e *fakeEngine) { e.info.ContextLength = 16 }, tokens: want[:6], finish: contracts.FinishLength},
+		{name: "all tokens were emitted before", spec: batch.Spec{MaxTokens: 7, Replay: want[:7]}, finish: contracts.FinishLength},
+		{name: "deadline", spec: batch.Spec{MaxTokens: 20, Deadline: time.Now().Add(-time.Second)}, is: coded(contracts.CodeDeadlineExceeded)},
+		{name: "never fits", spec: batch.Spec{MaxTokens: 20}, engine: func(e *fakeEngine) { e.budget = 100 }, is: coded(contracts.CodeResourceExhausted)},
+		{name: "asked to end", spec: batch.Spec{MaxTokens: 20}, drive: func(l *batch.Loop, q *batch.Sequence, s *sink) {
+			s.on = func(n int) {
+				if n == 3 {
+					l.End(q, cause)
+				}
+			}
+		}, tokens: want[:3], is: func(err error) bool { return errors.Is(err, cause) }},
+		{name: "stopped by its text", spec: batch.Spec{MaxTokens: 20}, drive: func(l *batch.Loop, q *batch.Sequence, s *sink) {
+			s.on = func(n int) {
+				if n == 2 {
+					l.End(q, nil)
+				}
+			}
+		}, tokens: want[:2], finish: contracts.FinishStop},
+		{name: "step error", spec: batch.Spec{MaxTokens: 20}, engine: failAt(3, func([]*engine.Row) error { return boom }), tokens: want[:2], is: func(err error) bool { return errors.Is(err, boom) }},
+		{name: "row error", spec: batch.Spec{MaxTokens: 20}, engine: failAt(3, func(rows []*engine.Row) error { rows[0].Err = boom; return nil }), tokens: want[:2], is: func(err error) bool { return errors.Is(err, boom) }},
+		{name: "engine panics", spec: batch.Spec{MaxTokens: 20}, engine: failAt(3, func([]*engine.Row) error { panic("boom") }), tokens: want[:2], is: func(err error) bool { return err != nil }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			e := newFake()
+			if tt.engine != nil {
+				tt.engine(e)
+			}
+			l := startLoop(t, e)
+			s := newSink()
+			tt.spec.Prompt, tt.spec.Sampler, tt.spec.Sink = p, newGreedy(), s
+			q := batch.NewSequence(tt.spec)
+			if tt.drive != nil {
+				tt.drive(l, q, s)
+			}
+			l.Add(q)
+			tokens, end := s.wait(t)
+			if !slices.Equal(tokens, tt.tokens) || end.Finish != tt.finish || (tt.is == nil) != (end.Err == nil) || tt.is != nil && !tt.is(end.Err) {
+				t.Errorf("got %v, end %+v; want %v, finish %q", tokens, end, tt.tokens, tt.finish)
+			}
+			again := newSink() // the loop goes on
+			e.before = nil
+			l.Add(batch.NewSequence(batch.Spec{Prompt: p[:2], MaxTokens: 1, Sampler: newGreedy(), Sink: again}))
+			if _, end := again.wait(t); end.Err != nil && tt.name != "never fits" {
+				t.Errorf("the next sequence ended with %v", end.Err)
+			}
+			if m := e.Memory(); m.Reserved != 0 {
+				t.Errorf("engine still holds %d bytes", m.Reserved)
+			}
+		})
+	}
+}
+
+func coded(c contracts.Code) func(error) bool {
+	return func(err error) bool { return err != nil && contracts.CodeOf(err) == c }
+}
+
+// failAt makes step number n (from 1) do what f does.
+func failAt(n int, f func([]*engine.Row) error) func(*fakeEngine) {
+	return func(e *fakeEngine) {
+		steps := 0
+		e.before = func(rows []*engine.Row) error {
+			if steps++; steps == n {
+				return f(rows)
+			}
+			return nil
+		}
+	}
+}
+
+// While a long prompt is read, running streams get a token in every step.
+func TestLongPromptDoesNotStall(t *testing.T) {
+	t.Parallel()
+	e := newFake()
+	l := startLoop(t, e)
+	stream, long := newSink(), newSink()
+	stream.on = func(n int) {
+		if n == 2 {
+			l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(2, 160), MaxTokens: 1, Sampler: newGreedy(), Sink: long}))
+		}
+	}
+	l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(1, 10), MaxTokens: 40, Sampler: newGreedy(), Sink: stream}))
+	stream.wait(t)
+	long.wait(t)
+	beside := 0
+	for _, rows := range e.steps {
+		if len(rows) == 2 && slices.Contains(rows, 1) && slices.Contains(rows, 16) {
+			beside++
+		}
+	}
+	if beside != 10 {
+		t.Errorf("the prompt of 160 tokens was read beside the stream in %d steps of 16, want 10; rows: %v", beside, e.steps)
+	}
+}
+
+func TestAddAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	l, err := batch.New(batch.Config{Engine: newFake(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cause := errors.New("over")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(cause)
+	l.Run(ctx)
+	s := newSink()
+	l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(1, 3), MaxTokens: 1, Sampler: newGreedy(), Sink: s}))
+	if _, end := s.wait(t); !errors.Is(end.Err, cause) {
+		t.Errorf("end %+v, want cause %v", end, cause)
+	}
+}
+
+func TestLimitsThatCannotCut(t *testing.T) {
+	t.Parallel()
+	e := newFake()
+	e.info.MaxStepTokens = 2
+	if _, err := batch.New(batch.Config{Engine: e}); err == nil {
+		t.Error("New accepted rows of 2 tokens with at least 2: a prompt of 3 cannot be cut")
+	}
+}

@@ -1,0 +1,84 @@
+package batch
+
+import "slices"
+
+// View is what [Schedule] needs to know of one running sequence.
+type View struct {
+	Rank  int    // class of the job, 0 most urgent
+	Order uint64 // arrival, lower is older
+	Rest  int    // prompt tokens not fed yet; 0 when the sequence decodes or replays
+}
+
+// Limits bound one step.
+type Limits struct {
+	Budget int // prompt tokens of all rows together
+	Row    int // prompt tokens of one row
+	Min    int // fewest prompt tokens of a row, unless the prompt is shorter
+}
+
+// Piece is one row of a step: the sequence at Index of the views, and how many prompt tokens it is
+// fed; 0 is one generated token.
+type Piece struct {
+	Index  int
+	Prompt int
+}
+
+// agedEvery says how often prompts are served oldest first instead of most urgent first, so that a
+// steady stream of urgent prompts cannot keep a less urgent one from its first token.
+const agedEvery = 8
+
+// Schedule decides what step number step contains: a row for each sequence without rest, then prompt
+// chunks, most urgent first and oldest first among equals, until the budget is used. Chunks have at
+// least Min tokens and never leave a rest below Min. Limits must satisfy [Limits.valid]; then a step
+// is empty only if there are no views. Pure.
+func Schedule(step uint64, views []View, l Limits) []Piece {
+	pieces := make([]Piece, 0, len(views))
+	var prompts []int
+	for i, v := range views {
+		if v.Rest == 0 {
+			pieces = append(pieces, Piece{Index: i})
+		} else {
+			prompts = append(prompts, i)
+		}
+	}
+	slices.SortFunc(prompts, func(a, b int) int {
+		va, vb := views[a], views[b]
+		if va.Rank != vb.Rank && step%agedEvery != agedEvery-1 {
+			return va.Rank - vb.Rank
+		}
+		if va.Order < vb.Order {
+			return -1
+		}
+		return 1
+	})
+	room := l.Budget
+	for _, i := range prompts {
+		n := chunk(views[i].Rest, min(room, l.Row), l.Min)
+		if n == 0 {
+			continue
+		}
+		pieces = append(pieces, Piece{Index: i, Prompt: n})
+		room -= n
+	}
+	return pieces
+}
+
+// chunk is how much of rest fits in room without leaving less than least behind; 0 if nothing does.
+func chunk(rest, room, least int) int {
+	if rest <= room {
+		return rest
+	}
+	n := room
+	if rest-n < least {
+		n = rest - least
+	}
+	if n < least || n <= 0 {
+		return 0
+	}
+	return n
+}
+
+// valid tells whether every prompt can be cut under l.
+func (l Limits) valid() bool {
+	return l.Min >= 1 && l.Row >= 2*l.Min-1 && l.Budget >= 2*l.Min-1
+}

@@ -1,0 +1,96 @@
+package batch_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/pelton-run/pelton/worker/batch"
+)
+
+func TestScheduleTable(t *testing.T) {
+	t.Parallel()
+	l := batch.Limits{Budget: 16, Row: 16, Min: 2}
+	tests := []struct {
+		name  string
+		step  uint64
+		views []batch.View
+		want  []batch.Piece
+	}{
+		{"nothing to do", 0, nil, []batch.Piece{}},
+		{"decodes always run", 0, []batch.View{{}, {Rank: 3}}, []batch.Piece{{Index: 0}, {Index: 1}}},
+		{"a long prompt gets one chunk beside them", 0, []batch.View{{}, {Rest: 100}}, []batch.Piece{{Index: 0}, {Index: 1, Prompt: 16}}},
+		{"a chunk never leaves one token behind", 0, []batch.View{{Rest: 17}}, []batch.Piece{{Index: 0, Prompt: 15}}},
+		{"a prompt of one token is whole", 0, []batch.View{{Rest: 1}}, []batch.Piece{{Index: 0, Prompt: 1}}},
+		{"urgent first, then oldest", 0, []batch.View{{Rank: 3, Order: 1, Rest: 10}, {Rank: 0, Order: 3, Rest: 10}, {Rank: 0, Order: 2, Rest: 4}},
+			[]batch.Piece{{Index: 2, Prompt: 4}, {Index: 1, Prompt: 10}, {Index: 0, Prompt: 2}}},
+		{"each eighth step oldest first", 7, []batch.View{{Rank: 0, Order: 3, Rest: 20}, {Rank: 3, Order: 1, Rest: 20}}, []batch.Piece{{Index: 1, Prompt: 16}}},
+		{"what is left of the budget is too small for a chunk", 0, []batch.View{{Order: 1, Rest: 15}, {Order: 2, Rest: 9}}, []batch.Piece{{Index: 0, Prompt: 15}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			got := batch.Schedule(tt.step, tt.views, l)
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Errorf("Schedule(%d, %+v) (-want +got):\n%s", tt.step, tt.views, d)
+			}
+		})
+	}
+}
+
+// Every prompt is cut into rows of at least Min, budgets hold, and every sequence comes to its end.
+func TestScheduleProperties(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		least := rapid.IntRange(1, 4).Draw(t, "min")
+		l := batch.Limits{Min: least, Row: rapid.IntRange(2*least-1, 20).Draw(t, "row"), Budget: rapid.IntRange(2*least-1, 40).Draw(t, "budget")}
+		n := rapid.IntRange(1, 8).Draw(t, "sequences")
+		views := make([]batch.View, n)
+		for i := range views {
+			views[i] = batch.View{Rank: rapid.IntRange(0, 3).Draw(t, "rank"), Order: uint64(i), Rest: rapid.IntRange(0, 60).Draw(t, "rest")}
+		}
+		whole := make([]int, n)
+		for i, v := range views {
+			whole[i] = v.Rest
+		}
+		for step := uint64(0); ; step++ {
+			left := 0
+			for _, v := range views {
+				left += v.Rest
+			}
+			if left == 0 {
+				return
+			}
+			if step > 1000 {
+				t.Fatalf("prompts %v not done after %d steps under %+v, left %+v", whole, step, l, views)
+			}
+			used, moved := 0, false
+			rows := map[int]bool{}
+			for _, p := range batch.Schedule(step, views, l) {
+				v := &views[p.Index]
+				if rows[p.Index] {
+					t.Fatalf("two rows of sequence %d in one step", p.Index)
+				}
+				rows[p.Index] = true
+				if p.Prompt > l.Row || p.Prompt > v.Rest || (p.Prompt == 0) != (v.Rest == 0) {
+					t.Fatalf("piece %+v of %+v under %+v", p, *v, l)
+				}
+				if p.Prompt > 0 && p.Prompt < l.Min && p.Prompt != whole[p.Index] {
+					t.Fatalf("chunk of %d tokens of a prompt of %d, at least %d wanted", p.Prompt, whole[p.Index], l.Min)
+				}
+				v.Rest -= p.Prompt
+				used += p.Prompt
+				moved = moved || p.Prompt > 0
+			}
+			for i, v := range views {
+				if v.Rest == 0 && whole[i] == 0 && !rows[i] {
+					t.Fatalf("decoding sequence %d has no row", i)
+				}
+			}
+			if used > l.Budget || !moved {
+				t.Fatalf("step used %d prompt tokens under %+v (moved %v)", used, l, moved)
+			}
+		}
+	})
+}

@@ -1,0 +1,96 @@
+package batch
+
+import (
+	"time"
+
+	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/sampler"
+)
+
+// Sampler picks the tokens of one sequence; [sampler.Sampler] is one.
+type Sampler interface {
+	// Sample picks the token at position (count of tokens generated before it) and may overwrite
+	// logits.
+	Sample(logits []float32, position int) sampler.Choice
+	// Accept adds a token to the history that penalties look at.
+	Accept(token int32)
+}
+
+// Token is one generated token.
+type Token struct {
+	ID      int32
+	Logprob float32
+	Top     []sampler.Candidate
+	At      time.Time
+}
+
+// End says how a sequence ended: Finish is contracts.FinishStop or FinishLength when Err is nil;
+// otherwise Err is the cause that was given to [Loop.End], or what went wrong.
+type End struct {
+	Finish string
+	Err    error
+}
+
+// Sink hears what becomes of a sequence. Its methods are called by the loop's goroutine and must not
+// block.
+type Sink interface {
+	// Prefilled: the prompt is in the KV cache.
+	Prefilled(choice int, at time.Time)
+	// Token: one more token was generated. Replayed tokens are not reported.
+	Token(choice int, t Token)
+	// Ended: nothing follows, and the engine holds no memory for the sequence any more.
+	Ended(choice int, e End)
+}
+
+// Spec describes a sequence to run.
+type Spec struct {
+	Choice    int
+	Rank      int     // class of the job, 0 most urgent
+	Prompt    []int32 // not empty
+	Replay    []int32 // tokens that an earlier holder emitted; generation goes on after them
+	MaxTokens int     // generated tokens, replayed ones included
+	EOS       []int32 // tokens that end the sequence and are not reported; empty to go on past them
+	Sampler   Sampler
+	Deadline  time.Time // zero is none
+	Sink      Sink
+}
+
+// Sequence is one choice of a job in the batch. Its fields belong to the loop.
+type Sequence struct {
+	spec  Spec
+	order uint64
+
+	handle    engine.Seq
+	opened    bool
+	fed       int   // prompt tokens in the KV cache
+	replayed  int   // of spec.Replay
+	generated int   // tokens, replayed ones included
+	next      int32 // the token that the next decode row feeds
+	ended     bool
+}
+
+// NewSequence prepares a sequence for [Loop.Add].
+func NewSequence(s Spec) *Sequence { return &Sequence{spec: s, generated: len(s.Replay)} }
+
+func (s *Sequence) rest() int { return len(s.spec.Prompt) - s.fed }
+
+// length is how many tokens the sequence holds at most.
+func (s *Sequence) length(context int) int { return min(len(s.spec.Prompt)+s.spec.MaxTokens, context) }
+
+// row is the sequence's share of a step: n prompt tokens, or one generated token when n is 0. Logits
+// are wanted when the row brings the sequence to a position that nobody sampled yet.
+func (s *Sequence) row(n int) *engine.Row {
+	r := &engine.Row{Seq: s.handle}
+	switch {
+	case n > 0:
+		r.Tokens = s.spec.Prompt[s.fed : s.fed+n]
+		r.Sample = s.fed+n == len(s.spec.Prompt) && len(s.spec.Replay) == 0
+	case s.replayed < len(s.spec.Replay):
+		r.Tokens = s.spec.Replay[s.replayed : s.replayed+1]
+		r.Sample = s.replayed+1 == len(s.spec.Replay)
+	default:
+		r.Tokens = []int32{s.next}
+		r.Sample = true
+	}
+	return r
+}

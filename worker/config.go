@@ -1,0 +1,85 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/worker/emit"
+)
+
+// Config of a [Worker].
+type Config struct {
+	Name      string          // unique in the fleet
+	Conn      *nats.Conn      // stays the caller's, who closes it after Run
+	Engine    engine.Engine   // stays the caller's, who shuts it down after Run; its KV budget is set
+	Tokenizer emit.Vocabulary // the decoding side of the model's tokenizer
+	EOS       []int32         // tokens that end a generation
+
+	Logger *slog.Logger // default: discards
+	Trace  *Trace       // default: none
+
+	Heartbeat     time.Duration // default 1 s
+	PrefillTokens int           // prompt tokens in one step; default Engine.Info().MaxStepTokens
+	FlushInterval time.Duration // least time between two records of a choice; default 10 ms
+	FlushTokens   int           // tokens that go at once; default 8
+	Sweep         time.Duration // how often the whole queue is asked in case a bell was missed; default 1 s
+	AckWait       time.Duration // of the consumers; a job is kept alive each third of it; default topology.AckWait
+	MaxDeliver    int           // attempts before a job is given up; default topology.MaxDeliver
+	StopGrace     time.Duration // how long handing jobs back may take; default 5 s
+
+	// Resident tells the process's resident bytes for the heartbeat; default: 0.
+	Resident func() int64
+}
+
+func (c Config) withDefaults() Config {
+	duration := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	duration(&c.Heartbeat, time.Second)
+	duration(&c.AckWait, topology.AckWait)
+	duration(&c.StopGrace, 5*time.Second)
+	if c.MaxDeliver == 0 {
+		c.MaxDeliver = topology.MaxDeliver
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Trace == nil {
+		c.Trace = &Trace{}
+	}
+	if c.Resident == nil {
+		c.Resident = func() int64 { return 0 }
+	}
+	return c
+}
+
+// Validate returns all problems of c at once.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(is bool, format string, args ...any) {
+		if is {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	bad(c.Name == "" || len(c.Name) > contracts.MaxNameLength, "worker name must be 1 to %d bytes, got %d", contracts.MaxNameLength, len(c.Name))
+	bad(c.Conn == nil, "a connection to the broker is needed")
+	bad(c.Tokenizer == nil, "a tokenizer is needed")
+	bad(c.Engine == nil, "an engine is needed")
+	bad(c.Heartbeat < 0 || c.FlushInterval < 0 || c.Sweep < 0 || c.AckWait < 0 || c.StopGrace < 0, "durations must not be negative")
+	bad(c.PrefillTokens < 0 || c.FlushTokens < 0 || c.MaxDeliver < 0, "counts must not be negative")
+	if c.Engine != nil {
+		info, kv := c.Engine.Info(), c.Engine.Memory().Budget
+		bad(info.MaxSequences < 1 || info.ContextLength < 1 || info.Vocab < 1, "the engine holds %d sequences of %d tokens over a vocabulary of %d: each must be at least 1", info.MaxSequences, info.ContextLength, info.Vocab)
+		bad(kv < info.KVBytes(1), "the engine's KV budget of %d bytes is less than one block of %d: give the worker more memory", kv, info.KVBytes(1))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,62 @@
+package emit
+
+import (
+	"context"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+)
+
+// Final appends the final record after Run has returned, and returns it. failure is nil for a job that
+// ended as it should.
+func (w *Writer) Final(ctx context.Context, failure *contracts.Error) (*contracts.Chunk, error) {
+	end := &contracts.Chunk{Index: w.choices[0].written, Claim: &w.cfg.Claim, Timings: w.timings()}
+	completion := 0
+	for i, c := range w.choices {
+		completion += c.written
+		if !c.done {
+			end.Choice = i
+		}
+	}
+	if c := w.choices[end.Choice]; c.done { // an earlier holder wrote everything but this record
+		end.Finish = c.finish
+	} else {
+		end.Finish, end.Text = c.finish, c.rest()
+	}
+	if failure != nil {
+		end.Finish = FinishOf(failure.Code)
+		end.Code, end.Message = failure.Code, failure.Message
+	}
+	end.Usage = &contracts.Usage{PromptTokens: w.cfg.Prompt, CompletionTokens: completion, TotalTokens: w.cfg.Prompt + completion}
+	return end, w.cfg.Log.Append(ctx, end)
+}
+
+// FinishOf is the finish reason of a final record with a code.
+func FinishOf(code contracts.Code) string {
+	switch code {
+	case "":
+		return contracts.FinishStop
+	case contracts.CodeCanceled:
+		return contracts.FinishCancelled
+	}
+	return contracts.FinishError
+}
+
+// timings are of this holder, but for the first token, which may be an earlier one's.
+func (w *Writer) timings() *contracts.Timings {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := &contracts.Timings{Queued: ms(w.sinceSubmit(w.cfg.Claimed))}
+	if !w.prefilled.IsZero() {
+		t.Prefill = ms(w.prefilled.Sub(w.cfg.Claimed))
+		if w.lastToken.After(w.prefilled) {
+			t.Decode = ms(w.lastToken.Sub(w.prefilled))
+		}
+	}
+	if !w.firstAt.IsZero() {
+		t.FirstToken = ms(w.sinceSubmit(w.firstAt))
+	}
+	return t
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -1,0 +1,247 @@
+package emit_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/runtime/sim"
+	"github.com/pelton-run/pelton/runtime/tokenizer"
+	"github.com/pelton-run/pelton/worker/batch"
+	"github.com/pelton-run/pelton/worker/emit"
+)
+
+// fakeLog keeps records and can be told to hold or refuse them.
+type fakeLog struct {
+	mu      sync.Mutex
+	records []contracts.Chunk
+	hold    chan struct{} // while set, an append waits for one value
+	refuse  error
+	arrived chan struct{} // optional: told before each append
+}
+
+func (l *fakeLog) Append(_ context.Context, c *contracts.Chunk) error {
+	if l.arrived != nil {
+		l.arrived <- struct{}{}
+	}
+	if l.hold != nil {
+		<-l.hold
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.refuse != nil {
+		return l.refuse
+	}
+	l.records = append(l.records, *c)
+	return nil
+}
+
+type fataler interface {
+	Helper()
+	Fatal(...any)
+}
+
+func vocabulary(t fataler) *tokenizer.Tokenizer {
+	t.Helper()
+	v, err := tokenizer.Parse(sim.TokenizerJSON(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// text and tokens of one choice in a log.
+func (l *fakeLog) choice(i int) (text string, tokens []int32) {
+	for _, c := range l.records {
+		if c.Choice == i {
+			text += c.Text
+			tokens = append(tokens, c.Tokens...)
+		}
+	}
+	return text, tokens
+}
+
+// However tokens are grouped into records and wherever another writer takes over: the text is that of
+// the tokens up to the first stop string, in whole characters, and every index is right.
+func TestTextIsAFunctionOfTokens(t *testing.T) {
+	t.Parallel()
+	v := vocabulary(t)
+	rapid.Check(t, func(t *rapid.T) {
+		source := rapid.StringOfN(rapid.SampledFrom([]rune("abc é漢😀")), 0, 40, -1).Draw(t, "text")
+		stops := rapid.SliceOfN(rapid.StringOfN(rapid.SampledFrom([]rune("abc é漢")), 1, 4, -1), 0, 3).Draw(t, "stops")
+		bytes := []byte(source)
+		if n := len(bytes); n > 0 {
+			bytes = bytes[:n-rapid.IntRange(0, min(2, n)).Draw(t, "bytes cut off")]
+		}
+		stopper := tokenizer.NewStopper(stops)
+		want, _ := stopper.Push(v.Decode(ids(bytes)))
+		want += stopper.Flush()
+
+		log := &fakeLog{}
+		var emitted []int32
+		for cut := 0; ; {
+			next := min(len(bytes), cut+rapid.IntRange(1, 30).Draw(t, "tokens of this holder"))
+			stopped := false
+			w := emit.New(emit.Config{Log: log, Vocabulary: v, Choices: []emit.Start{{Tokens: emitted}}, Stops: stops, FlushTokens: rapid.IntRange(1, 9).Draw(t, "flush"),
+				Stop: func(int) { stopped = true }, Fail: func(error) {}})
+			if !w.Complete(0) {
+				for _, b := range bytes[cut:next] {
+					w.Token(0, batch.Token{ID: int32(b)})
+				}
+				end := batch.End{Err: errors.New("handed on")}
+				if next == len(bytes) {
+					end = batch.End{Finish: contracts.FinishLength}
+				}
+				w.Ended(0, end)
+			}
+			err := w.Run(t.Context())
+			_, emitted = log.choice(0)
+			if err == nil {
+				final, err := w.Final(t.Context(), nil)
+				if err != nil || final.Index != len(emitted) || final.Usage.CompletionTokens != len(emitted) {
+					t.Fatalf("final %+v after %d tokens: %v", final, len(emitted), err)
+				}
+				if (final.Finish == contracts.FinishStop) != stopper.Stopped() {
+					t.Fatalf("finish %q (told the loop: %v), stop string in the text: %v", final.Finish, stopped, stopper.Stopped())
+				}
+				break
+			}
+			cut = len(emitted)
+		}
+		got, tokens := log.choice(0)
+		if got != want || !slices.Equal(tokens, ids(bytes)[:len(tokens)]) {
+			t.Fatalf("tokens %v, stops %q: got %q, want %q", bytes, stops, got, want)
+		}
+		at := 0
+		for _, c := range log.records {
+			if c.Index != at && !c.Final() {
+				t.Fatalf("index %d after %d tokens", c.Index, at)
+			}
+			at += len(c.Tokens)
+		}
+	})
+}
+
+func ids(b []byte) []int32 {
+	out := make([]int32, len(b))
+	for i := range b {
+		out[i] = int32(b[i])
+	}
+	return out
+}
+
+// While a record is on its way, tokens gather in the next one; one that would be too large is split.
+func TestGathering(t *testing.T) {
+	t.Parallel()
+	log := &fakeLog{hold: make(chan struct{}), arrived: make(chan struct{}, 100)}
+	top := 1
+	w := emit.New(emit.Config{Log: log, Vocabulary: vocabulary(t), Choices: make([]emit.Start, 1), Logprobs: &top, Stop: func(int) {}, Fail: func(error) {}})
+	done := make(chan error)
+	go func() { done <- w.Run(context.Background()) }()
+	w.Token(0, batch.Token{ID: 'a'})
+	<-log.arrived // the first token went at once
+	for range 1500 {
+		w.Token(0, batch.Token{ID: 'b'})
+	}
+	w.Ended(0, batch.End{Finish: contracts.FinishLength})
+	close(log.hold)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	var sizes []int
+	for _, c := range log.records {
+		sizes = append(sizes, len(c.Tokens))
+	}
+	if !slices.Equal(sizes, []int{1, 1024, 476}) {
+		t.Errorf("records of %v tokens, want 1, 1024, 476", sizes)
+	}
+	if w.Tokens() != 1501 {
+		t.Errorf("Tokens() = %d, want 1501", w.Tokens())
+	}
+}
+
+// A slow stream's tokens go at once, a fast one's are gathered for the flush interval.
+func TestFlushInterval(t *testing.T) {
+	t.Parallel()
+	log := &fakeLog{arrived: make(chan struct{}, 100)}
+	w := emit.New(emit.Config{Log: log, Vocabulary: vocabulary(t), Choices: make([]emit.Start, 1), FlushInterval: time.Hour, FlushTokens: 4, Stop: func(int) {}, Fail: func(error) {}})
+	done := make(chan error)
+	go func() { done <- w.Run(context.Background()) }()
+	w.Token(0, batch.Token{ID: 'a'})
+	<-log.arrived
+	for range 4 {
+		w.Token(0, batch.Token{ID: 'b'})
+	}
+	<-log.arrived // four have gathered
+	w.Token(0, batch.Token{ID: 'c'})
+	w.Ended(0, batch.End{Finish: contracts.FinishStop})
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := log.choice(0); text != "abbbbc" || len(log.records) != 3 {
+		t.Errorf("%q in %d records, want abbbbc in 3", text, len(log.records))
+	}
+}
+
+// A log that refuses ends the job's choices, and the writer waits until the batch has let go of them.
+func TestRefusedRecord(t *testing.T) {
+	t.Parallel()
+	refused := errors.New("fenced")
+	log := &fakeLog{refuse: refused}
+	var w *emit.Writer
+	var failed error
+	w = emit.New(emit.Config{Log: log, Vocabulary: vocabulary(t), Choices: make([]emit.Start, 2), Stop: func(int) {}, Fail: func(err error) {
+		failed = err
+		for i := range 2 {
+			w.Ended(i, batch.End{Err: err})
+		}
+	}})
+	w.Token(1, batch.Token{ID: 'a'})
+	if err := w.Run(t.Context()); !errors.Is(err, refused) || !errors.Is(failed, refused) || len(log.records) != 0 {
+		t.Errorf("Run = %v, told the batch %v, %d records", err, failed, len(log.records))
+	}
+}
+
+// With several choices each one's last piece says how it finished, but for the last to end, whose
+// finish is in the final record.
+func TestFinishes(t *testing.T) {
+	t.Parallel()
+	log := &fakeLog{}
+	w := emit.New(emit.Config{Log: log, Vocabulary: vocabulary(t), Prompt: 3, Choices: make([]emit.Start, 3), Stops: []string{"xy"}, Stop: func(int) {}, Fail: func(error) {}})
+	for i, text := range []string{"0x", "1xy2", "2"} {
+		for _, b := range []byte(text) {
+			w.Token(i, batch.Token{ID: int32(b)})
+		}
+		w.Ended(i, batch.End{Finish: contracts.FinishLength})
+	}
+	if err := w.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Final(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for i := range 3 {
+		text, _ := log.choice(i)
+		got = append(got, text)
+		for _, c := range log.records {
+			if c.Choice == i && c.Finish != "" {
+				got = append(got, c.Finish)
+			}
+		}
+	}
+	if want := "0x length 1 stop 2 length"; strings.Join(got, " ") != want {
+		t.Errorf("got %q, want %q", strings.Join(got, " "), want)
+	}
+	last := log.records[len(log.records)-1]
+	if !last.Final() || last.Index != 2 || *last.Usage != (contracts.Usage{PromptTokens: 3, CompletionTokens: 6, TotalTokens: 9}) {
+		t.Errorf("final record %+v usage %+v", last, last.Usage)
+	}
+}

@@ -1,0 +1,308 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/worker"
+)
+
+// hard is a job whose continuation depends on everything: sampling with penalties, logprobs, two
+// choices and a stop string that never comes.
+func hard(p *contracts.Params) {
+	p.N, p.Temperature, p.Logprobs = ptr(2), ptr(1.2), ptr(1)
+	p.PresencePenalty, p.FrequencyPenalty, p.RepetitionPenalty = ptr(0.7), ptr(0.4), ptr(1.2)
+	p.Stop = []string{"qqqqqqqqqqqqqqqq"}
+}
+
+// undisturbed is the answer to a job that nothing interrupts.
+func undisturbed(f *fleet, prompt string, max int, change ...func(*contracts.Admitted)) answer {
+	f.t.Helper()
+	calm := f.hire("calm", newFake())
+	f.submit(order("reference", prompt, max, change...))
+	f.final("reference")
+	f.empty()
+	calm.stop()
+	<-calm.done
+	return f.read("reference")
+}
+
+func receive[T any](t *testing.T, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("nothing came within %v", patience)
+		panic("unreachable")
+	}
+}
+
+// pace makes an engine take a millisecond for each step.
+func pace(e *fakeEngine) *fakeEngine {
+	e.hook(func([]*engine.Row) error { time.Sleep(time.Millisecond); return nil })
+	return e
+}
+
+// A worker dies in the middle of a stream; another one takes over after the ack wait. What the reader
+// sees equals the undisturbed answer.
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		change func(*contracts.Params)
+		after  int // tokens seen before the death
+	}{
+		{"greedy", func(*contracts.Params) {}, 10},
+		{"sampled, two choices", hard, 40},
+		{"before the first token", hard, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t, 600*time.Millisecond)
+			prompt := strings.Repeat("a long question ", 3)
+			want := undisturbed(f, prompt, 120, params(tt.change))
+			first := f.hire("first", pace(newFake()))
+			f.submit(order("j", prompt, 120, params(tt.change)))
+			f.await("tokens", func() bool { return f.pieces["j"] >= tt.after })
+			first.conn.Close() // it can say nothing any more
+			first.stop()
+			second := f.hire("second", newFake())
+			final := f.final("j")
+			got := f.read("j")
+			f.same(got, want, "after the crash")
+			if final.Claim.Worker != second.Snapshot().Worker || final.Claim.Attempt < 2 && tt.after > 0 {
+				t.Errorf("final record by %+v", final.Claim)
+			}
+			f.empty()
+		})
+	}
+}
+
+// A job is delivered to a second worker while the first one still runs it: the first is shut out at
+// its next record and falls silent.
+func TestZombie(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	want := undisturbed(f, "who is alive?", 150, params(hard))
+	fenced := make(chan string, 4)
+	silent := func(name string) func(*worker.Config) {
+		return func(c *worker.Config) {
+			c.Trace = &worker.Trace{Fenced: func(worker.Job) { fenced <- name }, HandedBack: func(_ worker.Job, err error) { t.Errorf("%s handed back: %v", name, err) }}
+		}
+	}
+	e := newFake()
+	e.info.MaxSequences = 2 // full with this job, so that it cannot pull it again
+	f.hire("zombie", pace(e), silent("zombie"))
+	a := order("j", "who is alive?", 150, params(hard))
+	sequence := f.submit(a)
+	f.await("tokens", func() bool { return f.pieces["j"] >= 30 })
+	f.nak(a, sequence)
+	f.hire("heir", newFake(), silent("heir"))
+	final := f.final("j")
+	if name := receive(t, fenced); name != "zombie" || final.Claim.Worker != "heir" || final.Claim.Attempt != 2 {
+		t.Errorf("%s was fenced, final record by %+v", name, final.Claim)
+	}
+	got := f.read("j")
+	f.same(got, want, "after the take-over")
+	if len(got.fences) != 2 {
+		t.Errorf("claims with fences %v, want two", got.fences)
+	}
+	f.empty()
+}
+
+// The same worker gets its own job once more: the older delivery gives way.
+func TestDeliveredTwiceToOne(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	want := undisturbed(f, "again and again", 150, params(hard))
+	f.hire("w", pace(newFake()))
+	a := order("j", "again and again", 150, params(hard))
+	sequence := f.submit(a)
+	f.await("tokens", func() bool { return f.pieces["j"] >= 30 })
+	f.nak(a, sequence)
+	final := f.final("j")
+	got := f.read("j")
+	f.same(got, want, "after the second delivery")
+	if len(got.fences) != 2 || final.Claim.Attempt != 2 {
+		t.Errorf("claims with fences %v, final record by %+v; want two claims", got.fences, final.Claim)
+	}
+	f.empty()
+}
+
+// Drain hands a running job over in the middle of its stream; a short one is finished.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	want := undisturbed(f, "carry on", 200, params(hard))
+	states := make(chan contracts.WorkerState, 256)
+	old := f.hire("old", pace(newFake()), func(c *worker.Config) {
+		c.Trace = &worker.Trace{Heartbeat: func(h *contracts.Heartbeat) { states <- h.State }}
+	})
+	f.submit(order("j", "carry on", 200, params(hard)))
+	f.await("tokens", func() bool { return f.pieces["j"] >= 30 })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := old.Drain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	<-old.done
+	last := contracts.WorkerState("")
+	for len(states) > 0 {
+		last = <-states
+	}
+	if last != contracts.WorkerStopped {
+		t.Errorf("last heartbeat says %s", last)
+	}
+	f.submit(order("while.nobody", "here", 3))
+	f.hire("new", newFake())
+	final := f.final("j")
+	if final.Claim.Worker != "new" || final.Claim.Attempt != 2 {
+		t.Errorf("final record by %+v", final.Claim)
+	}
+	f.same(f.read("j"), want, "after the hand-over")
+
+	patient := f.hire("patient", newFake())
+	f.submit(order("short", "here", 3))
+	f.final("short")
+	if err := patient.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.empty()
+}
+
+// One choice is complete when the job changes hands: only the other one runs on, and a cancel still
+// ends the job.
+func TestCompleteChoiceIsNotRunAgain(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	early := undisturbed(f, "two ways", 150, params(hard))
+	stop := early.text[0][10:16] // ends choice 0 early, choice 1 never
+	both := params(func(p *contracts.Params) {
+		hard(p)
+		p.Stop = []string{stop}
+	})
+	old := f.hire("old", pace(newFake()))
+	f.submit(order("j", "two ways", 150, both))
+	f.await("a finished choice and more", func() bool { return f.pieces["j"] >= 60 })
+	old.stop()
+	<-old.done
+	e := newFake()
+	ran := make(chan int, 1000)
+	e.hook(func(rows []*engine.Row) error {
+		ran <- len(rows)
+		if len(ran) == 40 {
+			f.cancel("j")
+			_ = f.nc.Flush()
+		}
+		time.Sleep(time.Millisecond)
+		return nil
+	})
+	f.hire("new", e)
+	final := f.final("j")
+	got := f.read("j")
+	if final.Code != contracts.CodeCanceled || got.finish[0] != contracts.FinishStop || len(got.fences) != 2 {
+		t.Errorf("final %q, finishes %q, claims %v", final.Code, got.finish, got.fences)
+	}
+	close(ran)
+	for n := range ran {
+		if n != 1 {
+			t.Errorf("a step of %d rows, only one choice is left to run", n)
+		}
+	}
+	f.empty()
+}
+
+// A device that fails now and then: the job goes on where it was, and a job that always fails is given
+// up after its last attempt.
+func TestEngineErrors(t *testing.T) {
+	t.Parallel()
+	boom := errors.New("device lost")
+	for _, tt := range []struct {
+		name  string
+		fails func(step int, rows []*engine.Row) error
+		good  bool
+	}{
+		{"one step fails", func(step int, _ []*engine.Row) error {
+			if step == 20 {
+				return boom
+			}
+			return nil
+		}, true},
+		{"one row fails", func(step int, rows []*engine.Row) error {
+			if step == 20 {
+				rows[0].Err = boom
+			}
+			return nil
+		}, true},
+		{"a panic", func(step int, rows []*engine.Row) error {
+			if step == 20 {
+				panic(boom)
+			}
+			return nil
+		}, true},
+		{"every step fails", func(int, []*engine.Row) error { return boom }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t, 15*time.Second)
+			want := undisturbed(f, "hold fast", 80, params(hard))
+			e := newFake()
+			step := 0
+			e.hook(func(rows []*engine.Row) error {
+				step++
+				return tt.fails(step, rows)
+			})
+			f.hire("w", e)
+			f.submit(order("j", "hold fast", 80, params(hard)))
+			final := f.final("j")
+			got := f.read("j")
+			if tt.good {
+				f.same(got, want, tt.name)
+			} else if final.Code != contracts.CodeInternal || final.Claim.Attempt != 4 || strings.Contains(final.Message, "device") {
+				t.Errorf("final %q %q on attempt %d, want internal without details on attempt 4", final.Code, final.Message, final.Claim.Attempt)
+			}
+			f.empty()
+		})
+	}
+}
+
+// Several workers that keep losing their jobs to each other: every stream comes out whole.
+func TestChurn(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	want := undisturbed(f, "churn", 150, params(hard))
+	for i := range 3 {
+		f.hire(fmt.Sprint("w", i), pace(newFake()))
+	}
+	var jobs []*contracts.Admitted
+	var sequences []uint64
+	for i := range 12 {
+		a := order(fmt.Sprint("job", i), "churn", 150, params(hard))
+		jobs = append(jobs, a)
+		sequences = append(sequences, f.submit(a))
+	}
+	for i, a := range jobs {
+		f.await("tokens", func() bool { return f.pieces[a.Job.ID] >= 10*(i%6) })
+		if i%4 != 3 {
+			f.nak(a, sequences[i])
+		}
+	}
+	claims := 0
+	for _, a := range jobs {
+		f.final(a.Job.ID)
+		got := f.read(a.Job.ID)
+		f.same(got, want, a.Job.ID)
+		claims += len(got.fences)
+	}
+	if claims <= len(jobs) {
+		t.Errorf("%d claims for %d jobs: too few were taken over to show anything", claims, len(jobs))
+	}
+	f.empty()
+}

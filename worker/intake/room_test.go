@@ -1,0 +1,41 @@
+package intake_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/pelton-run/pelton/worker/intake"
+)
+
+func canceledContext() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+func TestFitWaitsForRoom(t *testing.T) {
+	t.Parallel()
+	r := intake.NewRoom(100, 4)
+	a, b := r.Reserve(60, 1), r.Reserve(30, 1)
+	if err := b.Fit(t.Context(), 101, 1); !errors.Is(err, intake.ErrNeverFits) {
+		t.Errorf("Fit(101 of 100) = %v, want %v", err, intake.ErrNeverFits)
+	}
+	done := make(chan error)
+	go func() { done <- b.Fit(t.Context(), 70, 3) }()
+	a.Close()
+	if err := <-done; err != nil {
+		t.Fatalf("Fit after room was freed: %v", err)
+	}
+	if free, slots := r.Free(); free != 30 || slots != 1 {
+		t.Errorf("%d bytes and %d slots free, want 30 and 1", free, slots)
+	}
+	cause := errors.New("canceled")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	c := r.Reserve(10, 0)
+	go func() { done <- c.Fit(ctx, 90, 0) }()
+	cancel(cause)
+	if err := <-done; !errors.Is(err, cause) {
+		t.Errorf("canceled Fit = %v, want %v", err, cause)
+	}
+}

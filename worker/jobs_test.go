@@ -1,0 +1,265 @@
+package worker_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/worker"
+)
+
+// How generations end, one line a case: what is asked, and what the stream must hold.
+func TestEndings(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	f.hire("w", newFake())
+	f.submit(order("whole", "tell me more", 60))
+	f.final("whole")
+	whole := f.read("whole")
+	text := whole.text[0]
+
+	tests := []struct {
+		name   string
+		change func(*contracts.Params)
+		text   string
+		tokens int
+		finish string
+	}{
+		{"length", func(p *contracts.Params) { p.MaxTokens = ptr(7) }, text[:7], 7, "length"},
+		{"stop string", func(p *contracts.Params) { p.Stop = []string{text[20:25]} }, text[:20], 25, "stop"},
+		{"stop string at the very end", func(p *contracts.Params) { p.Stop = []string{text[57:60]} }, text[:57], 60, "stop"},
+		{"stop string that never completes is emitted", func(p *contracts.Params) { p.Stop = []string{text[57:60] + "x"} }, text, 60, "length"},
+		{"the first of two stop strings", func(p *contracts.Params) { p.Stop = []string{text[30:34], text[10:16]} }, text[:10], 16, "stop"},
+	}
+	for _, tt := range tests {
+		id := strings.ReplaceAll(tt.name, " ", ".")
+		f.submit(order(id, "tell me more", 60, params(tt.change)))
+		f.final(id)
+		got := f.read(id)
+		if got.text[0] != tt.text || len(got.tokens[0]) != tt.tokens || got.finish[0] != tt.finish || got.final.Code != "" {
+			t.Errorf("%s: got %q of %d tokens, finish %s %s; want %q of %d, %s", tt.name, got.text[0], len(got.tokens[0]), got.finish[0], got.final.Code, tt.text, tt.tokens, tt.finish)
+		}
+	}
+	f.empty()
+}
+
+func TestEndToken(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	e := newFake()
+	e.ends = 6
+	f.hire("w", e)
+	f.submit(order("ends", "go on", 400))
+	f.submit(order("goes.on", "go on", 40, params(func(p *contracts.Params) { p.IgnoreEOS = true })))
+	f.final("ends")
+	f.final("goes.on")
+	a, b := f.read("ends"), f.read("goes.on")
+	if a.finish[0] != "stop" || len(a.tokens[0]) >= 400 || contains(a.tokens[0], eos) {
+		t.Errorf("ends: %d tokens, finish %s: %v", len(a.tokens[0]), a.finish[0], a.tokens)
+	}
+	if b.finish[0] != "length" || len(b.tokens[0]) != 40 || !contains(b.tokens[0], eos) || b.text[0] != f.tok.Decode(b.tokens[0]) {
+		t.Errorf("ignore_eos: %d tokens, finish %s, %q", len(b.tokens[0]), b.finish[0], b.text[0])
+	}
+}
+
+func contains(tokens []int32, id int32) bool {
+	for _, t := range tokens {
+		if t == id {
+			return true
+		}
+	}
+	return false
+}
+
+func TestChoices(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	f.hire("w", newFake())
+	change := params(func(p *contracts.Params) {
+		p.N, p.Temperature, p.Logprobs = ptr(3), ptr(1.5), ptr(2)
+	})
+	f.submit(order("one", "three of them", 30, change))
+	f.submit(order("two", "three of them", 30, change))
+	f.final("one")
+	f.final("two")
+	a, b := f.read("one"), f.read("two")
+	f.same(a, b, "the same seed twice")
+	if len(a.tokens) != 3 || a.text[0] == a.text[1] || a.text[1] == a.text[2] {
+		t.Errorf("choices: %q", a.text)
+	}
+	for i := range a.tokens {
+		if len(a.tokens[i]) != 30 || a.finish[i] != "length" {
+			t.Errorf("choice %d: %d tokens, finish %q", i, len(a.tokens[i]), a.finish[i])
+		}
+	}
+	finishes := 0
+	for _, c := range f.records("one") {
+		if len(c.Tokens) != len(c.Logprobs) {
+			t.Errorf("%d logprobs for %d tokens", len(c.Logprobs), len(c.Tokens))
+		}
+		for i, l := range c.Logprobs {
+			if l.Token != c.Tokens[i] || len(l.Top) != 2 || string(l.Bytes) != string(f.tok.TokenBytes(l.Token)) || l.Logprob > 0 {
+				t.Errorf("logprob %+v of token %d", l, c.Tokens[i])
+			}
+		}
+		if c.Finish != "" {
+			finishes++
+		}
+	}
+	if finishes != 3 {
+		t.Errorf("%d records carry a finish, want 3", finishes)
+	}
+}
+
+// What cannot run ends in one coded final record and leaves the queue; nothing else is disturbed.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	f.hire("w", newFake(), func(c *worker.Config) { c.MaxDeliver = 2 })
+	tests := []struct {
+		name string
+		make func(a *contracts.Admitted)
+		code contracts.Code
+	}{
+		{"no prompt", func(a *contracts.Admitted) { a.Tokens = nil }, contracts.CodeInvalidArgument},
+		{"token outside the vocabulary", func(a *contracts.Admitted) { a.Tokens[1] = 259 }, contracts.CodeInvalidArgument},
+		{"negative token", func(a *contracts.Admitted) { a.Tokens[1] = -1 }, contracts.CodeInvalidArgument},
+		{"newer version", func(a *contracts.Admitted) { a.V = 2 }, contracts.CodeUnimplemented},
+		{"kind", func(a *contracts.Admitted) { a.Job.Kind = contracts.KindTensor }, contracts.CodeUnimplemented},
+		{"temperature", func(a *contracts.Admitted) { a.Job.Params.Temperature = ptr(-1.0) }, contracts.CodeInvalidArgument},
+		{"max tokens", func(a *contracts.Admitted) { a.Job.Params.MaxTokens = ptr(0) }, contracts.CodeInvalidArgument},
+		{"bias", func(a *contracts.Admitted) { a.Job.Params.LogitBias = map[string]float64{"259": 1} }, contracts.CodeInvalidArgument},
+		{"prompt as long as the context", func(a *contracts.Admitted) { a.Tokens = make([]int32, 512) }, contracts.CodeContextLengthExceeded},
+		{"another's name", func(a *contracts.Admitted) { a.Job.Tenant = "mallory" }, contracts.CodeInvalidArgument},
+		{"deadline", func(a *contracts.Admitted) { a.Job.Deadline = 1 }, contracts.CodeDeadlineExceeded},
+	}
+	for _, tt := range tests {
+		a := order(strings.ReplaceAll(tt.name, " ", "."), "prompt", 5)
+		tt.make(a)
+		f.submit(a)
+	}
+	garbage := subject.Job{Model: "m", Class: contracts.P0, Size: contracts.SizeS, Tenant: tenant, Job: "garbage"}
+	f.enqueue(garbage, []byte("\xc1\xffno msgpack"))
+	for _, tt := range tests {
+		id := strings.ReplaceAll(tt.name, " ", ".")
+		if got := f.final(id); got.Code != tt.code || got.Finish != contracts.FinishError || got.Message == "" {
+			t.Errorf("%s: got %q %q %q, want %q", tt.name, got.Code, got.Finish, got.Message, tt.code)
+		}
+		f.read(id)
+	}
+	if got := f.final("garbage"); got.Code != contracts.CodeInvalidArgument || got.Claim.Class != contracts.P0 {
+		t.Errorf("garbage: %+v", got)
+	}
+	f.submit(order("good", "prompt", 5))
+	if got := f.final("good"); got.Code != "" {
+		t.Errorf("the next job: %+v", got)
+	}
+	f.empty()
+}
+
+// A job that no attempt can hold is handed back until the last one says so.
+func TestNeverFits(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	e := newFake()
+	e.budget = 2000 // 200 tokens
+	back := make(chan error, 9)
+	f.hire("w", e, func(c *worker.Config) {
+		c.MaxDeliver = 2
+		c.Trace = &worker.Trace{HandedBack: func(_ worker.Job, cause error) { back <- cause }}
+	})
+	f.submit(order("big", "prompt", 300))
+	got := f.final("big")
+	if got.Code != contracts.CodeResourceExhausted || got.Claim.Attempt != 2 || len(back) != 1 {
+		t.Errorf("got %+v on attempt %d, handed back %d times", got, got.Claim.Attempt, len(back))
+	}
+	f.empty()
+}
+
+func TestDeadlineWhileRunning(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	e := newFake()
+	f.hire("w", e)
+	a := order("late", "prompt", 400)
+	deadline := time.Now().Add(150 * time.Millisecond)
+	a.Job.Deadline = deadline.UnixMilli()
+	e.hook(func([]*engine.Row) error { time.Sleep(2 * time.Millisecond); return nil }) // the device's speed
+	f.submit(a)
+	got := f.final("late")
+	answer := f.read("late")
+	if got.Code != contracts.CodeDeadlineExceeded || len(answer.tokens[0]) == 0 || time.Since(deadline) > 5*time.Second {
+		t.Errorf("got %q after %d tokens, %v past the deadline", got.Code, len(answer.tokens[0]), time.Since(deadline))
+	}
+	f.empty()
+}
+
+// A cancel ends a job wherever it is; its memory is free when the final record appears.
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	stages := []struct {
+		name   string
+		prompt int
+		after  int // steps before the cancel
+		tokens bool
+	}{
+		{"in prefill", 300, 2, false},
+		{"at the first token", 10, 1, false},
+		{"in decode", 10, 20, true},
+	}
+	for _, tt := range stages {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t, 15*time.Second)
+			e := newFake()
+			hit := make(chan struct{})
+			f.hire("w", e)
+			steps := 0
+			e.hook(func([]*engine.Row) error {
+				if steps++; steps == tt.after {
+					f.cancel("c")
+					_ = f.nc.Flush()
+					close(hit)
+				}
+				if steps >= tt.after {
+					time.Sleep(time.Millisecond)
+				}
+				return nil
+			})
+			f.submit(order("c", strings.Repeat("x", tt.prompt), 180))
+			<-hit
+			got := f.final("c")
+			held := e.Memory().Reserved
+			a := f.read("c")
+			if got.Code != contracts.CodeCanceled || got.Finish != contracts.FinishCancelled || tt.tokens && (len(a.tokens) == 0 || len(a.tokens[0]) == 0) {
+				t.Errorf("got %q %q after %v", got.Code, got.Finish, a.tokens)
+			}
+			if held != 0 {
+				t.Errorf("the engine holds %d bytes when the final record is out", held)
+			}
+			f.empty()
+		})
+	}
+}
+
+// A job that the dispatcher canceled while it was queued has its final record already.
+func TestCanceledInTheQueue(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	data, err := contracts.Encode(&contracts.Chunk{V: 1, Job: "q", Finish: contracts.FinishCancelled, Code: contracts.CodeCanceled, Usage: &contracts.Usage{}, Claim: &contracts.Claim{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.js.Publish(t.Context(), subject.Out(tenant, "q"), data); err != nil {
+		t.Fatal(err)
+	}
+	f.submit(order("q", "prompt", 5))
+	f.hire("w", newFake())
+	f.empty()
+	if n := len(f.records("q")); n != 1 {
+		t.Errorf("%d records, want only the dispatcher's", n)
+	}
+}

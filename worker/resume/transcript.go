@@ -1,0 +1,85 @@
+package resume
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+)
+
+// Transcript is what a job's stream holds so far. The zero value is the stream of a job that nobody
+// touched.
+type Transcript struct {
+	Last    uint64    // stream sequence of the newest record, 0 if there is none
+	Fence   uint64    // of the newest holder
+	Attempt int       // highest attempt that claimed the job
+	First   time.Time // when the first token was stored
+	Choices []Choice  // what was written of each choice; shorter than n when nothing was
+	Final   *contracts.Chunk
+	// Broken says why the stream cannot be continued: a record is missing or cannot be read. Last and
+	// Fence are right all the same.
+	Broken error
+}
+
+// Choice is what was written of one of a job's choices.
+type Choice struct {
+	Tokens []int32
+	Finish string // set when the choice ended
+}
+
+// Tokens counts what was written over all choices.
+func (t *Transcript) Tokens() int {
+	n := 0
+	for _, c := range t.Choices {
+		n += len(c.Tokens)
+	}
+	return n
+}
+
+// Add folds the record stored at sequence seq into t. Records come in the order of their sequences.
+func (t *Transcript) Add(seq uint64, at time.Time, data []byte) {
+	t.Last = seq
+	var c contracts.Chunk
+	if err := contracts.Decode(data, &c); err != nil {
+		t.fail("record %d: %w", seq, err)
+		return
+	}
+	t.Fence = max(t.Fence, c.Fence)
+	if c.Claim != nil {
+		t.Attempt = max(t.Attempt, c.Claim.Attempt)
+	}
+	switch {
+	case c.Final():
+		t.Final = &c
+	case !c.IsClaim():
+		t.piece(seq, at, &c)
+	}
+}
+
+func (t *Transcript) piece(seq uint64, at time.Time, c *contracts.Chunk) {
+	if c.Choice < 0 || c.Choice >= contracts.MaxChoices {
+		t.fail("record %d: choice %d does not exist", seq, c.Choice)
+		return
+	}
+	for len(t.Choices) <= c.Choice {
+		t.Choices = append(t.Choices, Choice{})
+	}
+	of := &t.Choices[c.Choice]
+	if c.Index != len(of.Tokens) {
+		t.fail("record %d: choice %d goes on at token %d, %d were expected before it", seq, c.Choice, c.Index, len(of.Tokens))
+		return
+	}
+	if t.First.IsZero() && len(c.Tokens) > 0 {
+		t.First = at
+	}
+	of.Tokens = append(of.Tokens, c.Tokens...)
+	if c.Finish != "" {
+		of.Finish = c.Finish
+	}
+}
+
+func (t *Transcript) fail(format string, args ...any) {
+	if t.Broken == nil {
+		t.Broken = fmt.Errorf(format, args...)
+	}
+}

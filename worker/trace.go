@@ -1,0 +1,98 @@
+package worker
+
+import (
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/worker/batch"
+)
+
+// Job names a job in a trace.
+type Job struct {
+	ID      string
+	Tenant  string
+	Model   string
+	Class   contracts.Class
+	Size    contracts.Size
+	Attempt int
+}
+
+// Trace hears what a worker does. Every func is optional, may be called from several goroutines at
+// once and must not block.
+type Trace struct {
+	// Pulled: a job arrived from the queue.
+	Pulled func(Job)
+	// Claimed: the job is ours; queued is the time since it was submitted, emitted how many tokens
+	// earlier holders wrote.
+	Claimed func(j Job, queued time.Duration, emitted int)
+	// FirstToken: the job's first token was generated, so long after it was submitted. Not called for
+	// a job whose first token came from an earlier holder.
+	FirstToken func(j Job, sinceSubmit time.Duration)
+	// Step: the engine ran one forward pass.
+	Step func(batch.Step)
+	// Emitted: a record with so many tokens was accepted, so long after the job's previous one (0 for
+	// the first).
+	Emitted func(j Job, tokens int, sincePrevious time.Duration)
+	// Finished: the final record was accepted.
+	Finished func(j Job, final *contracts.Chunk)
+	// HandedBack: the job went back to the queue before its end.
+	HandedBack func(j Job, cause error)
+	// Fenced: another worker has the job; it was dropped silently.
+	Fenced func(Job)
+	// Heartbeat: what was just sent.
+	Heartbeat func(*contracts.Heartbeat)
+}
+
+func (t *Trace) pulled(j Job) {
+	if t.Pulled != nil {
+		t.Pulled(j)
+	}
+}
+
+func (t *Trace) claimed(j Job, queued time.Duration, emitted int) {
+	if t.Claimed != nil {
+		t.Claimed(j, queued, emitted)
+	}
+}
+
+func (t *Trace) firstToken(j Job, since time.Duration) {
+	if t.FirstToken != nil {
+		t.FirstToken(j, since)
+	}
+}
+
+func (t *Trace) step(s batch.Step) {
+	if t.Step != nil {
+		t.Step(s)
+	}
+}
+
+func (t *Trace) emitted(j Job, tokens int, since time.Duration) {
+	if t.Emitted != nil {
+		t.Emitted(j, tokens, since)
+	}
+}
+
+func (t *Trace) finished(j Job, final *contracts.Chunk) {
+	if t.Finished != nil {
+		t.Finished(j, final)
+	}
+}
+
+func (t *Trace) handedBack(j Job, cause error) {
+	if t.HandedBack != nil {
+		t.HandedBack(j, cause)
+	}
+}
+
+func (t *Trace) fenced(j Job) {
+	if t.Fenced != nil {
+		t.Fenced(j)
+	}
+}
+
+func (t *Trace) heartbeat(h *contracts.Heartbeat) {
+	if t.Heartbeat != nil {
+		t.Heartbeat(h)
+	}
+}

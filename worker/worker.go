@@ -1,0 +1,225 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/worker/batch"
+	"github.com/pelton-run/pelton/worker/intake"
+)
+
+// Causes with which a worker ends sequences itself.
+var (
+	errHandBack = errors.New("the worker stops and hands the job back")
+	errReplaced = errors.New("the job was delivered to this worker once more")
+)
+
+// Worker serves one model. Its life:
+//
+//	New --Run--> ready --Drain--> draining --jobs done or out of time--> stopped
+//	               +------------- Run's ctx ends ------------------------> stopped
+//
+// Run may be called once. All other methods are safe from any goroutine.
+type Worker struct {
+	cfg    Config
+	info   engine.Info
+	room   *intake.Room
+	loop   *batch.Loop
+	stats  stats
+	born   time.Time
+	beat   chan struct{} // asks for a heartbeat now
+	drains chan context.Context
+	ended  chan struct{} // closed when Run has returned
+
+	mu      sync.Mutex
+	state   contracts.WorkerState
+	started bool
+	jobs    map[jobKey]*job
+	running sync.WaitGroup // job goroutines
+}
+
+type jobKey struct{ tenant, job string }
+
+// New checks cfg and makes a worker that waits for Run.
+func New(cfg Config) (*Worker, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	w := &Worker{
+		cfg: cfg, info: cfg.Engine.Info(), born: time.Now(), state: contracts.WorkerReady, jobs: map[jobKey]*job{},
+		beat: make(chan struct{}, 1), drains: make(chan context.Context, 1), ended: make(chan struct{}),
+	}
+	w.room = intake.NewRoom(cfg.Engine.Memory().Budget, w.info.MaxSequences)
+	loop, err := batch.New(batch.Config{Engine: cfg.Engine, PrefillTokens: cfg.PrefillTokens, Logger: cfg.Logger, Stepped: func(s batch.Step) {
+		w.stats.step(s)
+		cfg.Trace.step(s)
+	}})
+	if err != nil {
+		return nil, err
+	}
+	w.loop = loop
+	return w, nil
+}
+
+// cost is the memory that a job of a size class may need here: never more than the whole budget, so
+// that every line can be asked.
+func (w *Worker) cost(size contracts.Size) int64 {
+	total, _ := w.room.Total()
+	return min(w.info.KVBytes(min(size.Tokens(), w.info.ContextLength)), total)
+}
+
+// Run serves jobs until ctx ends or a Drain is over. It returns after every job is finished or handed
+// back and the last heartbeat is sent; the engine is not used afterwards.
+func (w *Worker) Run(ctx context.Context) error {
+	w.mu.Lock()
+	if w.started {
+		w.mu.Unlock()
+		return fmt.Errorf("worker %s ran before: make a new one", w.cfg.Name)
+	}
+	w.started = true
+	w.mu.Unlock()
+	defer close(w.ended)
+
+	cancels, err := w.cfg.Conn.Subscribe(subject.AllCtlCancels, w.onCancel)
+	if err != nil {
+		return fmt.Errorf("worker %s: subscribe to cancels: %w", w.cfg.Name, err)
+	}
+	defer func() { _ = cancels.Unsubscribe() }()
+
+	background := context.WithoutCancel(ctx)
+	var parts sync.WaitGroup
+	beating, stopBeat := context.WithCancel(background)
+	parts.Go(func() { w.beats(beating) })
+	looping, stopLoop := context.WithCancelCause(background)
+	parts.Go(func() { w.loop.Run(looping) })
+	hard, kill := context.WithCancelCause(background)
+
+	patience, err := w.serve(ctx, hard)
+	w.settle(ctx, patience, func() {
+		kill(errHandBack)
+		stopLoop(errHandBack)
+	})
+	kill(errHandBack)
+	stopLoop(errHandBack)
+	stopBeat()
+	parts.Wait()
+	w.setState(contracts.WorkerStopped)
+	w.sendBeat()
+	_ = w.cfg.Conn.FlushTimeout(time.Second)
+	return err
+}
+
+// serve takes jobs until ctx ends or a drain is asked for. The context that it returns says how long
+// running jobs may go on.
+func (w *Worker) serve(ctx, hard context.Context) (context.Context, error) {
+	taking, stopIntake := context.WithCancelCause(context.WithoutCancel(ctx))
+	taken := make(chan error, 1)
+	in := intake.New(intake.Config{
+		Conn: w.cfg.Conn, Model: w.info.Model, Room: w.room, Cost: w.cost, Sweep: w.cfg.Sweep, Logger: w.cfg.Logger,
+		Handle: func(taking context.Context, msg *nats.Msg, r *intake.Reservation) { w.receive(taking, hard, msg, r) },
+	})
+	go func() { taken <- in.Run(taking) }()
+	defer stopIntake(nil)
+	patience := ctx
+	select {
+	case <-ctx.Done():
+	case err := <-taken:
+		return ctx, err
+	case patience = <-w.drains:
+		w.setState(contracts.WorkerDraining)
+	}
+	stopIntake(errHandBack)
+	return patience, <-taken
+}
+
+// settle waits until the jobs that run have ended, while neither ctx nor patience has; then it hands
+// the rest back, and after a grace makes them let go.
+func (w *Worker) settle(ctx, patience context.Context, force func()) {
+	idle := make(chan struct{})
+	go func() {
+		w.running.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+		return
+	case <-ctx.Done():
+	case <-patience.Done():
+	}
+	w.mu.Lock()
+	for _, j := range w.jobs {
+		j.end(errHandBack)
+	}
+	w.mu.Unlock()
+	select {
+	case <-idle:
+	case <-time.After(w.cfg.StopGrace):
+		w.cfg.Logger.Warn("jobs did not let go in time", "worker", w.cfg.Name, "grace", w.cfg.StopGrace)
+		force()
+		<-idle
+	}
+}
+
+// Drain takes no new jobs, lets running ones finish until ctx ends, hands the rest back so that other
+// workers continue them, and returns when Run has. Without a Run it does nothing.
+func (w *Worker) Drain(ctx context.Context) error {
+	w.mu.Lock()
+	started := w.started
+	w.mu.Unlock()
+	if !started {
+		return nil
+	}
+	select {
+	case w.drains <- ctx:
+	default: // a drain is under way already; its patience counts
+	}
+	<-w.ended
+	return nil
+}
+
+// onCancel ends the job that a control message names, if this worker has it.
+func (w *Worker) onCancel(msg *nats.Msg) {
+	tenant, id, err := subject.ParseJobRef("ctl.cancel", msg.Subject)
+	if err != nil {
+		return
+	}
+	w.mu.Lock()
+	j := w.jobs[jobKey{tenant, id}]
+	w.mu.Unlock()
+	if j != nil {
+		j.end(contracts.Errorf(contracts.CodeCanceled, "canceled by the caller"))
+	}
+}
+
+// register makes j the job that cancels and heartbeats know. An older delivery of the same job that is
+// still here has lost its lease: it ends silently.
+func (w *Worker) register(j *job) {
+	key := jobKey{j.ref.Tenant, j.ref.Job}
+	w.running.Add(1)
+	w.mu.Lock()
+	old := w.jobs[key]
+	w.jobs[key] = j
+	w.mu.Unlock()
+	if old != nil {
+		old.end(errReplaced)
+	}
+}
+
+func (w *Worker) unregister(j *job) {
+	key := jobKey{j.ref.Tenant, j.ref.Job}
+	w.mu.Lock()
+	if w.jobs[key] == j {
+		delete(w.jobs, key)
+	}
+	w.mu.Unlock()
+	w.running.Done()
+}
