@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,6 +51,22 @@ func pace(e *fakeEngine) *fakeEngine {
 	return e
 }
 
+// crawl makes an engine take a tenth of a second for each step after the 60th until release is called:
+// a job of 120 tokens or more is certain to be running when the test interferes with it.
+func crawl(e *fakeEngine) (slow *fakeEngine, release func()) {
+	var released atomic.Bool
+	steps := 0
+	e.hook(func([]*engine.Row) error {
+		if steps++; steps > 60 && !released.Load() {
+			time.Sleep(100 * time.Millisecond)
+		} else {
+			time.Sleep(time.Millisecond)
+		}
+		return nil
+	})
+	return e, func() { released.Store(true) }
+}
+
 // A worker dies in the middle of a stream; another one takes over after the ack wait. What the reader
 // sees equals the undisturbed answer.
 func TestCrash(t *testing.T) {
@@ -68,7 +85,8 @@ func TestCrash(t *testing.T) {
 			f := newFleet(t, 600*time.Millisecond)
 			prompt := strings.Repeat("a long question ", 3)
 			want := undisturbed(f, prompt, 120, params(tt.change))
-			first := f.hire("first", pace(newFake()))
+			dying, _ := crawl(newFake())
+			first := f.hire("first", dying)
 			f.submit(order("j", prompt, 120, params(tt.change)))
 			f.await("tokens", func() bool { return f.pieces["j"] >= tt.after })
 			first.conn.Close() // it can say nothing any more
@@ -97,9 +115,10 @@ func TestZombie(t *testing.T) {
 			c.Trace = &worker.Trace{Fenced: func(worker.Job) { fenced <- name }, HandedBack: func(_ worker.Job, err error) { t.Errorf("%s handed back: %v", name, err) }}
 		}
 	}
-	e := newFake()
+	e, release := crawl(newFake())
+	defer release()
 	e.info.MaxSequences = 2 // full with this job, so that it cannot pull it again
-	f.hire("zombie", pace(e), silent("zombie"))
+	f.hire("zombie", e, silent("zombie"))
 	a := order("j", "who is alive?", 150, params(hard))
 	sequence := f.submit(a)
 	f.await("tokens", func() bool { return f.pieces["j"] >= 30 })
@@ -122,11 +141,15 @@ func TestDeliveredTwiceToOne(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
 	want := undisturbed(f, "again and again", 150, params(hard))
-	f.hire("w", pace(newFake()))
+	e, release := crawl(newFake())
+	defer release()
+	f.hire("w", e)
 	a := order("j", "again and again", 150, params(hard))
 	sequence := f.submit(a)
 	f.await("tokens", func() bool { return f.pieces["j"] >= 30 })
 	f.nak(a, sequence)
+	f.await("a second claim", func() bool { return f.claims["j"] == 2 })
+	release()
 	final := f.final("j")
 	got := f.read("j")
 	f.same(got, want, "after the second delivery")
@@ -142,7 +165,9 @@ func TestDrain(t *testing.T) {
 	f := newFleet(t, 15*time.Second)
 	want := undisturbed(f, "carry on", 200, params(hard))
 	states := make(chan contracts.WorkerState, 256)
-	old := f.hire("old", pace(newFake()), func(c *worker.Config) {
+	e, release := crawl(newFake())
+	defer release()
+	old := f.hire("old", e, func(c *worker.Config) {
 		c.Trace = &worker.Trace{Heartbeat: func(h *contracts.Heartbeat) { states <- h.State }}
 	})
 	f.submit(order("j", "carry on", 200, params(hard)))
@@ -188,7 +213,9 @@ func TestCompleteChoiceIsNotRunAgain(t *testing.T) {
 		hard(p)
 		p.Stop = []string{stop}
 	})
-	old := f.hire("old", pace(newFake()))
+	slow, release := crawl(newFake())
+	defer release()
+	old := f.hire("old", slow)
 	f.submit(order("j", "two ways", 150, both))
 	f.await("a finished choice and more", func() bool { return f.pieces["j"] >= 60 })
 	old.stop()

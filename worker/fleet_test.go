@@ -48,6 +48,7 @@ type fleet struct {
 	finals map[string]*contracts.Chunk
 	news   chan struct{} // closed and replaced at each record
 	pieces map[string]int
+	claims map[string]int
 }
 
 func newFleet(t testing.TB, ackWait time.Duration) *fleet {
@@ -64,7 +65,7 @@ func newFleet(t testing.TB, ackWait time.Duration) *fleet {
 		srv.Shutdown()
 		srv.WaitForShutdown()
 	})
-	f := &fleet{t: t, srv: srv, finals: map[string]*contracts.Chunk{}, pieces: map[string]int{}, news: make(chan struct{})}
+	f := &fleet{t: t, srv: srv, finals: map[string]*contracts.Chunk{}, pieces: map[string]int{}, claims: map[string]int{}, news: make(chan struct{})}
 	f.nc = f.connect()
 	if f.js, err = jetstream.New(f.nc); err != nil {
 		t.Fatal(err)
@@ -113,6 +114,9 @@ func (f *fleet) onLive(m *nats.Msg) {
 		f.finals[c.Job] = &c
 	}
 	f.pieces[c.Job] += len(c.Tokens)
+	if c.IsClaim() {
+		f.claims[c.Job]++
+	}
 	close(f.news)
 	f.news = make(chan struct{})
 }
