@@ -8,7 +8,7 @@ FUZZTIME ?= 10s
 build: ## one binary in bin/
 	$(GO) build -o bin/pelton ./ops/cmd/pelton
 
-test: check race fuzz cover ## everything that needs no Docker, from a fresh clone
+test: check race cover fuzz ## everything that needs no Docker, from a fresh clone
 
 check: ## format, vet, cgo-free build; layers and shape are tests in integration/
 	@test -z "$$(gofmt -l contracts dispatcher worker runtime ops integration)" || { gofmt -l contracts dispatcher worker runtime ops integration; echo "run gofmt -w on these"; exit 1; }
