@@ -11,7 +11,7 @@ const (
 // Chunk is one record of a job's stream, on out.<tenant>.<job> and, republished, on live.<tenant>.<job>.
 //
 // Three kinds of records appear, told apart by what they hold:
-//   - a claim (Claim set, Usage nil): a worker took the job; readers skip it;
+//   - a claim (Claim set, Usage nil): a worker took the job, or gave it back; readers skip it;
 //   - a piece (Tokens or Text, or the Finish of one of several choices);
 //   - the final record (Usage set), exactly one and the last, even for a job that failed.
 //
@@ -33,7 +33,8 @@ type Chunk struct {
 	Timings  *Timings       `msgpack:"timings,omitempty" json:"timings,omitempty"`
 	Code     Code           `msgpack:"code,omitempty" json:"code,omitempty"`
 	Message  string         `msgpack:"message,omitempty" json:"message,omitempty"`
-	Claim    *Claim         `msgpack:"claim,omitempty" json:"claim,omitempty"` // in claims and in the final record
+	Checksum string         `msgpack:"checksum,omitempty" json:"checksum,omitempty"` // of the whole stream, in the final record; contracts/stream computes it
+	Claim    *Claim         `msgpack:"claim,omitempty" json:"claim,omitempty"`       // in claims and in the final record
 }
 
 // Final tells whether c ends the job's stream.
@@ -50,14 +51,29 @@ func (c *Chunk) Err() error {
 	return &Error{Code: c.Code, Message: c.Message}
 }
 
+// Release is why a holder gave its job back before the end.
+type Release string
+
+// The reasons. A holder that says nothing and is followed by another one has failed.
+const (
+	ReleaseDrain   Release = "drain"   // the worker stops
+	ReleasePreempt Release = "preempt" // a more urgent job takes its place
+	ReleaseFailed  Release = "failed"  // it could not go on: counts as a failure
+	ReleaseLost    Release = "lost"    // the worker fell silent, and the dispatcher says so: counts as a failure
+)
+
 // Claim says who runs a job, and the facts of the job that outlive its message in the queue.
 type Claim struct {
-	Worker    string `msgpack:"worker,omitempty" json:"worker,omitempty"`
-	Attempt   int    `msgpack:"attempt" json:"attempt"` // delivery count, from 1; 0 when no worker ever had it
-	Model     string `msgpack:"model" json:"model"`
-	Class     Class  `msgpack:"class" json:"class"`
-	Submitted int64  `msgpack:"submitted" json:"submitted"` // Unix milliseconds
-	Digest    string `msgpack:"digest,omitempty" json:"digest,omitempty"`
+	Worker string `msgpack:"worker,omitempty" json:"worker,omitempty"`
+	// Released is set in the record by which the holder gives the job back.
+	Released  Release `msgpack:"released,omitempty" json:"released,omitempty"`
+	Failures  int     `msgpack:"failures,omitempty" json:"failures,omitempty"`   // holders that failed before, over all attempts
+	Preempted int     `msgpack:"preempted,omitempty" json:"preempted,omitempty"` // how often the job gave way
+	Attempt   int     `msgpack:"attempt" json:"attempt"`                         // delivery count, from 1; 0 when no worker ever had it
+	Model     string  `msgpack:"model" json:"model"`
+	Class     Class   `msgpack:"class" json:"class"`
+	Submitted int64   `msgpack:"submitted" json:"submitted"` // Unix milliseconds
+	Digest    string  `msgpack:"digest,omitempty" json:"digest,omitempty"`
 }
 
 // Usage counts tokens. An end token is not counted.

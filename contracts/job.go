@@ -123,8 +123,9 @@ type Job struct {
 	Tenant        string            `msgpack:"tenant" json:"tenant"`
 	Model         string            `msgpack:"model" json:"model"`
 	Kind          Kind              `msgpack:"kind" json:"kind"`
-	Class         Class             `msgpack:"class,omitempty" json:"class,omitempty"`       // default p2
-	Deadline      int64             `msgpack:"deadline,omitempty" json:"deadline,omitempty"` // Unix milliseconds; 0 is none
+	Class         Class             `msgpack:"class,omitempty" json:"class,omitempty"`           // default p2
+	Deadline      int64             `msgpack:"deadline,omitempty" json:"deadline,omitempty"`     // Unix milliseconds; 0 is none
+	NotBefore     int64             `msgpack:"not_before,omitempty" json:"not_before,omitempty"` // Unix milliseconds: the job is not started earlier; 0 is at once
 	Messages      []Message         `msgpack:"messages,omitempty" json:"messages,omitempty"`
 	Prompt        string            `msgpack:"prompt,omitempty" json:"prompt,omitempty"`
 	Tokens        []int32           `msgpack:"tokens,omitempty" json:"tokens,omitempty"` // a text prompt as token ids, instead of Prompt
@@ -154,8 +155,10 @@ func (j *Job) Validate() error {
 		return invalid("v", "version %d does not exist", j.V)
 	case j.ID == "" || len(j.ID) > MaxIDLength || !utf8.ValidString(j.ID):
 		return invalid("job", "job id must be 1 to %d bytes of UTF-8, got %d", MaxIDLength, len(j.ID))
-	case j.Deadline < 0 || j.Submitted < 0:
+	case j.Deadline < 0 || j.Submitted < 0 || j.NotBefore < 0:
 		return invalid("deadline", "times are Unix milliseconds and not negative")
+	case j.NotBefore > 0 && j.Deadline > 0 && j.Deadline <= j.NotBefore:
+		return invalid("not_before", "the job may start only after its deadline: move one of them")
 	}
 	if err := validName("tenant", j.Tenant); err != nil {
 		return err

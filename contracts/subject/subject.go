@@ -22,6 +22,10 @@ const (
 	AllJobs       = "jobs.*.*.*.*.*"
 	AllHeartbeats = "hb.*"
 	AllCtlCancels = "ctl.cancel.*.*"
+	AllCtlPreempt = "ctl.preempt.*.*"
+	AllSched      = "sched.*.*"
+	AllDue        = "due.*.*"
+	AllDead       = "dlq.*.*"
 )
 
 const safe = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -92,6 +96,20 @@ func Heartbeat(worker string) string { return "hb." + Escape(worker) }
 func CtlCancel(tenant, job string) string {
 	return "ctl.cancel." + Escape(tenant) + "." + Escape(job)
 }
+
+// CtlPreempt tells the worker that holds the job to give it back for a more urgent one.
+func CtlPreempt(tenant, job string) string {
+	return "ctl.preempt." + Escape(tenant) + "." + Escape(job)
+}
+
+// Sched is where a job waits until its time, and Due where it appears then; both in the stream SCHED.
+func Sched(tenant, job string) string { return "sched." + Escape(tenant) + "." + Escape(job) }
+
+// Due is where a scheduled job appears at its time.
+func Due(tenant, job string) string { return "due." + Escape(tenant) + "." + Escape(job) }
+
+// Dead is where the stream DLQ keeps a job that was given up.
+func Dead(tenant, job string) string { return "dlq." + Escape(tenant) + "." + Escape(job) }
 
 // Bell rings when a job for the model was published.
 func Bell(model string) string { return "bell." + Escape(model) }

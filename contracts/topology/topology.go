@@ -19,14 +19,22 @@ import (
 
 // Names of the streams.
 const (
-	StreamJobs = "JOBS" // admitted jobs, deleted when acknowledged
-	StreamOut  = "OUT"  // the records of every job's stream
+	StreamJobs  = "JOBS"  // admitted jobs, deleted when acknowledged
+	StreamOut   = "OUT"   // the records of every job's stream
+	StreamSched = "SCHED" // jobs that wait for their time
+	StreamDead  = "DLQ"   // jobs that were given up, with cause and payload
 )
+
+// ConsumerDue is the consumer by which dispatchers take the jobs whose time has come.
+const ConsumerDue = "due"
 
 // Timing of the leases, shared by dispatcher and worker.
 const (
-	AckWait    = 15 * time.Second // a job that is not kept alive for so long goes to another worker
-	MaxDeliver = 4                // attempts before a job is given up
+	AckWait     = 15 * time.Second // a job that is not kept alive for so long goes to another worker
+	MaxFailures = 3                // holders that may fail before a job is given up
+	// MaxDeliver bounds the deliveries: failures, and changes of holder that are nobody's fault.
+	MaxDeliver = 32
+	MaxPreempt = 3 // how often a job gives way to more urgent ones before it keeps its slot
 )
 
 // Config sizes the layout. The zero value is the embedded single-server fleet.
@@ -37,6 +45,8 @@ type Config struct {
 	OutMaxBytes  int64         // default 1 GiB; the oldest records go first
 	OutMaxAge    time.Duration // how long a finished job can be read; default 24 h
 	MaxJobBytes  int32         // largest admitted job; default 1 MiB
+	DeadMaxBytes int64         // default 1 GiB; the oldest go first
+	DeadMaxAge   time.Duration // how long a job that was given up is kept; default 7 days
 	Memory       bool          // keep streams in memory (tests)
 }
 
@@ -56,6 +66,10 @@ func (c Config) withDefaults() Config {
 	}
 	if c.OutMaxAge == 0 {
 		c.OutMaxAge = 24 * time.Hour
+	}
+	set(&c.DeadMaxBytes, 1<<30)
+	if c.DeadMaxAge == 0 {
+		c.DeadMaxAge = 7 * 24 * time.Hour
 	}
 	if c.MaxJobBytes == 0 {
 		c.MaxJobBytes = 1 << 20
@@ -91,6 +105,22 @@ func (c Config) Streams() []jetstream.StreamConfig {
 			// Duplicates is the window of Nats-Msg-Id, which this stream does not use.
 			Duplicates: 100 * time.Millisecond,
 			RePublish:  &jetstream.RePublish{Source: "out.*.*", Destination: "live.{{wildcard(1)}}.{{wildcard(2)}}"},
+		},
+		{
+			// The broker moves a job from sched.… to due.… at its time. Schedules and DiscardNew exclude
+			// each other, so the bound on bytes is watched by the dispatcher before it publishes.
+			Name: StreamSched, Description: "jobs that wait for their time, one subject each",
+			Subjects:  []string{subject.AllSched, subject.AllDue},
+			Retention: jetstream.WorkQueuePolicy, Storage: storage, Replicas: c.Replicas,
+			Discard: jetstream.DiscardOld, MaxMsgsPerSubject: 1, MaxMsgs: 100_000, MaxBytes: c.JobsMaxBytes, MaxMsgSize: c.MaxJobBytes,
+			AllowMsgTTL: true, AllowMsgSchedules: true, AllowDirect: true, Duplicates: 10 * time.Minute,
+		},
+		{
+			Name: StreamDead, Description: "jobs that were given up, one subject each",
+			Subjects:  []string{subject.AllDead},
+			Retention: jetstream.LimitsPolicy, Storage: storage, Replicas: c.Replicas,
+			Discard: jetstream.DiscardOld, MaxMsgsPerSubject: 1, MaxBytes: c.DeadMaxBytes, MaxAge: c.DeadMaxAge, MaxMsgSize: 2 * c.MaxJobBytes,
+			AllowDirect: true, Duplicates: 100 * time.Millisecond,
 		},
 	}
 }
@@ -135,9 +165,19 @@ func Ensure(ctx context.Context, js jetstream.JetStream, c Config, models ...str
 			drift = append(drift, Drift{"stream " + want.Name, change})
 		}
 	}
+	due := jetstream.ConsumerConfig{Durable: ConsumerDue, Description: "jobs whose time has come", FilterSubject: subject.AllDue,
+		AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverAllPolicy, AckWait: AckWait, MaxDeliver: -1,
+		MaxAckPending: 1000, MaxWaiting: 512, Replicas: c.withDefaults().Replicas}
+	change, err := ensureConsumer(ctx, js, StreamSched, due)
+	if err != nil {
+		return drift, fmt.Errorf("consumer %s: %w", due.Durable, err)
+	}
+	if change != "" {
+		drift = append(drift, Drift{"consumer " + due.Durable, change})
+	}
 	for _, model := range models {
 		for _, want := range c.Consumers(model) {
-			change, err := ensureConsumer(ctx, js, want)
+			change, err := ensureConsumer(ctx, js, StreamJobs, want)
 			if err != nil {
 				return drift, fmt.Errorf("consumer %s: %w", want.Durable, err)
 			}
@@ -165,10 +205,10 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 	return "updated", err
 }
 
-func ensureConsumer(ctx context.Context, js jetstream.JetStream, want jetstream.ConsumerConfig) (string, error) {
-	c, err := js.Consumer(ctx, StreamJobs, want.Durable)
+func ensureConsumer(ctx context.Context, js jetstream.JetStream, stream string, want jetstream.ConsumerConfig) (string, error) {
+	c, err := js.Consumer(ctx, stream, want.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		_, err = js.CreateOrUpdateConsumer(ctx, StreamJobs, want)
+		_, err = js.CreateOrUpdateConsumer(ctx, stream, want)
 		return "created", err
 	}
 	if err != nil {
@@ -177,7 +217,7 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, want jetstream.
 	if sameConsumer(c.CachedInfo().Config, want) {
 		return "", nil
 	}
-	_, err = js.UpdateConsumer(ctx, StreamJobs, want)
+	_, err = js.UpdateConsumer(ctx, stream, want)
 	return "updated", err
 }
 
@@ -191,7 +231,7 @@ func sameStream(a, b jetstream.StreamConfig) bool {
 	return subjects && republish && a.Retention == b.Retention && a.Storage == b.Storage && a.Replicas == b.Replicas &&
 		a.Discard == b.Discard && a.DiscardNewPerSubject == b.DiscardNewPerSubject &&
 		a.MaxMsgsPerSubject == b.MaxMsgsPerSubject && a.MaxBytes == b.MaxBytes && a.MaxAge == b.MaxAge &&
-		a.MaxMsgSize == b.MaxMsgSize && a.AllowMsgTTL == b.AllowMsgTTL && a.AllowDirect == b.AllowDirect &&
+		a.MaxMsgSize == b.MaxMsgSize && a.AllowMsgTTL == b.AllowMsgTTL && a.AllowMsgSchedules == b.AllowMsgSchedules && a.AllowDirect == b.AllowDirect &&
 		a.DenyDelete == b.DenyDelete && a.Duplicates == b.Duplicates && a.Description == b.Description
 }
 
