@@ -45,12 +45,15 @@ func Vectors() []Vector {
 		vector("answer_shed", contracts.Answer{V: 1, Job: vectorJob, Outcome: contracts.OutcomeShed, Code: contracts.CodeOverloaded, Message: "the queue is full: retry after the time given", RetryAfterMS: 2500}),
 		vector("answer_rejected", contracts.Answer{V: 1, Outcome: contracts.OutcomeRejected, Code: contracts.CodeInvalidArgument, Message: "temperature is 9, it must be from 0 to 2", Param: "params.temperature"}),
 		vector("chunk_claim", contracts.Chunk{V: 1, Job: vectorJob, Fence: 2, Index: 4, Claim: claim}),
+		vector("chunk_release", contracts.Chunk{V: 1, Job: vectorJob, Fence: 2, Index: 4, Claim: &contracts.Claim{
+			Worker: "w-1", Released: contracts.ReleasePreempt, Failures: 1, Preempted: 2, Attempt: 2, Model: "smollm2", Class: contracts.P1, Submitted: vectorTime, Digest: "9f86d081",
+		}}),
 		vector("chunk_piece", contracts.Chunk{V: 1, Job: vectorJob, Fence: 2, Index: 4, Tokens: []int32{523, 49000}, Text: " the 空"}),
 		vector("chunk_logprobs", contracts.Chunk{
 			V: 1, Job: vectorJob, Fence: 9007199254740991, Index: 70000, Choice: 1, Tokens: []int32{220}, Finish: contracts.FinishLength,
 			Logprobs: []contracts.TokenLogprob{{Token: 220, Logprob: -0.5, Bytes: []byte{0xe7, 0xa9}, Top: []contracts.TokenLogprob{{Token: 220, Logprob: -0.5, Bytes: []byte{0xe7, 0xa9}}, {Token: 0, Logprob: -2.25, Bytes: []byte("<|endoftext|>")}}}},
 		}),
-		vector("chunk_final", contracts.Chunk{V: 1, Job: vectorJob, Fence: 2, Index: 300, Text: "!", Finish: contracts.FinishStop, Usage: usage, Timings: timings, Claim: claim}),
+		vector("chunk_final", contracts.Chunk{V: 1, Job: vectorJob, Fence: 2, Index: 300, Text: "!", Finish: contracts.FinishStop, Usage: usage, Timings: timings, Checksum: "b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c", Claim: claim}),
 		vector("chunk_failed", contracts.Chunk{
 			V: 1, Job: vectorJob, Fence: 3, Index: 6, Finish: contracts.FinishError, Usage: &contracts.Usage{PromptTokens: 12, CompletionTokens: 6, TotalTokens: 18},
 			Code: contracts.CodeDeadlineExceeded, Message: "the deadline passed after 6 tokens", Claim: claim,
@@ -60,7 +63,7 @@ func Vectors() []Vector {
 
 func fullJob() contracts.Job {
 	return contracts.Job{
-		V: 1, ID: vectorJob, Tenant: "team a", Model: "smollm2", Kind: contracts.KindChat, Class: contracts.P0, Deadline: vectorTime + 2000, Submitted: vectorTime,
+		V: 1, ID: vectorJob, Tenant: "team a", Model: "smollm2", Kind: contracts.KindChat, Class: contracts.P0, Deadline: vectorTime + 2000, NotBefore: vectorTime + 1000, Submitted: vectorTime,
 		Messages: []contracts.Message{{Role: "system", Content: ""}, {Role: "user", Content: "<|im_start|> is text here\x00\n水 🙂", Name: "Ann"}},
 		Params: contracts.Params{
 			MaxTokens: ptr(300), Temperature: ptr(0.5), TopP: ptr(0.75), TopK: ptr(40), MinP: ptr(0.0625), Seed: ptr(int64(-9007199254740991)), Stop: []string{"\n\n", "END"}, N: ptr(2),

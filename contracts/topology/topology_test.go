@@ -39,8 +39,8 @@ func TestEnsure(t *testing.T) {
 	t.Parallel()
 	js, c := setup(t)
 	first := ensure(t, js, c, "m", "llama 3.2")
-	if len(first) != 2+2*16 || first[0] != (topology.Drift{Object: "stream JOBS", Change: "created"}) {
-		t.Errorf("first run: %d changes %v, want 34 created", len(first), first)
+	if len(first) != 4+1+2*16 || first[0] != (topology.Drift{Object: "stream JOBS", Change: "created"}) {
+		t.Errorf("first run: %d changes %v, want 37 created", len(first), first)
 	}
 	if again := ensure(t, js, c, "m", "llama 3.2"); len(again) != 0 {
 		t.Errorf("second run: %v, want no change", again)
