@@ -1,0 +1,185 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/client"
+	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/ops/node"
+)
+
+// cluster is three NATS servers with JetStream in this process.
+type cluster struct {
+	t       *testing.T
+	servers []*server.Server
+}
+
+func startCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{t: t}
+	var routes []*url.URL
+	var ports []int
+	for range 3 { // ports that are free now
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, port := range ports {
+		s, err := server.NewServer(&server.Options{
+			ServerName: "n" + strconv.Itoa(i), Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true,
+			JetStream: true, StoreDir: t.TempDir(), Routes: routes,
+			Cluster: server.ClusterOpts{Name: "pelton", Host: "127.0.0.1", Port: port},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Start()
+		t.Cleanup(func() {
+			s.Shutdown()
+			s.WaitForShutdown()
+		})
+		c.servers = append(c.servers, s)
+	}
+	for _, s := range c.servers {
+		if !s.ReadyForConnections(time.Minute) {
+			t.Fatal("a broker node did not start")
+		}
+	}
+	return c
+}
+
+// url lists the servers, beginning with the first: that is where a client connects.
+func (c *cluster) url(first int) string {
+	var urls []string
+	for i := range c.servers {
+		urls = append(urls, c.servers[(first+i)%len(c.servers)].ClientURL())
+	}
+	return strings.Join(urls, ",")
+}
+
+// leader is the server that leads a stream.
+func (c *cluster) leader(js jetstream.JetStream, stream string) *server.Server {
+	c.t.Helper()
+	s, err := js.Stream(c.t.Context(), stream)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	info := s.CachedInfo()
+	if info.Config.Replicas != 3 || info.Cluster == nil {
+		c.t.Fatalf("stream %s has %d replicas, want 3", stream, info.Config.Replicas)
+	}
+	i := slices.IndexFunc(c.servers, func(s *server.Server) bool { return s.Name() == info.Cluster.Leader })
+	if i < 0 {
+		c.t.Fatalf("stream %s has no leader", stream)
+	}
+	return c.servers[i]
+}
+
+// join starts a part of the fleet that connects to the cluster.
+func (c *cluster) join(cfg node.Config) {
+	c.t.Helper()
+	served, err := node.ServeSim("m", "sim:h100")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	cfg.Models, cfg.Topology, cfg.Log = []node.Served{served}, topology.Config{Replicas: 3}, slog.New(slog.DiscardHandler)
+	n, err := node.Start(testContext(c.t, time.Minute), cfg)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := n.Stop(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			c.t.Errorf("stop: %v", err)
+		}
+	})
+}
+
+// TestReplicatedBroker: with every stream on three servers, the loss of the one that leads OUT in the
+// middle of the streams costs no token: each answer is that of a run that nothing disturbed.
+func TestReplicatedBroker(t *testing.T) {
+	const jobs, tokens = 12, 400
+	c := startCluster(t)
+	c.join(node.Config{Remote: node.Remote{URL: c.url(0)}, Dispatcher: true, Workers: 1, WorkerName: "a"})
+	c.join(node.Config{Remote: node.Remote{URL: c.url(1)}, Workers: 1, WorkerName: "b"})
+	nc, err := nats.Connect(c.url(2), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	producer := client.New(nc, "default", client.WithIdle(time.Second))
+	ctx := testContext(t, 3*time.Minute)
+	var seen atomic.Int64
+	round := func(disturb func()) []string {
+		answers := make([]string, jobs)
+		var running sync.WaitGroup
+		for i := range jobs {
+			s, err := producer.Run(ctx, &contracts.Job{Model: "m", Kind: contracts.KindText, Prompt: "job " + strconv.Itoa(i),
+				Params: contracts.Params{MaxTokens: new(tokens), Seed: new(int64(i)), IgnoreEOS: true}})
+			if err != nil {
+				t.Fatalf("job %d: %v", i, err)
+			}
+			running.Go(func() {
+				n := 0
+				for chunk, err := range s.Chunks() {
+					if err != nil {
+						t.Errorf("job %d after %d tokens: %v", i, n, err)
+						return
+					}
+					if !chunk.Final() && chunk.Index != n {
+						t.Errorf("job %d: index %d after %d tokens", i, chunk.Index, n)
+					}
+					n += len(chunk.Tokens)
+					seen.Add(int64(len(chunk.Tokens)))
+					answers[i] += chunk.Text
+					if chunk.Final() && (n != tokens || chunk.Err() != nil) {
+						t.Errorf("job %d: %d tokens, %v", i, n, chunk.Err())
+					}
+				}
+			})
+		}
+		disturb()
+		running.Wait()
+		return answers
+	}
+	calm := round(func() {})
+	seen.Store(0)
+	got := round(func() {
+		for seen.Load() < jobs*tokens/20 && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		c.leader(js, topology.StreamOut).Shutdown()
+		t.Logf("the leader of OUT is gone after %d of %d tokens", seen.Load(), jobs*tokens)
+	})
+	if !slices.Equal(got, calm) {
+		t.Errorf("answers differ from the undisturbed ones:\n%q\n%q", got, calm)
+	}
+}
