@@ -60,6 +60,10 @@ func (d *Dispatcher) onCancel(ctx context.Context, m *nats.Msg) {
 		d.drop(m, "the subject is not cancel.<tenant>.<job> with escaped names")
 		return
 	}
+	if len(m.Data) > 0 { // an answer of the broker, which goes to any reply subject that a request names
+		d.drop(m, "a cancel has no body")
+		return
+	}
 	if !d.repliesTo(m, tenant) {
 		return
 	}

@@ -189,7 +189,7 @@ func (w *Worker) Drain(ctx context.Context) error {
 // onCancel ends the job that a control message names, if this worker has it.
 func (w *Worker) onCancel(msg *nats.Msg) {
 	tenant, id, err := subject.ParseJobRef("ctl.cancel", msg.Subject)
-	if err != nil {
+	if err != nil || len(msg.Data) > 0 { // a body means that this is an answer of the broker, sent here by a spoofed reply subject
 		return
 	}
 	w.mu.Lock()

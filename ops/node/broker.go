@@ -1,6 +1,7 @@
 package node
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,13 +24,26 @@ const maxPayload = 8 << 20
 type Broker struct {
 	srv  *server.Server
 	lock *flock.Flock
+	tls  bool
 }
 
-// StartBroker starts a NATS server that keeps its streams in dir/jetstream. With listen it also
-// accepts clients on that address ("127.0.0.1:4222"; port 0 picks one), which must be a loopback
-// address because the embedded broker asks nobody for credentials; with "" only this process reaches
-// it. One broker owns dir at a time.
+// BrokerConfig says how an embedded NATS server runs.
+type BrokerConfig struct {
+	Dir    string      // the streams are in Dir/jetstream; one broker owns it at a time
+	Listen string      // address for clients, port 0 picks one; with "" only this process reaches it
+	Auth   string      // configuration file that says who may connect; "" asks nobody, on loopback only
+	TLS    *tls.Config // of the clients that come over the network; nil is none
+	Log    *slog.Logger
+}
+
+// StartBroker starts a broker that lets every client on listen in.
 func StartBroker(dir, listen string, log *slog.Logger) (*Broker, error) {
+	return BrokerConfig{Dir: dir, Listen: listen, Log: log}.Start()
+}
+
+// Start starts a NATS server that keeps its streams on disk.
+func (c BrokerConfig) Start() (*Broker, error) {
+	dir, log := c.Dir, c.Log
 	store := filepath.Join(dir, "jetstream")
 	if err := os.MkdirAll(store, 0o700); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
@@ -40,13 +54,8 @@ func StartBroker(dir, listen string, log *slog.Logger) (*Broker, error) {
 	} else if !ok {
 		return nil, fmt.Errorf("data folder %s is in use by another pelton: stop it or choose another with --data", dir)
 	}
-	opts := &server.Options{
-		ServerName: "pelton", StoreDir: store, JetStream: true, NoSigs: true, NoLog: true,
-		MaxPayload: maxPayload, DontListen: listen == "", DisableShortFirstPing: true,
-		JetStreamMaxMemory: 256 << 20, JetStreamMaxStore: 16 << 30,
-		SyncInterval: 10 * time.Second,
-	}
-	if err := setListen(opts, listen); err != nil {
+	opts, err := c.options(store)
+	if err != nil {
 		return nil, errors.Join(err, lock.Unlock())
 	}
 	srv, err := server.NewServer(opts)
@@ -57,18 +66,32 @@ func StartBroker(dir, listen string, log *slog.Logger) (*Broker, error) {
 	srv.Start()
 	if !srv.ReadyForConnections(20 * time.Second) {
 		srv.Shutdown()
-		return nil, errors.Join(fmt.Errorf("embedded broker did not get ready: is %s free, and %s writable?", listen, dir), lock.Unlock())
+		return nil, errors.Join(fmt.Errorf("embedded broker did not get ready: is %s free, and %s writable?", c.Listen, dir), lock.Unlock())
 	}
-	return &Broker{srv: srv, lock: lock}, nil
+	return &Broker{srv: srv, lock: lock, tls: c.TLS != nil}, nil
+}
+
+func (c BrokerConfig) options(store string) (*server.Options, error) {
+	opts := &server.Options{}
+	if err := opts.ProcessConfigFile(c.Auth); err != nil {
+		return nil, fmt.Errorf("who may connect to the embedded broker: %w", err)
+	}
+	opts.ServerName, opts.StoreDir, opts.JetStream, opts.NoSigs, opts.NoLog = "pelton", store, true, true, true
+	opts.MaxPayload, opts.DontListen, opts.DisableShortFirstPing = maxPayload, c.Listen == "", true
+	opts.JetStreamMaxMemory, opts.JetStreamMaxStore, opts.SyncInterval = 256<<20, 16<<30, 10*time.Second
+	if c.TLS != nil {
+		opts.TLSConfig, opts.TLSTimeout = c.TLS, 5
+	}
+	if c.Listen == "" {
+		return opts, nil
+	}
+	if err := Loopback(c.Listen); err != nil && c.Auth == "" {
+		return nil, err
+	}
+	return opts, setListen(opts, c.Listen)
 }
 
 func setListen(opts *server.Options, listen string) error {
-	if listen == "" {
-		return nil
-	}
-	if err := Loopback(listen); err != nil {
-		return err
-	}
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return fmt.Errorf("broker address %q is not host:port: %w", listen, err)
@@ -101,12 +124,12 @@ func Loopback(address string) error {
 	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("address %s is reachable from other machines and nothing asks for credentials there: bind to 127.0.0.1, or run a NATS server with credentials and `pelton dispatcher` and `pelton worker` against it", address)
+	return fmt.Errorf("address %s is reachable from other machines and nothing asks for credentials there: bind to 127.0.0.1, or use credentials (pelton up --secure; pelton dispatcher --api-keys FILE)", address)
 }
 
 // Connect makes a connection inside the process.
-func (b *Broker) Connect(name string) (*nats.Conn, error) {
-	return nats.Connect("", append(connOptions(name), nats.InProcessServer(b.srv))...)
+func (b *Broker) Connect(name string, opts ...nats.Option) (*nats.Conn, error) {
+	return nats.Connect("", append(append(connOptions(name), nats.InProcessServer(b.srv)), opts...)...)
 }
 
 // URL is where clients reach the broker; "" when only this process does.
@@ -115,7 +138,11 @@ func (b *Broker) URL() string {
 	if !ok {
 		return ""
 	}
-	return (&url.URL{Scheme: "nats", Host: a.String()}).String()
+	scheme := "nats"
+	if b.tls {
+		scheme = "tls"
+	}
+	return (&url.URL{Scheme: scheme, Host: a.String()}).String()
 }
 
 // Shutdown stops the broker and waits until its streams are closed.

@@ -17,7 +17,7 @@ func (n *Node) handler() (http.Handler, error) {
 	}
 	n.cfg.Metrics.Queues(n.depths)
 	door, err := gateway.New(gateway.Config{
-		Jobs: n.dispatcher, Models: n.models, Ready: n.Ready, Metrics: n.cfg.Metrics.Handler(), Logger: n.cfg.Log, Version: n.cfg.Version,
+		Jobs: n.dispatcher, Models: n.models, Ready: n.Ready, Metrics: n.cfg.Metrics.Handler(), Logger: n.cfg.Log, Version: n.cfg.Version, Tenant: n.tenant(),
 	})
 	if err != nil {
 		return nil, err

@@ -23,6 +23,8 @@ import (
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
+	"github.com/pelton-run/pelton/dispatcher/gateway/apikey"
+	"github.com/pelton-run/pelton/ops/auth"
 	"github.com/pelton-run/pelton/ops/metrics"
 	"github.com/pelton-run/pelton/worker"
 )
@@ -32,6 +34,7 @@ type Config struct {
 	Data   string // folder of the embedded broker; needed unless Remote is set
 	Listen string // address of the embedded broker; "" is this process only
 	Remote Remote // an external broker instead of the embedded one
+	Security
 
 	Dispatcher bool
 	HTTP       string // address of the HTTP door; "" is none
@@ -56,6 +59,7 @@ type Node struct {
 	workers    []*worker.Worker
 	http       *http.Server
 	listener   net.Listener
+	keys       *apikey.Ring // of the HTTP door; nil lets everybody in
 
 	draining atomic.Bool
 	stop     context.CancelCauseFunc
@@ -84,11 +88,9 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 
 func (n *Node) start(ctx, run context.Context) error {
 	if n.cfg.Remote.URL == "" {
-		b, err := StartBroker(n.cfg.Data, n.cfg.Listen, n.cfg.Log)
-		if err != nil {
+		if err := n.startBroker(ctx); err != nil {
 			return err
 		}
-		n.broker = b
 	}
 	if n.cfg.Dispatcher {
 		if err := n.startDispatcher(ctx, run); err != nil {
@@ -101,16 +103,13 @@ func (n *Node) start(ctx, run context.Context) error {
 	return n.startHTTP()
 }
 
-// Connect makes one more connection to the node's broker; the caller closes it.
-func (n *Node) Connect(name string) (*nats.Conn, error) {
-	if n.broker != nil {
-		return n.broker.Connect(name)
-	}
-	return n.cfg.Remote.Connect(name)
-}
+// Connect makes one more connection to the node's broker, as a producer of the tenant "default" where
+// it asks for credentials; the caller closes it.
+func (n *Node) Connect(name string) (*nats.Conn, error) { return n.connectAs(auth.Producer, name) }
 
-func (n *Node) connect(name string) (*nats.Conn, error) {
-	nc, err := n.Connect(name)
+// connect makes a connection that Stop closes.
+func (n *Node) connect(role auth.Role, name string) (*nats.Conn, error) {
+	nc, err := n.connectAs(role, name)
 	if err == nil {
 		n.conns = append(n.conns, nc)
 	}
@@ -118,7 +117,7 @@ func (n *Node) connect(name string) (*nats.Conn, error) {
 }
 
 func (n *Node) startDispatcher(ctx, run context.Context) error {
-	nc, err := n.connect("pelton dispatcher")
+	nc, err := n.connect(auth.Dispatcher, "pelton dispatcher")
 	if err != nil {
 		return err
 	}
@@ -157,7 +156,7 @@ func (n *Node) startWorkers(ctx, run context.Context) error {
 		if len(opened) > 1 {
 			id = fmt.Sprintf("%s-%d", name, i)
 		}
-		nc, err := n.connect("pelton worker " + id)
+		nc, err := n.connect(auth.Worker, "pelton worker "+id)
 		if err != nil {
 			return err
 		}
@@ -184,16 +183,13 @@ func (n *Node) startHTTP() error {
 	if n.cfg.HTTP == "" {
 		return nil
 	}
-	if err := Loopback(n.cfg.HTTP); err != nil {
+	handler, err := n.guarded()
+	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", n.cfg.HTTP)
+	l, err := n.listen()
 	if err != nil {
-		return fmt.Errorf("http address: %w: stop what listens there or choose another with --http", err)
-	}
-	handler, err := n.handler()
-	if err != nil {
-		return errors.Join(err, l.Close())
+		return err
 	}
 	n.listener, n.http = l, gateway.Server(handler)
 	n.goRun("http", func() error {

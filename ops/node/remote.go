@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
+
+	"github.com/pelton-run/pelton/ops/auth"
 )
 
 // Remote says how to reach an external NATS server.
@@ -17,11 +19,15 @@ type Remote struct {
 	CA    string // file with the certificate authority of the server
 }
 
-// Connect makes one connection.
-func (r Remote) Connect(name string) (*nats.Conn, error) {
+// Connect makes one connection; more comes after the options that r needs.
+func (r Remote) Connect(name string, more ...nats.Option) (*nats.Conn, error) {
 	opts := connOptions(name)
 	if r.Creds != "" {
-		opts = append(opts, nats.UserCredentials(r.Creds))
+		o, err := withCreds(r.Creds)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, o...)
 	}
 	if r.NKey != "" {
 		o, err := nats.NkeyOptionFromSeed(r.NKey)
@@ -33,11 +39,25 @@ func (r Remote) Connect(name string) (*nats.Conn, error) {
 	if r.CA != "" {
 		opts = append(opts, nats.RootCAs(r.CA))
 	}
-	nc, err := nats.Connect(r.URL, opts...)
+	nc, err := nats.Connect(r.URL, append(opts, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("broker %s: %w: is it running, and are the credentials right?", r.URL, err)
 	}
 	return nc, nil
+}
+
+// withCreds are the options of a connection with a credentials file. The file is read again at each
+// reconnect, so that credentials are renewed by replacing it.
+func withCreds(file string) ([]nats.Option, error) {
+	inbox, err := auth.InboxOf(file)
+	if err != nil {
+		return nil, fmt.Errorf("credentials file %s: %w", file, err)
+	}
+	opts := []nats.Option{nats.UserCredentials(file)}
+	if inbox != "" {
+		opts = append(opts, nats.CustomInboxPrefix(inbox))
+	}
+	return opts, nil
 }
 
 // defaultName is a worker name that no other process has.

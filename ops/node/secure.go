@@ -1,0 +1,128 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/dispatcher/gateway/apikey"
+	"github.com/pelton-run/pelton/ops/auth"
+)
+
+// Security says whom a process lets in. The zero value lets everybody in, and is for loopback only.
+type Security struct {
+	Authority *auth.Authority // of the embedded broker's clients; nil asks nobody
+	APIKeys   string          // file with the HTTP door's keys; "" asks nobody
+	Cert, Key string          // certificate files of the embedded broker and the HTTP door; "" is no TLS
+	PlainHTTP bool            // TLS ends before the HTTP door
+}
+
+// startBroker starts the embedded broker. One that asks for credentials lets the dispatcher change no
+// stream, so they are made first, by the provisioner.
+func (n *Node) startBroker(ctx context.Context) error {
+	cfg := BrokerConfig{Dir: n.cfg.Data, Listen: n.cfg.Listen, Log: n.cfg.Log}
+	if n.cfg.Authority != nil {
+		cfg.Auth = n.cfg.Authority.Config()
+	}
+	var err error
+	if n.cfg.Cert != "" {
+		if cfg.TLS, err = auth.TLS(n.cfg.Cert, n.cfg.Key); err != nil {
+			return err
+		}
+	}
+	if n.broker, err = cfg.Start(); err != nil || n.cfg.Authority == nil {
+		return err
+	}
+	nc, err := n.connectAs(auth.Provisioner, "pelton provisioner")
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	return Provision(ctx, nc, n.cfg.Topology, n.cfg.Models)
+}
+
+// Provision makes the broker's streams and consumers match the layout that models need.
+func Provision(ctx context.Context, nc *nats.Conn, layout topology.Config, models []Served) error {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, m := range models {
+		names = append(names, m.Name)
+	}
+	if _, err := topology.Ensure(ctx, js, layout, names...); err != nil {
+		return fmt.Errorf("topology: %w", err)
+	}
+	return nil
+}
+
+// connectAs makes a connection with the rights of a role.
+func (n *Node) connectAs(role auth.Role, name string) (*nats.Conn, error) {
+	denied := nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		n.cfg.Log.Warn("broker connection", "connection", name, "error", err)
+	})
+	if n.broker == nil {
+		return n.cfg.Remote.Connect(name, denied)
+	}
+	opts := []nats.Option{denied}
+	if n.cfg.Authority != nil {
+		creds, err := withCreds(n.cfg.Authority.Creds(role))
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, creds...)
+	}
+	return n.broker.Connect(name, opts...)
+}
+
+// listen opens the HTTP door's address, for TLS when there is a certificate.
+func (n *Node) listen() (net.Listener, error) {
+	if err := Loopback(n.cfg.HTTP); err != nil && n.dispatcher != nil && n.cfg.APIKeys == "" {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", n.cfg.HTTP)
+	if err != nil {
+		return nil, fmt.Errorf("http address: %w: stop what listens there or choose another with --http", err)
+	}
+	if !n.cfg.httpTLS() {
+		return l, nil
+	}
+	cfg, err := auth.TLS(n.cfg.Cert, n.cfg.Key)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	cfg.NextProtos = []string{"http/1.1"}
+	return tls.NewListener(l, cfg), nil
+}
+
+func (c Config) httpTLS() bool { return c.Cert != "" && !c.PlainHTTP }
+
+// guarded is the handler of the HTTP door, behind its keys when there are any.
+func (n *Node) guarded() (handler http.Handler, err error) {
+	if n.cfg.APIKeys == "" {
+		return n.handler()
+	}
+	if n.keys, err = apikey.Open(n.cfg.APIKeys); err != nil {
+		return nil, err
+	}
+	if handler, err = n.handler(); err != nil {
+		return nil, err
+	}
+	return n.keys.Guard(handler), nil
+}
+
+// tenant says whom a request of the HTTP door belongs to; nil when nobody is asked.
+func (n *Node) tenant() func(*http.Request) (string, error) {
+	if n.keys == nil {
+		return nil
+	}
+	return n.keys.Tenant
+}
