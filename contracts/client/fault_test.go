@@ -3,6 +3,8 @@ package client_test
 import (
 	"context"
 	"fmt"
+	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +26,9 @@ type journal struct {
 	js jetstream.JetStream
 }
 
+// queued is where job "j" waits.
+var queued = subject.Job{Model: "m", Class: contracts.P2, Size: contracts.SizeS, Tenant: "t", Job: "j"}.String()
+
 // newJournal makes the streams, after change of OUT's layout, and a dispatcher that admits everything.
 func newJournal(t *testing.T, nc *nats.Conn, change func(*jetstream.StreamConfig)) *journal {
 	t.Helper()
@@ -43,7 +48,10 @@ func newJournal(t *testing.T, nc *nats.Conn, change func(*jetstream.StreamConfig
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := nc.Subscribe(subject.AllSubmits, func(m *nats.Msg) { _ = m.Respond(admitted) }); err != nil {
+	if _, err := nc.Subscribe(subject.AllSubmits, func(m *nats.Msg) {
+		_, _ = js.Publish(context.Background(), queued, []byte{0x80}) // refused when it is there
+		_ = m.Respond(admitted)
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return &journal{t, js}
@@ -137,8 +145,7 @@ func TestFollowQueued(t *testing.T) {
 	t.Parallel()
 	nc := contractstest.Server(t)
 	l := newJournal(t, nc, nil)
-	at := subject.Job{Model: "m", Class: contracts.P2, Size: contracts.SizeS, Tenant: "t", Job: "j"}
-	if _, err := l.js.Publish(t.Context(), at.String(), []byte{0x80}); err != nil {
+	if _, err := l.js.Publish(t.Context(), queued, []byte{0x80}); err != nil {
 		t.Fatal(err)
 	}
 	s, err := client.New(nc, "t").Follow(t.Context(), "j", -1)
@@ -231,6 +238,145 @@ func TestRecordsGone(t *testing.T) {
 	}
 	_, _, err = s.Text(t.Context())
 	wantCode(t, err, contracts.CodeNotFound, "no longer kept")
+}
+
+// TestStreamGone: a reader whose job aged out while it waited is told, whether it saw records or not.
+func TestStreamGone(t *testing.T) {
+	t.Parallel()
+	for _, seen := range []int{0, 2} {
+		nc := contractstest.Server(t)
+		l := newJournal(t, nc, func(s *jetstream.StreamConfig) { s.DenyPurge, s.DenyDelete = false, false })
+		s, err := client.New(nc, "t", client.WithIdle(10*time.Millisecond)).Run(t.Context(), job())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.write(pieces(1, 0, seen)...)
+		gone := func() {
+			for _, name := range []string{topology.StreamOut, topology.StreamJobs} {
+				stored, err := l.js.Stream(t.Context(), name)
+				if err == nil {
+					err = stored.Purge(t.Context())
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if seen == 0 {
+			gone()
+		}
+		for c, err := range s.Chunks() {
+			switch {
+			case err != nil:
+				wantCode(t, err, contracts.CodeNotFound, "kept for a limited time")
+			case c.Index == seen-1:
+				gone()
+			}
+		}
+	}
+}
+
+// TestChecksum: a final record that names another checksum is an error, not an answer.
+func TestChecksum(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	l := newJournal(t, nc, nil)
+	l.write(pieces(1, 0, 3)...)
+	end := finalAt(1, 3)
+	end.Checksum = "0000"
+	l.write(end)
+	s, err := client.New(nc, "t").Follow(t.Context(), "j", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, usage, err := s.Text(t.Context())
+	wantCode(t, err, contracts.CodeInternal, "its final record says 0000")
+	if text != "2 " || usage != nil {
+		t.Errorf("got %q, usage %v, want only what was read before", text, usage)
+	}
+}
+
+// TestLeavingLeaksNothing: a thousand readers that leave or whose context ends give everything back.
+// TestMain looks for goroutines.
+func TestLeavingLeaksNothing(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	l := newJournal(t, b.Conn(), nil)
+	l.write(pieces(1, 0, 2)...)
+	nc := b.Conn()
+	c := client.New(nc, "t")
+	if _, err := c.Submit(t.Context(), job()); err != nil {
+		t.Fatal(err)
+	}
+	before := nc.NumSubscriptions() // the one that answers come to
+	for i := range 1000 {
+		ctx, cancel := context.WithCancel(t.Context())
+		s, err := c.Follow(ctx, "j", -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for c, err := range s.Chunks() {
+			switch {
+			case i%2 == 0:
+				cancel()
+			case err != nil:
+				t.Fatal(err)
+			}
+			if i%2 == 1 || c == nil {
+				break
+			}
+		}
+		cancel()
+	}
+	if n := nc.NumSubscriptions(); n != before {
+		t.Errorf("%d subscriptions after 1000 readers, %d before", n, before)
+	}
+}
+
+// TestBrokerRestart: the broker dies in the middle of a stream and comes back, at the same address and
+// with its disk; the reader goes on by itself.
+func TestBrokerRestart(t *testing.T) {
+	t.Parallel()
+	dir, port := t.TempDir(), server.RANDOM_PORT
+	start := func() (*contractstest.Broker, *journal) {
+		b := contractstest.StartBroker(t, func(o *server.Options) { o.StoreDir, o.Port = dir, port })
+		return b, newJournal(t, b.Conn(), func(s *jetstream.StreamConfig) { s.Storage = jetstream.FileStorage })
+	}
+	b, l := start()
+	address, err := url.Parse(b.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if port, err = strconv.Atoi(address.Port()); err != nil {
+		t.Fatal(err)
+	}
+	nc, err := client.Connect(b.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	s, err := client.New(nc, "t", client.WithIdle(50*time.Millisecond)).Run(t.Context(), job())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(claim(1, 0))
+	l.write(pieces(1, 0, 300)...)
+	var text strings.Builder
+	for c, err := range s.Chunks() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.WriteString(c.Text)
+		if c.Index == 150 {
+			b.Stop()
+			_, l = start()
+			l.write(pieces(1, 300, 303)...) // before the reader is back, perhaps
+			l.write(finalAt(1, 303))
+		}
+	}
+	if text.String() != count(303) {
+		t.Errorf("got %d bytes, want %d", text.Len(), len(count(303)))
+	}
 }
 
 // TestMalformedRecord: a record that is not one ends the reading with its code.

@@ -66,6 +66,9 @@ func (r *reader) hand(c *contracts.Chunk) error {
 	if c == nil || (!c.Final() && c.Index <= r.after) {
 		return nil
 	}
+	if err := r.seq.Err(); err != nil {
+		return err
+	}
 	if !r.yield(c, nil) {
 		return errLeft
 	}
@@ -180,12 +183,15 @@ func (r *reader) check(idle bool) error {
 	}
 	seq, err := r.c.last(r.ctx, topology.StreamOut, subject.Out(r.c.tenant, r.job))
 	switch {
-	case errors.Is(err, errNoReplay), err == nil && seq == r.seq.Seq():
+	case errors.Is(err, errNoReplay):
 		return nil
 	case err != nil:
 		return err
-	}
-	if seq < r.seq.Seq() { // OUT lost its tail: compare by index
+	case seq == 0: // not begun yet, or no longer kept
+		return r.exists()
+	case seq == r.seq.Seq():
+		return nil
+	case seq < r.seq.Seq(): // OUT lost its tail: compare by index
 		r.seq.Rewind()
 	}
 	if err := r.refill(); !errors.Is(err, errNoReplay) {

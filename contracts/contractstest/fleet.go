@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/stream"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 )
@@ -249,6 +250,7 @@ type writer struct {
 	f    *Fleet
 	subj string
 	last uint64
+	sum  stream.Checksum
 }
 
 func (w *writer) write(c *contracts.Chunk) error {
@@ -263,6 +265,7 @@ func (w *writer) write(c *contracts.Chunk) error {
 		return err
 	}
 	w.last = ack.Sequence
+	w.sum.Add(c)
 	return nil
 }
 
@@ -287,6 +290,7 @@ func (f *Fleet) run(ctx context.Context, run *fakeJob) {
 	}
 	final.Usage.TotalTokens = final.Usage.PromptTokens + final.Usage.CompletionTokens
 	final.Timings = &contracts.Timings{Decode: float64(time.Since(began).Microseconds()) / 1000}
+	final.Checksum = w.sum.Sum()
 	if f.ctx.Err() == nil {
 		if err := w.write(final); err != nil {
 			f.report(j, err)

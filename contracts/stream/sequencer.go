@@ -25,11 +25,14 @@ import (
 //  4. A record that cannot follow what was let through so far is a gap: it changes nothing, and can be
 //     offered again after the refill.
 //  5. The final record is let through once, after every token that it counts; nothing follows it.
+//  6. What was let through is compared with the final record's checksum, see Err.
 type Sequencer struct {
 	fence   uint64
 	seq     uint64 // stream sequence of the last accepted record, when known
 	done    bool
 	choices []choice
+	sum     Checksum // of what was let through
+	err     error
 }
 
 // choice is what was let through of one choice.
@@ -102,6 +105,10 @@ func (s *Sequencer) Rewind() { s.seq = 0 }
 // Done tells whether the final record was let through.
 func (s *Sequencer) Done() bool { return s.done }
 
+// Err is an error when the final record names another checksum than that of the pieces let through:
+// the transcript is not what the worker wrote.
+func (s *Sequencer) Err() error { return s.err }
+
 // Tokens is the count of tokens let through of a choice.
 func (s *Sequencer) Tokens(choice int) int {
 	if choice < 0 || choice >= len(s.choices) {
@@ -128,7 +135,11 @@ func (s *Sequencer) accept(c *contracts.Chunk, complete bool) (*contracts.Chunk,
 	for len(s.choices) <= c.Choice {
 		s.choices = append(s.choices, choice{})
 	}
-	return s.choices[c.Choice].piece(c), false
+	emit := s.choices[c.Choice].piece(c)
+	if emit != nil {
+		s.sum.Add(emit)
+	}
+	return emit, false
 }
 
 // straddles tells whether c repeats some tokens and brings others, while it is not known how much of its
@@ -156,6 +167,9 @@ func (s *Sequencer) final(c *contracts.Chunk, complete bool) (*contracts.Chunk, 
 		return nil, true
 	}
 	s.fence, s.done = max(s.fence, c.Fence), true
+	if got := s.sum.Sum(); c.Checksum != "" && c.Checksum != got {
+		s.err = contracts.Errorf(contracts.CodeInternal, "the stream of job %s has the checksum %s, its final record says %s: read it again from the beginning", c.Job, got, c.Checksum)
+	}
 	return c, false
 }
 

@@ -107,10 +107,12 @@ func drawLog(t *rapid.T, truth []choiceTruth, rewinds bool) []*contracts.Chunk {
 		}
 	}
 	u := &contracts.Usage{}
-	for i := range truth {
-		u.CompletionTokens += len(truth[i].tokens)
+	var sum stream.Checksum
+	for i, c := range truth {
+		u.CompletionTokens += len(c.tokens)
+		sum.Add(&contracts.Chunk{Choice: i, Tokens: c.tokens, Text: strings.Join(c.texts, "") + c.rest})
 	}
-	return append(log, &contracts.Chunk{V: 1, Job: "j", Fence: uint64(workers), Index: len(truth[0].tokens), Finish: contracts.FinishStop, Usage: u})
+	return append(log, &contracts.Chunk{V: 1, Job: "j", Fence: uint64(workers), Index: len(truth[0].tokens), Finish: contracts.FinishStop, Usage: u, Checksum: sum.Sum()})
 }
 
 func (a *answer) add(c *contracts.Chunk) error {
@@ -175,6 +177,9 @@ func TestTranscript(t *testing.T) {
 				r.got.check(t, truth)
 				if !r.s.Done() {
 					t.Fatal("not done after the final record")
+				}
+				if err := r.s.Err(); withPlace && err != nil { // without, an empty choice may go unseen
+					t.Fatal(err)
 				}
 			})
 		})
@@ -302,6 +307,22 @@ func TestSequencerCases(t *testing.T) {
 				t.Errorf("got %q, want %q", g, tt.want)
 			}
 		})
+	}
+}
+
+// TestChecksumMismatch: a transcript that is not what the worker wrote does not pass for it.
+func TestChecksumMismatch(t *testing.T) {
+	t.Parallel()
+	piece := &contracts.Chunk{Tokens: []int32{1}, Text: "a"}
+	var sum stream.Checksum
+	sum.Add(piece)
+	for checksum, sound := range map[string]bool{sum.Sum(): true, "": true, sum.Sum()[1:]: false} {
+		var s stream.Sequencer
+		s.Replay(piece)
+		s.Replay(&contracts.Chunk{Index: 1, Checksum: checksum, Usage: &contracts.Usage{CompletionTokens: 1}})
+		if err := s.Err(); !s.Done() || (err == nil) != sound || (err != nil && contracts.CodeOf(err) != contracts.CodeInternal) {
+			t.Errorf("checksum %q: done %t, error %v, want sound: %t", checksum, s.Done(), err, sound)
+		}
 	}
 }
 
