@@ -58,14 +58,20 @@ type Process struct {
 
 // buffer keeps the end of what a process printed.
 type buffer struct {
-	mu sync.Mutex
-	b  []byte
+	wanted string        // closes seen when it was printed, unless empty
+	seen   chan struct{} // closed once
+	mu     sync.Mutex
+	b      []byte
 }
 
 func (b *buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.b = append(b.b, p...)
+	if b.wanted != "" && strings.Contains(string(b.b), b.wanted) {
+		b.wanted = ""
+		close(b.seen)
+	}
 	if len(b.b) > 64<<10 {
 		b.b = b.b[len(b.b)-32<<10:]
 	}
@@ -86,7 +92,20 @@ const startTime = 2 * time.Minute
 // the test if it still runs.
 func Start(t testing.TB, args ...string) *Process {
 	t.Helper()
-	p := &Process{t: t, cmd: exec.Command(Binary(t), args...), exited: make(chan struct{}), stderr: &buffer{}}
+	return start(t, "", args)
+}
+
+// StartParts is Start for a dispatcher or a broker that nobody serves yet: it waits until the process is
+// up. The process must be given its addresses, because it prints them when it is ready.
+func StartParts(t testing.TB, args ...string) *Process {
+	t.Helper()
+	return start(t, "up; ", args)
+}
+
+// start waits for the word "ready", or for up on stderr unless it is empty.
+func start(t testing.TB, up string, args []string) *Process {
+	t.Helper()
+	p := &Process{t: t, cmd: exec.Command(Binary(t), args...), exited: make(chan struct{}), stderr: &buffer{wanted: up, seen: make(chan struct{})}}
 	p.cmd.Stderr = p.stderr
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -96,13 +115,14 @@ func Start(t testing.TB, args ...string) *Process {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Kill)
-	ready := make(chan error, 1)
-	go p.read(stdout, ready)
+	ready := make(chan error, 2)
+	go p.read(stdout, ready, args[0] == "worker")
 	select {
 	case err := <-ready:
 		if err != nil {
 			t.Fatalf("pelton %s: %v\n%s", strings.Join(args, " "), err, p.stderr)
 		}
+	case <-p.stderr.seen:
 	case <-time.After(startTime):
 		t.Fatalf("pelton %s: not ready after %s\n%s", strings.Join(args, " "), startTime, p.stderr)
 	}
@@ -115,8 +135,9 @@ func Up(t testing.TB, data string, args ...string) *Process {
 	return Start(t, append([]string{"up", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--data", data}, args...)...)
 }
 
-// read waits for the lines that name the addresses and then for the end of the output.
-func (p *Process) read(stdout io.Reader, ready chan<- error) {
+// read waits for the lines that name the addresses and then for the end of the output. A worker has no
+// address but the broker's.
+func (p *Process) read(stdout io.Reader, ready chan<- error, worker bool) {
 	lines := bufio.NewScanner(stdout)
 	seen := false
 	for lines.Scan() {
@@ -126,6 +147,10 @@ func (p *Process) read(stdout io.Reader, ready chan<- error) {
 			seen = true
 		case "nats":
 			p.NATS = strings.TrimSpace(value)
+			if worker && seen {
+				seen = false
+				ready <- nil
+			}
 		case "http":
 			p.HTTP = strings.TrimSpace(value)
 		case "":
@@ -139,6 +164,9 @@ func (p *Process) read(stdout io.Reader, ready chan<- error) {
 	close(p.exited)
 	ready <- errors.New("it ended")
 }
+
+// Signal sends a signal and does not wait.
+func (p *Process) Signal(sig syscall.Signal) { _ = p.cmd.Process.Signal(sig) }
 
 // PID is the process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }

@@ -1,0 +1,184 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/client"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/integration/harness"
+)
+
+// Processes is a fleet of the pelton binary: `pelton up --workers 0` with the broker and the first
+// dispatcher, a second `pelton dispatcher`, and workers, each a process that gets real signals.
+type Processes struct {
+	t       testing.TB
+	model   []string // flags that say what is served
+	ports   [3]string
+	broker  *harness.Process
+	second  *harness.Process
+	workers []*harness.Process
+	names   []string
+	born    int
+	ctl     *nats.Conn
+
+	mu    sync.Mutex
+	beats map[string]contracts.Heartbeat // the last of each worker that ever ran
+	thaws sync.WaitGroup
+}
+
+// NewProcesses starts a fleet of so many workers that ends with the test. model are the flags of every
+// part, engine those of the workers.
+func NewProcesses(t testing.TB, workers int, model, engine []string) *Processes {
+	t.Helper()
+	p := &Processes{t: t, model: append(model, engine...), beats: map[string]contracts.Heartbeat{}}
+	for i := range p.ports {
+		p.ports[i] = freePort(t)
+	}
+	p.broker = harness.StartParts(t, append([]string{"up", "--workers", "0", "--nats", p.ports[0], "--http", p.ports[1], "--data", t.TempDir()}, model...)...)
+	p.desk(model)
+	var err error
+	if p.ctl, err = client.Connect(p.NATS()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.ctl.Close)
+	if _, err := p.ctl.Subscribe(subject.AllHeartbeats, p.onBeat); err != nil {
+		t.Fatal(err)
+	}
+	p.workers, p.names = make([]*harness.Process, workers), make([]string, workers)
+	for i := range workers {
+		p.hire(i)
+	}
+	return p
+}
+
+// freePort is an address that nobody listens on now.
+func freePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// desk starts the second dispatcher.
+func (p *Processes) desk(model []string) {
+	p.second = harness.StartParts(p.t, append([]string{"dispatcher", "--nats", p.NATS(), "--http", p.ports[2]}, model...)...)
+}
+
+func (p *Processes) hire(i int) {
+	p.t.Helper()
+	p.born++
+	p.names[i] = fmt.Sprintf("w%d.%d", i, p.born)
+	p.workers[i] = harness.Start(p.t, append([]string{"worker", "--nats", p.NATS(), "--name", p.names[i], "--grace", "1s"}, p.model...)...)
+}
+
+func (p *Processes) onBeat(m *nats.Msg) {
+	var h contracts.Heartbeat
+	if err := contracts.Decode(m.Data, &h); err != nil {
+		p.t.Errorf("heartbeat: %v", err)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.beats[h.Worker] = h
+}
+
+func (p *Processes) beat(name string) contracts.Heartbeat {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.beats[name]
+}
+
+// NATS is the broker's URL.
+func (p *Processes) NATS() string { return "nats://" + p.ports[0] }
+
+// Doors are the URLs of the HTTP doors.
+func (p *Processes) Doors() []string {
+	return []string{"http://" + p.ports[1], "http://" + p.ports[2]}
+}
+
+// Strike does a fault, to a worker as soon as it says that it is in the middle of a stream, and tells
+// whether it did. Of the dispatchers only the second one dies; the first one is in the broker's process.
+func (p *Processes) Strike(ctx context.Context, f Fault) bool {
+	p.t.Helper()
+	if f.Kind == Dispatch {
+		p.second.Kill()
+		p.desk(p.model)
+		return true
+	}
+	i := f.Which
+	w, jobs := p.workers[i], p.running(ctx, p.names[i])
+	switch f.Kind {
+	case Kill:
+		w.Kill()
+		p.hire(i)
+	case Drain:
+		w.Stop()
+		p.hire(i)
+	case Freeze:
+		w.Signal(syscall.SIGSTOP)
+		p.thaws.Go(func() {
+			time.Sleep(f.For)
+			w.Signal(syscall.SIGCONT)
+		})
+	case Preempt:
+		if len(jobs) > 0 {
+			if err := p.ctl.Publish(subject.CtlPreempt(jobs[0].Tenant, jobs[0].Job), nil); err != nil {
+				p.t.Error(err)
+			}
+		}
+	}
+	return len(jobs) > 0
+}
+
+// running waits a while until a worker's heartbeat shows tokens of a job that it runs.
+func (p *Processes) running(ctx context.Context, name string) []contracts.RunningJob {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(5 * time.Second); ; {
+		for _, j := range p.beat(name).Jobs {
+			if j.Index > 0 {
+				return p.beat(name).Jobs
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Rest stops the workers and says what each had reserved in its last heartbeat.
+func (p *Processes) Rest() map[string]int64 {
+	p.t.Helper()
+	p.thaws.Wait()
+	for _, w := range p.workers {
+		w.Stop()
+	}
+	if err := p.ctl.Flush(); err != nil {
+		p.t.Error(err)
+	}
+	reserved := map[string]int64{}
+	for _, name := range p.names {
+		h := p.beat(name)
+		reserved[name] = h.KV.Reserved
+		if h.State != contracts.WorkerStopped {
+			p.t.Errorf("worker %s stopped with the last words %q", name, h.State)
+		}
+	}
+	return reserved
+}
