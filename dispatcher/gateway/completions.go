@@ -46,7 +46,15 @@ func (g *gateway) complete(w http.ResponseWriter, r *http.Request, parse func([]
 		return err
 	}
 	// With an Idempotency-Key the caller means to come back: the job stays when the connection goes.
-	run, err := g.begin(r.Context(), req.Jobs, r.Header.Get("Idempotency-Key") != "")
+	keep := r.Header.Get("Idempotency-Key") != ""
+	after, err := resumeAfter(r)
+	if err == nil && !keep && (after.ended || len(after.last) > 0) {
+		err = headerError("Last-Event-ID", "it needs the Idempotency-Key of the request that it goes on with: send both, with the same body")
+	}
+	if err != nil {
+		return err
+	}
+	run, err := g.begin(r.Context(), req.Jobs, keep)
 	if err != nil {
 		return requestParam(err)
 	}
@@ -57,7 +65,7 @@ func (g *gateway) complete(w http.ResponseWriter, r *http.Request, parse func([]
 		ID: req.Jobs[0].ID, Created: begin.Unix(), Class: req.Jobs[0].Class, Fingerprint: g.fingerprint(req.Model(), model),
 	})
 	if req.Stream {
-		return g.streamReply(w, run, assembler)
+		return g.streamReply(w, run, &reply{assembler: assembler, after: after})
 	}
 	for run.left > 0 {
 		prompt, c, err := run.next()
@@ -71,9 +79,17 @@ func (g *gateway) complete(w http.ResponseWriter, r *http.Request, parse func([]
 	return g.writeJSON(w, http.StatusOK, assembler.Whole())
 }
 
+// reply is a streamed reply. The id of an event is its [position], where an index counts the choice's
+// events and the last id is "end"; a repeated request with the same Idempotency-Key goes on after
+// Last-Event-ID.
+type reply struct {
+	assembler *openai.Assembler
+	after, at position
+}
+
 // streamReply sends the reply piece by piece. A failure before the first byte is returned and gets a
 // status of its own; a later one becomes the last event.
-func (g *gateway) streamReply(w http.ResponseWriter, run *run, assembler *openai.Assembler) error {
+func (g *gateway) streamReply(w http.ResponseWriter, run *run, reply *reply) error {
 	out := g.newStream(w)
 	hold := time.NewTimer(g.cfg.HoldHeaders)
 	defer hold.Stop()
@@ -84,7 +100,7 @@ func (g *gateway) streamReply(w http.ResponseWriter, run *run, assembler *openai
 		select {
 		case rec := <-run.records:
 			var broken bool
-			if broken, err = g.relay(out, run, assembler, rec); broken {
+			if broken, err = g.relay(out, run, reply, rec); broken {
 				return nil
 			}
 		case <-hold.C:
@@ -107,27 +123,28 @@ func (g *gateway) streamReply(w http.ResponseWriter, run *run, assembler *openai
 			return nil
 		}
 	}
-	if usage := assembler.End(); usage != nil && out.data(usage) != nil {
+	if usage := reply.assembler.End(); usage != nil && !reply.after.ended && out.data(theEnd, usage) != nil {
 		return nil
 	}
-	if out.data([]byte("[DONE]")) == nil {
+	if out.data(theEnd, []byte("[DONE]")) == nil {
 		_ = out.flush()
 	}
 	return nil
 }
 
 // relay sends what rec adds to the reply; broken tells that the reader is gone.
-func (g *gateway) relay(out *stream, run *run, assembler *openai.Assembler, rec record) (broken bool, err error) {
+func (g *gateway) relay(out *stream, run *run, reply *reply, rec record) (broken bool, err error) {
 	c, err := run.take(rec)
 	if err != nil {
 		return false, err
 	}
-	events, err := assembler.Stream(rec.prompt, c)
+	events, err := reply.assembler.Stream(rec.prompt, c)
 	if err != nil {
 		return false, err
 	}
 	for _, e := range events {
-		if out.data(e) != nil {
+		seen := reply.after.has(e.Choice, reply.at.next(e.Choice))
+		if !seen && out.data(reply.at.String(), e.JSON) != nil {
 			return true, nil
 		}
 	}

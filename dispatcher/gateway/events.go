@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -14,9 +13,9 @@ import (
 
 var running = []contracts.State{contracts.StateScheduled, contracts.StateHeld, contracts.StateQueued, contracts.StateRunning}
 
-// events serves GET /v1/jobs/{id}/events: the job's chunks as events whose id is the chunk's index. It
-// resumes above Last-Event-ID (or ?after=) and closes after the final event; when a finished job has
-// nothing more it answers 204, which tells browsers to stop reconnecting.
+// events serves GET /v1/jobs/{id}/events: the job's chunks as events whose id is the chunk's index, with
+// several choices the [position]. It resumes above Last-Event-ID (or ?after=) and closes after the final
+// event; when a finished job has nothing more it answers 204, which tells browsers to stop reconnecting.
 func (g *gateway) events(w http.ResponseWriter, r *http.Request) error {
 	tenant, id, err := g.jobAsked(r)
 	if err != nil {
@@ -35,7 +34,8 @@ func (g *gateway) events(w http.ResponseWriter, r *http.Request) error {
 	defer stop()
 	job := &contracts.Job{ID: id, Tenant: tenant}
 	run := &run{g: g, ctx: ctx, stop: stop, jobs: []*contracts.Job{job}, keep: true, open: []bool{true}, left: 1, records: make(chan record, 64)}
-	go run.follow(0, g.cfg.Jobs.Stream(ctx, tenant, id, after))
+	go run.follow(0, g.cfg.Jobs.Stream(ctx, tenant, id, -1)) // all of it: the id counts every choice
+	var at position
 	out := g.newStream(w)
 	if slices.Contains(running, status.State) && out.flush() != nil {
 		return nil
@@ -49,10 +49,11 @@ func (g *gateway) events(w http.ResponseWriter, r *http.Request) error {
 			if err != nil {
 				return endEvents(out, err)
 			}
-			if c.Final() && !out.started && c.Usage.CompletionTokens <= after { // the reader has seen it
+			seen := at.reach(c, &after)
+			if seen && c.Final() && !out.started {
 				return g.noContent(w)
 			}
-			if sendChunk(out, run, c) != nil {
+			if !seen && sendChunk(out, run, at.String(), c) != nil {
 				g.leave(r.Context(), tenant, id)
 				return nil
 			}
@@ -69,14 +70,28 @@ func (g *gateway) events(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// sendChunk sends one chunk; claims are not for readers.
-func sendChunk(out *stream, run *run, c *contracts.Chunk) error {
-	if c.IsClaim() {
-		return nil
+// reach moves p to chunk c and tells whether a reader that got to after has it already; claims are not for
+// readers.
+func (p *position) reach(c *contracts.Chunk, after *position) (seen bool) {
+	switch {
+	case c.IsClaim():
+		return true
+	case c.Final() && !p.single():
+		p.ended = true
+		return after.ended
+	case c.Final():
+		p.set(0, c.Index)
+		return after.has(0, c.Index)
 	}
+	p.set(c.Choice, c.Index)
+	return after.has(c.Choice, c.Index)
+}
+
+// sendChunk sends one chunk as the event id.
+func sendChunk(out *stream, run *run, id string, c *contracts.Chunk) error {
 	own := *c // others may read the same chunk
 	own.Logprobs = openai.Finite(c.Logprobs)
-	if err := out.event(sse.Event{ID: strconv.Itoa(c.Index), Data: openai.Marshal(own)}); err != nil {
+	if err := out.event(sse.Event{ID: id, Data: openai.Marshal(own)}); err != nil {
 		return err
 	}
 	if len(run.records) == 0 || c.Final() {
@@ -98,22 +113,4 @@ func (g *gateway) noContent(w http.ResponseWriter) error {
 	g.allowWrite(w)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
-}
-
-// resumeAfter is the index above which a reader wants to go on, -1 for all.
-func resumeAfter(r *http.Request) (int, error) {
-	name, text := "Last-Event-ID", r.Header.Get("Last-Event-ID")
-	if text == "" {
-		name, text = "after", r.URL.Query().Get("after")
-	}
-	if text == "" {
-		return -1, nil
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < -1 || n > contracts.MaxMaxTokens {
-		e := contracts.Errorf(contracts.CodeInvalidArgument, "%s %q is not an index: send the id of the last event that arrived", name, brief(text))
-		e.Param = name
-		return 0, e
-	}
-	return n, nil
 }

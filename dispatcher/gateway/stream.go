@@ -41,7 +41,7 @@ func (s *stream) event(e sse.Event) error {
 	return s.out.Event(e)
 }
 
-func (s *stream) data(json []byte) error { return s.event(sse.Event{Data: json}) }
+func (s *stream) data(id string, json []byte) error { return s.event(sse.Event{ID: id, Data: json}) }
 
 // alive sends a comment, so that nobody in between takes the silence for the end.
 func (s *stream) alive() error {

@@ -63,9 +63,16 @@ func (a *Assembler) at(prompt int, c *contracts.Chunk) (*choice, int, error) {
 	return &a.choices[i], i, nil
 }
 
+// Event is one JSON value of a streamed reply, about one choice.
+type Event struct {
+	Choice int
+	JSON   []byte
+}
+
 // Stream is what a reader of the stream gets for chunk c of the job of the given prompt: no, one or
-// several JSON values. Claims give none. The error is the job's own failure or an internal one.
-func (a *Assembler) Stream(prompt int, c *contracts.Chunk) ([][]byte, error) {
+// several events. Those of a choice depend on that choice's chunks alone. Claims give none. The error is
+// the job's own failure or an internal one.
+func (a *Assembler) Stream(prompt int, c *contracts.Chunk) ([]Event, error) {
 	if err := c.Err(); err != nil || c.IsClaim() {
 		return nil, err
 	}
@@ -73,7 +80,7 @@ func (a *Assembler) Stream(prompt int, c *contracts.Chunk) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out [][]byte
+	var out []Event
 	if len(c.Tokens) > 0 || c.Text != "" {
 		out = a.piece(out, ch, index, c)
 	}
@@ -100,7 +107,7 @@ func (a *Assembler) End() []byte {
 }
 
 // start gives the choice its role, or the echo of its prompt.
-func (a *Assembler) start(out [][]byte, ch *choice, index int) [][]byte {
+func (a *Assembler) start(out []Event, ch *choice, index int) []Event {
 	if ch.started {
 		return out
 	}
@@ -122,7 +129,7 @@ func (a *Assembler) echo(index int) string {
 	return a.req.Echo[index/a.req.Choices]
 }
 
-func (a *Assembler) piece(out [][]byte, ch *choice, index int, c *contracts.Chunk) [][]byte {
+func (a *Assembler) piece(out []Event, ch *choice, index int, c *contracts.Chunk) []Event {
 	out = a.start(out, ch, index)
 	logprobs := a.req.Logprobs && len(c.Logprobs) > 0
 	if c.Text == "" && !logprobs {
@@ -144,7 +151,7 @@ func (a *Assembler) piece(out [][]byte, ch *choice, index int, c *contracts.Chun
 	return append(out, a.event(e))
 }
 
-func (a *Assembler) finish(out [][]byte, ch *choice, index int, reason string) [][]byte {
+func (a *Assembler) finish(out []Event, ch *choice, index int, reason string) []Event {
 	if ch.finish != "" {
 		return out
 	}
@@ -159,13 +166,13 @@ func (a *Assembler) finish(out [][]byte, ch *choice, index int, reason string) [
 	return append(out, a.event(e))
 }
 
-func (a *Assembler) event(c Choice) []byte {
+func (a *Assembler) event(c Choice) Event {
 	r := a.head
 	r.Choices = []Choice{c}
 	if a.req.IncludeUsage {
-		return Marshal(streamed{Reply: r})
+		return Event{c.Index, Marshal(streamed{Reply: r})}
 	}
-	return Marshal(r)
+	return Event{c.Index, Marshal(r)}
 }
 
 // Collect takes chunk c of the job of the given prompt for [Assembler.Whole]. The error is the job's

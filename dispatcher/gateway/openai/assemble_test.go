@@ -93,7 +93,7 @@ func TestStreamEqualsWhole(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, e := range events {
-				join(t, got, e, chat)
+				join(t, got, e.JSON, chat)
 			}
 			if err := w.Collect(r.prompt, r.chunk); err != nil {
 				t.Fatal(err)
