@@ -25,13 +25,14 @@ type Config struct {
 	Logger *slog.Logger // default: discards
 	Trace  *Trace       // default: none
 
-	Heartbeat     time.Duration // default 1 s
+	Heartbeat     time.Duration // default 500 ms
 	PrefillTokens int           // prompt tokens in one step; default Engine.Info().MaxStepTokens
 	FlushInterval time.Duration // least time between two records of a choice; default 10 ms
 	FlushTokens   int           // tokens that go at once; default 8
 	Sweep         time.Duration // how often the whole queue is asked in case a bell was missed; default 1 s
 	AckWait       time.Duration // of the consumers; a job is kept alive each third of it; default topology.AckWait
-	MaxDeliver    int           // attempts before a job is given up; default topology.MaxDeliver
+	MaxFailures   int           // holders that may fail before a job is given up; default topology.MaxFailures
+	StepTimeout   time.Duration // one forward pass that takes longer hangs, and Run ends; default 60 s
 	StopGrace     time.Duration // how long handing jobs back may take; default 5 s
 
 	// Resident tells the process's resident bytes for the heartbeat; default: 0.
@@ -44,11 +45,12 @@ func (c Config) withDefaults() Config {
 			*v = d
 		}
 	}
-	duration(&c.Heartbeat, time.Second)
+	duration(&c.Heartbeat, 500*time.Millisecond)
 	duration(&c.AckWait, topology.AckWait)
 	duration(&c.StopGrace, 5*time.Second)
-	if c.MaxDeliver == 0 {
-		c.MaxDeliver = topology.MaxDeliver
+	duration(&c.StepTimeout, time.Minute)
+	if c.MaxFailures == 0 {
+		c.MaxFailures = topology.MaxFailures
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -74,8 +76,8 @@ func (c Config) Validate() error {
 	bad(c.Conn == nil, "a connection to the broker is needed")
 	bad(c.Tokenizer == nil, "a tokenizer is needed")
 	bad(c.Engine == nil, "an engine is needed")
-	bad(c.Heartbeat < 0 || c.FlushInterval < 0 || c.Sweep < 0 || c.AckWait < 0 || c.StopGrace < 0, "durations must not be negative")
-	bad(c.PrefillTokens < 0 || c.FlushTokens < 0 || c.MaxDeliver < 0, "counts must not be negative")
+	bad(c.Heartbeat < 0 || c.FlushInterval < 0 || c.Sweep < 0 || c.AckWait < 0 || c.StopGrace < 0 || c.StepTimeout < 0, "durations must not be negative")
+	bad(c.PrefillTokens < 0 || c.FlushTokens < 0 || c.MaxFailures < 0, "counts must not be negative")
 	if c.Engine != nil {
 		info, kv := c.Engine.Info(), c.Engine.Memory().Budget
 		bad(info.MaxSequences < 1 || info.ContextLength < 1 || info.Vocab < 1, "the engine holds %d sequences of %d tokens over a vocabulary of %d: each must be at least 1", info.MaxSequences, info.ContextLength, info.Vocab)

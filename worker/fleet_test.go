@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/stream"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/runtime/sim"
@@ -44,11 +45,12 @@ type fleet struct {
 	js  jetstream.JetStream
 	tok *tokenizer.Tokenizer
 
-	mu     sync.Mutex
-	finals map[string]*contracts.Chunk
-	news   chan struct{} // closed and replaced at each record
-	pieces map[string]int
-	claims map[string]int
+	mu       sync.Mutex
+	finals   map[string]*contracts.Chunk
+	news     chan struct{} // closed and replaced at each record
+	pieces   map[string]int
+	claims   map[string]int
+	releases map[string]int
 }
 
 func newFleet(t testing.TB, ackWait time.Duration) *fleet {
@@ -65,7 +67,7 @@ func newFleet(t testing.TB, ackWait time.Duration) *fleet {
 		srv.Shutdown()
 		srv.WaitForShutdown()
 	})
-	f := &fleet{t: t, srv: srv, finals: map[string]*contracts.Chunk{}, pieces: map[string]int{}, claims: map[string]int{}, news: make(chan struct{})}
+	f := &fleet{t: t, srv: srv, finals: map[string]*contracts.Chunk{}, pieces: map[string]int{}, claims: map[string]int{}, releases: map[string]int{}, news: make(chan struct{})}
 	f.nc = f.connect()
 	if f.js, err = jetstream.New(f.nc); err != nil {
 		t.Fatal(err)
@@ -114,7 +116,10 @@ func (f *fleet) onLive(m *nats.Msg) {
 		f.finals[c.Job] = &c
 	}
 	f.pieces[c.Job] += len(c.Tokens)
-	if c.IsClaim() {
+	switch {
+	case c.IsClaim() && c.Claim.Released != "":
+		f.releases[c.Job]++
+	case c.IsClaim():
 		f.claims[c.Job]++
 	}
 	close(f.news)
@@ -254,7 +259,8 @@ type answer struct {
 	tokens [][]int32
 	finish []string
 	final  *contracts.Chunk
-	fences []uint64 // of the claims
+	fences []uint64          // of the claims
+	claims []contracts.Claim // claims and releases
 	pieces int
 }
 
@@ -294,14 +300,23 @@ func (f *fleet) records(id string) []*contracts.Chunk {
 func (f *fleet) check(id string, records []*contracts.Chunk) answer {
 	f.t.Helper()
 	var a answer
+	var sum stream.Checksum
 	fence := uint64(0)
 	for i, c := range records {
-		if c.Fence < fence || (c.IsClaim() && c.Fence != fence+1) || a.final != nil {
+		holder := c.IsClaim() && (c.Claim.Released == "" || c.Claim.Released == contracts.ReleaseLost)
+		if c.Fence < fence || holder != (c.Fence == fence+1) && !c.Final() || a.final != nil {
 			f.t.Errorf("job %s record %d: fence %d after %d, after the final record: %v", id, i, c.Fence, fence, a.final != nil)
 		}
 		fence = c.Fence
+		sum.Add(c)
 		if c.IsClaim() {
-			a.fences = append(a.fences, c.Fence)
+			a.claims = append(a.claims, *c.Claim)
+			if n := len(a.tokens); n > 0 && c.Index != len(a.tokens[0]) {
+				f.t.Errorf("job %s record %d: a claim with index %d after %d tokens", id, i, c.Index, len(a.tokens[0]))
+			}
+			if c.Claim.Released == "" {
+				a.fences = append(a.fences, c.Fence)
+			}
 			continue
 		}
 		for len(a.tokens) <= c.Choice {
@@ -325,6 +340,9 @@ func (f *fleet) check(id string, records []*contracts.Chunk) answer {
 		a.pieces++
 	}
 	if a.final != nil {
+		if a.final.Checksum != sum.Sum() {
+			f.t.Errorf("job %s: final record with the checksum %q, the stream has %q", id, a.final.Checksum, sum.Sum())
+		}
 		n := 0
 		for _, tokens := range a.tokens {
 			n += len(tokens)

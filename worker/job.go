@@ -13,6 +13,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/runtime/sampler"
 	"github.com/pelton-run/pelton/worker/batch"
 	"github.com/pelton-run/pelton/worker/emit"
@@ -24,26 +25,30 @@ import (
 // job is one delivery of a job, from its arrival to the last word to the queue:
 //
 //	received -> room -> claimed -> running -> final record -> acknowledged
-//	     \         \        \          \-> handed back
-//	      \---------\--------\-> final record without running (refused, canceled, out of time)
+//	     \         \        \          \-> release record -> handed back
+//	      \---------\        \-> dead letter -> final record (holders failed too often)
+//	       \---------\-> final record without running (refused, canceled, out of time)
 //
 // At any point another holder may be found: then it is dropped silently.
 type job struct {
-	w       *Worker
-	name    Job
-	ref     subject.Job
-	req     *request
-	lease   *lease.Lease
-	room    *intake.Reservation
-	each    int64 // KV bytes of one choice
-	claimed time.Time
+	w        *Worker
+	name     Job
+	ref      subject.Job
+	req      *request
+	lease    *lease.Lease
+	room     *intake.Reservation
+	each     int64 // KV bytes of one choice
+	claimed  time.Time
+	admitted []byte // as the queue held it
+	failures int    // of earlier holders
 
 	ctx    context.Context // ends with the cause given to end
 	cancel context.CancelCauseFunc
 
-	mu     sync.Mutex
-	seqs   []*batch.Sequence // by choice
-	writer *emit.Writer
+	mu       sync.Mutex
+	seqs     []*batch.Sequence // by choice
+	writer   *emit.Writer
+	yielding bool // gives way when asked to
 }
 
 // receive takes a message over from the intake. It blocks only while the job needs more room than its
@@ -60,7 +65,7 @@ func (w *Worker) receive(taking, hard context.Context, msg *nats.Msg, room *inta
 		_ = w.cfg.Conn.Publish(msg.Reply, []byte("+TERM not a job"))
 		return
 	}
-	j := &job{w: w, ref: ref, lease: l, room: room, claimed: time.Now(),
+	j := &job{w: w, ref: ref, lease: l, room: room, claimed: time.Now(), admitted: msg.Data,
 		name: Job{ID: ref.Job, Tenant: ref.Tenant, Model: ref.Model, Class: ref.Class, Size: ref.Size, Attempt: l.Attempt()}}
 	j.ctx, j.cancel = context.WithCancelCause(context.Background())
 	w.cfg.Trace.pulled(j.name)
@@ -99,9 +104,13 @@ func (j *job) fit(taking context.Context) error {
 	return err
 }
 
-// end asks for the job's end; the first cause counts.
+// end asks for the job's end; the first cause counts. Of a job that another holder has, the queue hears
+// nothing more.
 func (j *job) end(cause error) {
 	j.cancel(cause)
+	if silent(cause) {
+		j.lease.Stop()
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, s := range j.seqs {
@@ -121,16 +130,18 @@ func (j *job) tokens() int {
 	return j.writer.Tokens()
 }
 
+// yields tells whether the job runs and gives way when asked to.
+func (j *job) yields() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.yielding
+}
+
 // run is the job's goroutine. early is why the job shall not run at all.
 func (j *job) run(hard context.Context, early error) {
 	defer j.w.unregister(j)
 	defer j.cancel(nil)
-	final, err := j.safely(func() (*contracts.Chunk, error) {
-		if early != nil {
-			return j.refuse(hard, early)
-		}
-		return j.serve(hard)
-	})
+	final, err := j.safely(func() (*contracts.Chunk, error) { return j.serve(hard, early) })
 	j.room.Close()
 	j.settle(hard, final, err)
 }
@@ -147,11 +158,31 @@ func (j *job) safely(f func() (*contracts.Chunk, error)) (final *contracts.Chunk
 	return f()
 }
 
-// serve claims the job, runs it and writes its stream.
-func (j *job) serve(hard context.Context) (*contracts.Chunk, error) {
-	chain, t, err := lease.Take(hard, j.w.cfg.Conn, j.ref.Tenant, j.ref.Job, j.lease.Attempt(), j.claim)
-	if err != nil {
+// serve claims the job, runs it and writes its stream. early is why it shall not run.
+func (j *job) serve(hard context.Context, early error) (*contracts.Chunk, error) {
+	if silent(early) || errors.Is(early, errHandBack) {
+		return nil, early
+	}
+	refusal, why := j.verdict(early)
+	var first *contracts.Chunk
+	chain, t, err := lease.Take(hard, j.w.cfg.Conn, j.ref.Tenant, j.ref.Job, j.lease.Attempt(), func(t *resume.Transcript) *contracts.Chunk {
+		if first = j.claim(t); refusal != nil && why == "" {
+			first = j.final(t, refusal)
+		}
+		return first
+	})
+	switch {
+	case err != nil:
 		return nil, err
+	case first.Final():
+		return first, nil
+	}
+	j.failures = first.Claim.Failures
+	switch {
+	case j.failures >= j.w.cfg.MaxFailures:
+		return j.giveUp(hard, chain, t)
+	case early != nil:
+		return nil, j.release(hard, chain, first, why, refusal, early)
 	}
 	j.w.cfg.Trace.claimed(j.name, j.queued(), t.Tokens())
 	if t.Broken != nil || len(t.Choices) > j.req.choices {
@@ -159,27 +190,34 @@ func (j *job) serve(hard context.Context) (*contracts.Chunk, error) {
 		final := j.final(t, contracts.Errorf(contracts.CodeInternal, "part of the answer is lost: submit the job again under a new id"))
 		return final, chain.Append(hard, final)
 	}
-	w := j.start(chain, t)
+	return j.stream(hard, chain, t, first)
+}
+
+// stream runs a claimed job and writes what it says, up to the final record or the release.
+func (j *job) stream(hard context.Context, chain *lease.Chain, t *resume.Transcript, claim *contracts.Chunk) (*contracts.Chunk, error) {
+	j.lease.Guard(chain.Lost, func() { j.end(lease.ErrFenced) })
+	w := j.start(chain, t, claim.Claim)
 	cause := w.Run(hard)
-	if errors.Is(cause, lease.ErrFenced) {
+	if silent(cause) {
 		return nil, cause
 	}
-	failure, err := j.verdict(cause)
-	if err != nil {
-		return nil, err
+	failure, why := j.verdict(cause)
+	if why != "" {
+		claim.Index = w.Index()
+		return nil, j.release(hard, chain, claim, why, failure, cause)
 	}
 	return w.Final(hard, failure)
 }
 
 // start puts the job's choices into the batch, each after what is in its stream already.
-func (j *job) start(chain *lease.Chain, t *resume.Transcript) *emit.Writer {
+func (j *job) start(chain *lease.Chain, t *resume.Transcript, claim *contracts.Claim) *emit.Writer {
 	starts := make([]emit.Start, j.req.choices)
 	for i, c := range t.Choices {
 		starts[i] = emit.Start{Tokens: c.Tokens, Finish: c.Finish}
 	}
 	trace := j.w.cfg.Trace
 	w := emit.New(emit.Config{
-		Log: chain, Vocabulary: j.w.cfg.Tokenizer, Claim: *j.claim(t).Claim, Prompt: len(j.req.prompt), Choices: starts,
+		Log: chain, Vocabulary: j.w.cfg.Tokenizer, Claim: *claim, Prompt: len(j.req.prompt), Choices: starts, Checksum: t.Checksum,
 		Stops: j.req.job.Params.Stop, Logprobs: j.req.job.Params.Logprobs,
 		FlushInterval: j.w.cfg.FlushInterval, FlushTokens: j.w.cfg.FlushTokens,
 		Stop: j.stop, Fail: j.end, Claimed: j.claimed, FirstToken: t.First,
@@ -200,7 +238,7 @@ func (j *job) start(chain *lease.Chain, t *resume.Transcript) *emit.Writer {
 		seqs = append(seqs, byChoice[i])
 	}
 	j.mu.Lock()
-	j.writer, j.seqs = w, byChoice
+	j.writer, j.seqs, j.yielding = w, byChoice, claim.Preempted < topology.MaxPreempt
 	j.mu.Unlock()
 	j.w.loop.Add(seqs...)
 	if j.ctx.Err() != nil { // canceled before the sequences were known

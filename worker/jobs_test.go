@@ -118,7 +118,7 @@ func TestChoices(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
-	f.hire("w", newFake(), func(c *worker.Config) { c.MaxDeliver = 2 })
+	f.hire("w", newFake(), func(c *worker.Config) { c.MaxFailures = 2 })
 	tests := []struct {
 		name string
 		make func(a *contracts.Admitted)
@@ -160,7 +160,7 @@ func TestRefusals(t *testing.T) {
 	f.empty()
 }
 
-// A job that no attempt can hold is handed back until the last one says so.
+// A job that nobody can hold is handed back until it is given up.
 func TestNeverFits(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
@@ -168,12 +168,12 @@ func TestNeverFits(t *testing.T) {
 	e.budget = 2000 // 200 tokens
 	back := make(chan error, 9)
 	f.hire("w", e, func(c *worker.Config) {
-		c.MaxDeliver = 2
+		c.MaxFailures = 2
 		c.Trace = &worker.Trace{HandedBack: func(_ worker.Job, cause error) { back <- cause }}
 	})
 	f.submit(order("big", "prompt", 300))
 	got := f.final("big")
-	if got.Code != contracts.CodeResourceExhausted || got.Claim.Attempt != 2 || len(back) != 1 {
+	if got.Code != contracts.CodeResourceExhausted || got.Claim.Attempt != 3 || len(back) != 2 {
 		t.Errorf("got %+v on attempt %d, handed back %d times", got, got.Claim.Attempt, len(back))
 	}
 	f.empty()

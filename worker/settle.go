@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -11,14 +12,14 @@ import (
 	"github.com/pelton-run/pelton/worker/resume"
 )
 
-// nakFirst is the delay before a job that failed on its first attempt is delivered again; it doubles
-// with each attempt.
+// nakFirst is the delay before a job that failed for the first time is delivered again; it doubles with
+// each failure.
 const nakFirst = 250 * time.Millisecond
 
 // claim is the record by which this worker takes the job.
 func (j *job) claim(t *resume.Transcript) *contracts.Chunk {
 	c := &contracts.Chunk{Claim: &contracts.Claim{
-		Worker: j.w.cfg.Name, Attempt: j.lease.Attempt(), Model: j.ref.Model, Class: j.ref.Class,
+		Worker: j.w.cfg.Name, Attempt: j.lease.Attempt(), Failures: t.Failures(), Preempted: t.Preempted(), Model: j.ref.Model, Class: j.ref.Class,
 		Submitted: j.req.job.Submitted, Digest: j.req.digest,
 	}}
 	if len(t.Choices) > 0 {
@@ -33,42 +34,55 @@ func (j *job) final(t *resume.Transcript, failure *contracts.Error) *contracts.C
 	c.Finish, c.Code, c.Message = emit.FinishOf(failure.Code), failure.Code, failure.Message
 	prompt, completion := len(j.req.prompt), t.Tokens()
 	c.Usage = &contracts.Usage{PromptTokens: prompt, CompletionTokens: completion, TotalTokens: prompt + completion}
+	c.Checksum = t.Checksum.Sum()
 	c.Timings = &contracts.Timings{Queued: float64(j.queued()) / float64(time.Millisecond)}
 	return c
 }
 
-// refuse writes the final record of a job that shall not run, or hands it back.
-func (j *job) refuse(hard context.Context, cause error) (*contracts.Chunk, error) {
-	failure, err := j.verdict(cause)
-	if err != nil {
-		return nil, err
+// verdict decides what becomes of a job that stopped with cause: it ends with a final record if why is
+// empty (failure nil: all is well), else it is given back for that reason.
+func (j *job) verdict(cause error) (failure *contracts.Error, why contracts.Release) {
+	switch {
+	case cause == nil:
+		return nil, ""
+	case errors.Is(cause, errHandBack):
+		return nil, contracts.ReleaseDrain
+	case errors.Is(cause, errPreempted):
+		return nil, contracts.ReleasePreempt
 	}
-	var final *contracts.Chunk
-	_, _, err = lease.Take(hard, j.w.cfg.Conn, j.ref.Tenant, j.ref.Job, j.lease.Attempt(), func(t *resume.Transcript) *contracts.Chunk {
-		final = j.final(t, failure)
-		return final
-	})
-	return final, err
-}
-
-// verdict decides how a job ends that stopped with cause: with a final record (err nil; failure nil if
-// all is well), or otherwise, with err as the reason.
-func (j *job) verdict(cause error) (failure *contracts.Error, err error) {
-	if cause == nil {
-		return nil, nil
-	}
-	if errors.Is(cause, errHandBack) || errors.Is(cause, errReplaced) {
-		return nil, cause
-	}
-	coded, ok := errors.AsType[*contracts.Error](cause)
+	failure, ok := errors.AsType[*contracts.Error](cause)
 	if !ok {
-		coded = contracts.Errorf(contracts.CodeInternal, "internal error: retry once, then report it")
+		failure = contracts.Errorf(contracts.CodeInternal, "internal error: retry once, then report it")
 		j.log("job failed", cause)
 	}
-	if coded.Code.Info().Verb == contracts.VerbNak && j.lease.Attempt() < j.w.cfg.MaxDeliver {
-		return nil, cause
+	if failure.Code.Info().Verb == contracts.VerbNak {
+		return failure, contracts.ReleaseFailed
 	}
-	return coded, nil
+	return failure, ""
+}
+
+// errUnsaid: the release could not be written, so the queue is told nothing either; the job is found
+// lost, or its ack wait ends.
+var errUnsaid = errors.New("the release is not in the job's stream")
+
+// silent tells whether another holder has the job, or may have it, so that the queue hears nothing.
+func silent(err error) bool {
+	return errors.Is(err, lease.ErrFenced) || errors.Is(err, errReplaced) || errors.Is(err, errUnsaid)
+}
+
+// release writes why the job is given back, after what this holder wrote under claim. It returns cause,
+// or why the record could not be written.
+func (j *job) release(hard context.Context, chain *lease.Chain, claim *contracts.Chunk, why contracts.Release, failure *contracts.Error, cause error) error {
+	says := *claim.Claim
+	says.Released = why
+	c := &contracts.Chunk{Index: claim.Index, Claim: &says}
+	if failure != nil {
+		c.Code, c.Message = failure.Code, failure.Message
+	}
+	if err := chain.Append(hard, c); err != nil {
+		return fmt.Errorf("%w: %w", errUnsaid, err)
+	}
+	return cause
 }
 
 // settle says the last word to the queue: acknowledged after a final record, nothing when another
@@ -84,14 +98,17 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 		err = verb(hard)
 	case errors.Is(err, lease.ErrFinished):
 		err = j.lease.Ack(hard)
-	case errors.Is(err, lease.ErrFenced), errors.Is(err, errReplaced):
+	case silent(err):
 		j.lease.Stop()
+		if errors.Is(err, errUnsaid) {
+			j.log("job let go", err)
+		}
 		j.w.cfg.Trace.fenced(j.name)
 		return
 	default:
 		j.w.cfg.Trace.handedBack(j.name, err)
-		delay := nakFirst << min(j.lease.Attempt()-1, 8)
-		if errors.Is(err, errHandBack) {
+		delay := nakFirst << min(j.failures, 8)
+		if errors.Is(err, errHandBack) || errors.Is(err, errPreempted) {
 			delay = 0
 		} else {
 			j.log("job handed back", err)

@@ -33,6 +33,8 @@ type Trace struct {
 	// Emitted: a record with so many tokens was accepted, so long after the job's previous one (0 for
 	// the first).
 	Emitted func(j Job, tokens int, sincePrevious time.Duration)
+	// Told: a dispatcher told this worker to end the job: with CodeCanceled, or with none to give it back.
+	Told func(Job, contracts.Code)
 	// Finished: the final record was accepted.
 	Finished func(j Job, final *contracts.Chunk)
 	// HandedBack: the job went back to the queue before its end.
@@ -70,6 +72,12 @@ func (t *Trace) step(s batch.Step) {
 func (t *Trace) emitted(j Job, tokens int, since time.Duration) {
 	if t.Emitted != nil {
 		t.Emitted(j, tokens, since)
+	}
+}
+
+func (t *Trace) told(j Job, code contracts.Code) {
+	if t.Told != nil {
+		t.Told(j, code)
 	}
 }
 

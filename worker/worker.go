@@ -18,14 +18,15 @@ import (
 
 // Causes with which a worker ends sequences itself.
 var (
-	errHandBack = errors.New("the worker stops and hands the job back")
-	errReplaced = errors.New("the job was delivered to this worker once more")
+	errHandBack  = errors.New("the worker stops and hands the job back")
+	errReplaced  = errors.New("the job was delivered to this worker once more")
+	errPreempted = errors.New("the job gives way to a more urgent one")
 )
 
 // Worker serves one model. Its life:
 //
 //	New --Run--> ready --Drain--> draining --jobs done or out of time--> stopped
-//	               +------------- Run's ctx ends ------------------------> stopped
+//	               +------ Run's ctx ends, or the engine hangs ----------> stopped
 //
 // Run may be called once. All other methods are safe from any goroutine.
 type Worker struct {
@@ -59,7 +60,7 @@ func New(cfg Config) (*Worker, error) {
 		beat: make(chan struct{}, 1), drains: make(chan context.Context, 1), ended: make(chan struct{}),
 	}
 	w.room = intake.NewRoom(cfg.Engine.Memory().Budget, w.info.MaxSequences)
-	loop, err := batch.New(batch.Config{Engine: cfg.Engine, PrefillTokens: cfg.PrefillTokens, Logger: cfg.Logger, Stepped: func(s batch.Step) {
+	loop, err := batch.New(batch.Config{Engine: cfg.Engine, PrefillTokens: cfg.PrefillTokens, StepTimeout: cfg.StepTimeout, Logger: cfg.Logger, Stepped: func(s batch.Step) {
 		w.stats.step(s)
 		cfg.Trace.step(s)
 	}})
@@ -78,7 +79,8 @@ func (w *Worker) cost(size contracts.Size) int64 {
 }
 
 // Run serves jobs until ctx ends or a Drain is over. It returns after every job is finished or handed
-// back and the last heartbeat is sent; the engine is not used afterwards.
+// back and the last heartbeat is sent; the engine is not used afterwards. An error says why it ended by
+// itself: with [batch.ErrHung] a call to the engine is still out, and the process is best replaced.
 func (w *Worker) Run(ctx context.Context) error {
 	w.mu.Lock()
 	if w.started {
@@ -89,21 +91,26 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.mu.Unlock()
 	defer close(w.ended)
 
-	cancels, err := w.cfg.Conn.Subscribe(subject.AllCtlCancels, w.onCancel)
+	deaf, err := w.listen()
+	defer deaf()
 	if err != nil {
-		return fmt.Errorf("worker %s: subscribe to cancels: %w", w.cfg.Name, err)
+		return err
 	}
-	defer func() { _ = cancels.Unsubscribe() }()
-
 	background := context.WithoutCancel(ctx)
 	var parts sync.WaitGroup
 	beating, stopBeat := context.WithCancel(background)
 	parts.Go(func() { w.beats(beating) })
 	looping, stopLoop := context.WithCancelCause(background)
-	parts.Go(func() { w.loop.Run(looping) })
+	broken, breakdown := context.WithCancelCause(background)
+	defer breakdown(nil)
+	parts.Go(func() {
+		if err := w.loop.Run(looping); err != nil {
+			breakdown(err)
+		}
+	})
 	hard, kill := context.WithCancelCause(background)
 
-	patience, err := w.serve(ctx, hard)
+	patience, err := w.serve(ctx, hard, broken)
 	w.settle(ctx, patience, func() {
 		kill(errHandBack)
 		stopLoop(errHandBack)
@@ -115,12 +122,30 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.setState(contracts.WorkerStopped)
 	w.sendBeat()
 	_ = w.cfg.Conn.FlushTimeout(time.Second)
-	return err
+	return errors.Join(err, context.Cause(broken))
 }
 
-// serve takes jobs until ctx ends or a drain is asked for. The context that it returns says how long
-// running jobs may go on.
-func (w *Worker) serve(ctx, hard context.Context) (context.Context, error) {
+// listen subscribes to what the dispatchers tell the holders of jobs, until deaf is called.
+func (w *Worker) listen() (deaf func(), err error) {
+	var subs []*nats.Subscription
+	deaf = func() {
+		for _, s := range subs {
+			_ = s.Unsubscribe()
+		}
+	}
+	for all, handle := range map[string]nats.MsgHandler{subject.AllCtlCancels: w.onCancel, subject.AllCtlPreempt: w.onPreempt} {
+		sub, err := w.cfg.Conn.Subscribe(all, handle)
+		if err != nil {
+			return deaf, fmt.Errorf("worker %s: subscribe %s: %w", w.cfg.Name, all, err)
+		}
+		subs = append(subs, sub)
+	}
+	return deaf, nil
+}
+
+// serve takes jobs until ctx ends, a drain is asked for or the engine is broken. The context that it
+// returns says how long running jobs may go on.
+func (w *Worker) serve(ctx, hard, broken context.Context) (context.Context, error) {
 	taking, stopIntake := context.WithCancelCause(context.WithoutCancel(ctx))
 	taken := make(chan error, 1)
 	in := intake.New(intake.Config{
@@ -134,6 +159,9 @@ func (w *Worker) serve(ctx, hard context.Context) (context.Context, error) {
 	case <-ctx.Done():
 	case err := <-taken:
 		return ctx, err
+	case <-broken.Done():
+		patience = broken
+		w.setState(contracts.WorkerDraining)
 	case patience = <-w.drains:
 		w.setState(contracts.WorkerDraining)
 	}
@@ -188,16 +216,30 @@ func (w *Worker) Drain(ctx context.Context) error {
 
 // onCancel ends the job that a control message names, if this worker has it.
 func (w *Worker) onCancel(msg *nats.Msg) {
-	tenant, id, err := subject.ParseJobRef("ctl.cancel", msg.Subject)
+	if j := w.named("ctl.cancel", msg); j != nil {
+		j.end(contracts.Errorf(contracts.CodeCanceled, "canceled by the caller"))
+		w.cfg.Trace.told(j.name, contracts.CodeCanceled)
+	}
+}
+
+// onPreempt gives back the job that a control message names, if it runs here and has not given way too
+// often.
+func (w *Worker) onPreempt(msg *nats.Msg) {
+	if j := w.named("ctl.preempt", msg); j != nil && j.yields() {
+		j.end(errPreempted)
+		w.cfg.Trace.told(j.name, "")
+	}
+}
+
+// named is the job that a control message names, nil if this worker does not have it.
+func (w *Worker) named(prefix string, msg *nats.Msg) *job {
+	tenant, id, err := subject.ParseJobRef(prefix, msg.Subject)
 	if err != nil || len(msg.Data) > 0 { // a body means that this is an answer of the broker, sent here by a spoofed reply subject
-		return
+		return nil
 	}
 	w.mu.Lock()
-	j := w.jobs[jobKey{tenant, id}]
-	w.mu.Unlock()
-	if j != nil {
-		j.end(contracts.Errorf(contracts.CodeCanceled, "canceled by the caller"))
-	}
+	defer w.mu.Unlock()
+	return w.jobs[jobKey{tenant, id}]
 }
 
 // register makes j the job that cancels and heartbeats know. An older delivery of the same job that is

@@ -14,10 +14,12 @@
 // that run beside it. What a step contains is decided by [Schedule], a pure function.
 //
 // Invariants:
-//  1. One goroutine, the one in [Loop.Run], calls the engine.
+//  1. One call to the engine at a time, made for the goroutine in [Loop.Run]; after a call that does not
+//     come back in time, none.
 //  2. A prompt is fed in rows of at least MinPrefill tokens, generated tokens one at a time, replayed
 //     ones too: a continued sequence is bit for bit the one that was interrupted.
-//  3. A [Sink] hears Ended exactly once for each sequence, after the engine gave its memory back.
+//  3. A [Sink] hears Ended exactly once for each sequence, after the engine, unless it hangs, gave its
+//     memory back.
 //  4. A failure of one row ends one sequence; a failure of a step ends that step's sequences; neither
 //     ends the loop.
 //

@@ -29,9 +29,13 @@ type Config struct {
 	// PrefillTokens is the budget of prompt tokens in one step; default Info.MaxStepTokens. It bounds
 	// how long a step can make running streams wait.
 	PrefillTokens int
-	Stepped       func(Step) // optional; called by the loop, must not block
+	StepTimeout   time.Duration // a step that takes longer hangs: the loop ends with ErrHung; 0 is no limit
+	Stepped       func(Step)    // optional; called by the loop, must not block
 	Logger        *slog.Logger
 }
+
+// ErrHung: a step did not come back in time. The engine cannot be used any more.
+var ErrHung = errors.New("the engine hangs")
 
 // Loop drives one engine. Add and End are safe from any goroutine.
 type Loop struct {
@@ -102,8 +106,9 @@ func (l *Loop) signal() {
 	}
 }
 
-// Run drives the engine until ctx ends; then every sequence ends with ctx's cause and Run returns.
-func (l *Loop) Run(ctx context.Context) {
+// Run drives the engine until ctx ends; then every sequence ends with ctx's cause and Run returns nil.
+// If the engine hangs, they end with an error that says so, which Run returns.
+func (l *Loop) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		l.receive()
 		if len(l.running) == 0 {
@@ -114,9 +119,13 @@ func (l *Loop) Run(ctx context.Context) {
 			continue
 		}
 		l.open()
-		l.step(ctx)
+		if err := l.step(ctx); err != nil {
+			l.close(err)
+			return err
+		}
 	}
 	l.close(context.Cause(ctx))
+	return nil
 }
 
 // close ends everything and refuses what comes later.
@@ -207,8 +216,8 @@ func (l *Loop) open() {
 	l.sweep()
 }
 
-// step runs one forward pass and hands its results out.
-func (l *Loop) step(ctx context.Context) {
+// step runs one forward pass and hands its results out. The error says that the engine hangs.
+func (l *Loop) step(ctx context.Context) error {
 	var ready []*Sequence
 	var views []View
 	for _, s := range l.running {
@@ -219,7 +228,7 @@ func (l *Loop) step(ctx context.Context) {
 	}
 	pieces := Schedule(l.steps, views, l.limits)
 	if len(pieces) == 0 {
-		return
+		return nil
 	}
 	rows := make([]*engine.Row, len(pieces))
 	done := Step{Rows: len(pieces)}
@@ -232,7 +241,13 @@ func (l *Loop) step(ctx context.Context) {
 	}
 	l.steps++
 	start := time.Now()
-	done.Err = l.forward(ctx, rows)
+	done.Err = l.timed(ctx, rows)
+	if errors.Is(done.Err, ErrHung) {
+		for _, s := range l.running {
+			s.opened = false // its memory is lost with the engine
+		}
+		return fmt.Errorf("%w: a step of %d prompt tokens and %d rows is not back after %v", ErrHung, done.PrefillTokens, done.DecodeRows, l.cfg.StepTimeout)
+	}
 	now := time.Now()
 	done.Duration = now.Sub(start)
 	for i, p := range pieces {
@@ -250,6 +265,24 @@ func (l *Loop) step(ctx context.Context) {
 	l.sweep()
 	if l.cfg.Stepped != nil {
 		l.cfg.Stepped(done)
+	}
+	return nil
+}
+
+// timed is forward, which it leaves behind when the time is up.
+func (l *Loop) timed(ctx context.Context, rows []*engine.Row) error {
+	if l.cfg.StepTimeout == 0 {
+		return l.forward(ctx, rows)
+	}
+	back := make(chan error, 1)
+	go func() { back <- l.forward(ctx, rows) }()
+	timeout := time.NewTimer(l.cfg.StepTimeout)
+	defer timeout.Stop()
+	select {
+	case err := <-back:
+		return err
+	case <-timeout.C:
+		return ErrHung
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // Final appends the final record after Run has returned, and returns it. failure is nil for a job that
 // ended as it should.
 func (w *Writer) Final(ctx context.Context, failure *contracts.Error) (*contracts.Chunk, error) {
-	end := &contracts.Chunk{Index: w.choices[0].written, Claim: &w.cfg.Claim, Timings: w.timings()}
+	end := &contracts.Chunk{Index: w.Index(), Claim: &w.cfg.Claim, Timings: w.timings(), Checksum: w.cfg.Checksum.Sum()}
 	completion := 0
 	for i, c := range w.choices {
 		completion += c.written

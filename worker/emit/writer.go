@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/stream"
 	"github.com/pelton-run/pelton/runtime/tokenizer"
 	"github.com/pelton-run/pelton/worker/batch"
 )
@@ -38,6 +39,7 @@ type Config struct {
 	Claim      contracts.Claim // repeated in the final record
 	Prompt     int             // tokens, for the usage
 	Choices    []Start         // one for each choice
+	Checksum   stream.Checksum // of what the stream holds; the writer's from now on
 	Stops      []string
 	Logprobs   *int // nil: none; k: with the k most likely rivals
 
@@ -106,6 +108,9 @@ func (w *Writer) Complete(choice int) bool { return w.choices[choice].closed }
 
 // Tokens is how many tokens the stream holds over all choices; safe from any goroutine.
 func (w *Writer) Tokens() int { return int(w.written.Load()) }
+
+// Index is how many tokens the stream holds of choice 0. It belongs to the goroutine in Run.
+func (w *Writer) Index() int { return w.choices[0].written }
 
 // Prefilled implements [batch.Sink].
 func (w *Writer) Prefilled(_ int, at time.Time) {
@@ -289,6 +294,7 @@ func (w *Writer) append(ctx context.Context, i int, c *choice, p *contracts.Chun
 	now := time.Now()
 	c.since = now
 	c.written += len(p.Tokens)
+	w.cfg.Checksum.Add(p)
 	c.done = p.Finish != ""
 	w.written.Add(int64(len(p.Tokens)))
 	if w.cfg.Emitted != nil {

@@ -83,6 +83,16 @@ func (c *Chain) Append(ctx context.Context, chunk *contracts.Chunk) error {
 	}
 }
 
+// Lost tells whether a record of a later fence is stored: another worker has the job, or a dispatcher
+// took it away. It says no while the broker is away. Unlike Append it is safe from any goroutine.
+func (c *Chain) Lost(ctx context.Context) bool {
+	wait, cancel := context.WithTimeout(ctx, publishWait)
+	defer cancel()
+	last, err := resume.Last(wait, c.nc, c.tenant, c.job)
+	var newest contracts.Chunk
+	return err == nil && last != nil && contracts.Decode(last.Data, &newest) == nil && newest.Fence > c.fence
+}
+
 // errRefused marks answers that a retry does not change.
 var errRefused = errors.New("the broker refuses the record")
 

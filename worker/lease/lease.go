@@ -3,7 +3,6 @@ package lease
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -15,9 +14,15 @@ type Lease struct {
 	reply   string
 	attempt int
 
-	once sync.Once
-	stop chan struct{}
-	done chan struct{}
+	guard chan guard
+	stop  context.CancelFunc
+	done  chan struct{}
+}
+
+// guard is what [Lease.Guard] was given.
+type guard struct {
+	lost func(context.Context) bool
+	then func()
 }
 
 // New takes a message that a consumer of the stream JOBS delivered and keeps it alive each every until
@@ -27,32 +32,51 @@ func New(nc *nats.Conn, msg *nats.Msg, every time.Duration) (*Lease, error) {
 	if err != nil {
 		return nil, fmt.Errorf("message on %s has no acknowledgement subject: %w", msg.Subject, err)
 	}
-	l := &Lease{nc: nc, reply: msg.Reply, attempt: int(meta.NumDelivered), stop: make(chan struct{}), done: make(chan struct{})}
-	go l.keep(every)
+	ctx, stop := context.WithCancel(context.Background())
+	l := &Lease{nc: nc, reply: msg.Reply, attempt: int(meta.NumDelivered), guard: make(chan guard, 1), stop: stop, done: make(chan struct{})}
+	go func() {
+		then := l.keep(ctx, every)
+		close(l.done)
+		if then != nil {
+			then()
+		}
+	}()
 	return l, nil
 }
 
 // Attempt is the delivery count of the job, from 1.
 func (l *Lease) Attempt() int { return l.attempt }
 
-func (l *Lease) keep(every time.Duration) {
-	defer close(l.done)
+// Guard asks lost before each time that the lease is kept alive. When it says yes, the lease ends
+// silently and then is called: so a holder that has nothing to write notices as well. Call it once.
+func (l *Lease) Guard(lost func(context.Context) bool, then func()) { l.guard <- guard{lost, then} }
+
+// keep keeps the delivery alive until ctx ends, or it is lost: then it returns what to call.
+func (l *Lease) keep(ctx context.Context, every time.Duration) (then func()) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	var g guard
 	for {
 		select {
+		case g = <-l.guard:
 		case <-tick.C:
+			if g.lost != nil && g.lost(ctx) {
+				return g.then
+			}
+			if ctx.Err() != nil {
+				return nil
+			}
 			// An error means that the connection is away; the next tick tries again.
 			_ = l.nc.Publish(l.reply, []byte("+WPI"))
-		case <-l.stop:
-			return
+		case <-ctx.Done():
+			return nil
 		}
 	}
 }
 
 // Stop ends the keep-alive and says nothing to the broker. It may be called more than once.
 func (l *Lease) Stop() {
-	l.once.Do(func() { close(l.stop) })
+	l.stop()
 	<-l.done
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/stream"
 )
 
 // Transcript is what a job's stream holds so far. The zero value is the stream of a job that nobody
@@ -15,7 +16,12 @@ type Transcript struct {
 	Attempt int       // highest attempt that claimed the job
 	First   time.Time // when the first token was stored
 	Choices []Choice  // what was written of each choice; shorter than n when nothing was
-	Final   *contracts.Chunk
+	// History are the claims and releases of earlier holders, oldest first.
+	History []contracts.Claim
+	// Failure is what the newest holder said when it released the job as failed; nil if it did not.
+	Failure  *contracts.Error
+	Checksum stream.Checksum // of the pieces; who goes on writing takes it over
+	Final    *contracts.Chunk
 	// Broken says why the stream cannot be continued: a record is missing or cannot be read. Last and
 	// Fence are right all the same.
 	Broken error
@@ -51,9 +57,54 @@ func (t *Transcript) Add(seq uint64, at time.Time, data []byte) {
 	switch {
 	case c.Final():
 		t.Final = &c
-	case !c.IsClaim():
+	case c.IsClaim():
+		t.History = append(t.History, *c.Claim)
+		t.Failure = nil
+		if c.Code != "" {
+			t.Failure = contracts.Errorf(c.Code, "%s", c.Message)
+		}
+	default:
+		t.Checksum.Add(&c)
 		t.piece(seq, at, &c)
 	}
+}
+
+// Failures is how many holders failed: those that released the job as failed, were found lost, or said
+// nothing before the next one came. Records that aged out are counted by the claims after them.
+func (t *Transcript) Failures() int {
+	n, held := 0, false
+	for _, c := range t.History {
+		switch c.Released {
+		case "":
+			if held {
+				n++
+			}
+			n, held = max(n, c.Failures), true
+		case contracts.ReleaseFailed, contracts.ReleaseLost:
+			n++
+			held = false
+		default:
+			held = false
+		}
+	}
+	if held {
+		n++
+	}
+	return n
+}
+
+// Preempted is how often the job gave way to another.
+func (t *Transcript) Preempted() int {
+	n := 0
+	for _, c := range t.History {
+		switch c.Released {
+		case "":
+			n = max(n, c.Preempted)
+		case contracts.ReleasePreempt:
+			n++
+		}
+	}
+	return n
 }
 
 func (t *Transcript) piece(seq uint64, at time.Time, c *contracts.Chunk) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/worker/resume"
@@ -39,9 +40,9 @@ func TestTranscript(t *testing.T) {
 		broken  bool
 	}{
 		{name: "nothing"},
-		{name: "claimed only", records: []contracts.Chunk{claim(1, 1)}, want: resume.Transcript{Last: 5, Fence: 1, Attempt: 1}},
+		{name: "claimed only", records: []contracts.Chunk{claim(1, 1)}, want: resume.Transcript{Last: 5, Fence: 1, Attempt: 1, History: []contracts.Claim{{Attempt: 1}}}},
 		{name: "two holders, two choices", records: []contracts.Chunk{claim(1, 1), piece(1, 0, 0, "", 7, 8), claim(2, 3), piece(2, 1, 0, "stop", 9), piece(2, 0, 2, "", 6)},
-			want: resume.Transcript{Last: 45, Fence: 2, Attempt: 3, First: time.Unix(1, 0), Choices: []resume.Choice{{Tokens: []int32{7, 8, 6}}, {Tokens: []int32{9}, Finish: "stop"}}}},
+			want: resume.Transcript{Last: 45, Fence: 2, Attempt: 3, First: time.Unix(1, 0), History: []contracts.Claim{{Attempt: 1}, {Attempt: 3}}, Choices: []resume.Choice{{Tokens: []int32{7, 8, 6}}, {Tokens: []int32{9}, Finish: "stop"}}}},
 		{name: "a missing record", records: []contracts.Chunk{piece(1, 0, 4, "", 7)}, want: resume.Transcript{Last: 5, Fence: 1, Choices: []resume.Choice{{}}}, broken: true},
 		{name: "a choice that cannot be", records: []contracts.Chunk{piece(1, 99, 0, "", 7)}, want: resume.Transcript{Last: 5, Fence: 1}, broken: true},
 		{name: "a newer version", records: []contracts.Chunk{{V: 2}}, want: resume.Transcript{Last: 5}, broken: true},
@@ -55,8 +56,46 @@ func TestTranscript(t *testing.T) {
 				t.Errorf("broken: %v, want %v", got.Broken, tt.broken)
 			}
 			got.Broken = nil
-			if d := cmp.Diff(tt.want, *got); d != "" {
+			if d := cmp.Diff(tt.want, *got, cmpopts.IgnoreFields(resume.Transcript{}, "Checksum")); d != "" {
 				t.Errorf("transcript (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// Who failed and who gave way is read from what the holders wrote, and from what the newest claim says of
+// records that are no longer there.
+func TestFailures(t *testing.T) {
+	t.Parallel()
+	said := contracts.Errorf(contracts.CodeInternal, "why")
+	for _, tt := range []struct {
+		name                string
+		history             []contracts.Claim
+		failures, preempted int
+		says                *contracts.Error
+	}{
+		{name: "nobody"},
+		{name: "one that says nothing", history: []contracts.Claim{{}}, failures: 1},
+		{name: "moves are no failures", history: []contracts.Claim{{}, {Released: contracts.ReleaseDrain}, {}, {Released: contracts.ReleasePreempt}}, preempted: 1},
+		{name: "failed", history: []contracts.Claim{{}, {Released: contracts.ReleaseFailed}}, failures: 1, says: said},
+		{name: "failed, then gone", history: []contracts.Claim{{}, {Released: contracts.ReleaseFailed}, {Failures: 1}}, failures: 2},
+		{name: "lost", history: []contracts.Claim{{}, {Released: contracts.ReleaseLost}}, failures: 1},
+		{name: "each in turn", history: []contracts.Claim{{}, {}, {Failures: 1}, {Failures: 2, Released: contracts.ReleasePreempt}, {Failures: 2, Preempted: 1}, {Failures: 2, Preempted: 1, Released: contracts.ReleaseLost}}, failures: 3, preempted: 1},
+		{name: "the beginning aged out", history: []contracts.Claim{{Failures: 2, Preempted: 3}, {Failures: 2, Preempted: 3, Released: contracts.ReleaseDrain}}, failures: 2, preempted: 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var records []contracts.Chunk
+			for _, c := range tt.history {
+				r := contracts.Chunk{V: 1, Claim: &c}
+				if c.Released == contracts.ReleaseFailed {
+					r.Code, r.Message = said.Code, said.Message
+				}
+				records = append(records, r)
+			}
+			got := fold(t, records...)
+			if got.Failures() != tt.failures || got.Preempted() != tt.preempted || !cmp.Equal(got.Failure, tt.says) {
+				t.Errorf("%d failures, preempted %d times, says %v; want %d, %d, %v", got.Failures(), got.Preempted(), got.Failure, tt.failures, tt.preempted, tt.says)
 			}
 		})
 	}
