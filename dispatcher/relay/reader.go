@@ -143,13 +143,22 @@ func (r *Reader) take(ctx context.Context, rec record, out *sink) error {
 	if gap {
 		return r.refill(ctx, rec.seq, out)
 	}
-	out.emit(emit)
+	return r.hand(emit, out)
+}
+
+// hand hands a chunk on, unless it ends a stream that is not what the worker wrote.
+func (r *Reader) hand(c *contracts.Chunk, out *sink) error {
+	if err := r.sequence.Err(); err != nil {
+		return err
+	}
+	out.emit(c)
 	return nil
 }
 
 // refill reads OUT from where the sequence stands, at least up to the sequence upTo, which is known to
-// exist.
+// exist. It is patient with a broker that is just coming back.
 func (r *Reader) refill(ctx context.Context, upTo uint64, out *sink) error {
+	var fault error
 	for _, wait := range refillWaits {
 		if wait > 0 {
 			select {
@@ -158,12 +167,16 @@ func (r *Reader) refill(ctx context.Context, upTo uint64, out *sink) error {
 				return context.Cause(ctx)
 			}
 		}
-		if err := r.replay(ctx, out); err != nil {
-			return err
+		fault = r.replay(ctx, out)
+		if fault != nil && contracts.CodeOf(fault) != contracts.CodeUnavailable {
+			return fault
 		}
-		if r.sequence.Seq() >= upTo || r.sequence.Done() || out.left {
+		if fault == nil && (r.sequence.Seq() >= upTo || r.sequence.Done() || out.left) {
 			return nil
 		}
+	}
+	if fault != nil {
+		return fault
 	}
 	return contracts.Errorf(contracts.CodeUnavailable, "record %d of job %s is not readable yet: retry", upTo, r.job)
 }
@@ -183,8 +196,8 @@ func (r *Reader) replay(ctx context.Context, out *sink) error {
 			fault = contracts.Errorf(contracts.CodeNotFound, "records of job %s before %d are no longer kept", r.job, m.Seq)
 			return false
 		}
-		out.emit(emit)
-		return !out.left && !r.sequence.Done()
+		fault = r.hand(emit, out)
+		return fault == nil && !out.left && !r.sequence.Done()
 	})
 	if err != nil {
 		return err
@@ -196,13 +209,16 @@ func (r *Reader) replay(ctx context.Context, out *sink) error {
 }
 
 // idle looks into OUT after a silence: a live record may have been lost without a trace. When OUT has
-// nothing at all, the job may be gone.
+// nothing of the job, or nothing any more, the job may be gone.
 func (r *Reader) idle(ctx context.Context, out *sink) error {
-	if err := r.replay(ctx, out); err != nil {
+	last, err := r.relay.cfg.Out.Last(ctx, r.out)
+	switch {
+	case err != nil:
 		return err
-	}
-	if r.sequence.Seq() == 0 && r.Vanished != nil {
+	case last == nil && r.Vanished != nil:
 		return r.Vanished(ctx)
+	case last != nil && last.Seq < r.sequence.Seq(): // OUT lost its tail: compare by index
+		r.sequence.Rewind()
 	}
-	return nil
+	return r.replay(ctx, out)
 }

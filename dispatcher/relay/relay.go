@@ -114,6 +114,19 @@ func (r *Relay) Readers() int {
 	return n
 }
 
+// Buffered is how many live records wait for readers: at most Config.Buffer for each.
+func (r *Relay) Buffered() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	n := 0
+	for _, readers := range r.readers {
+		for reader := range readers {
+			n += len(reader.buffer)
+		}
+	}
+	return n
+}
+
 // route runs in the subscription's goroutine: it never blocks and never decodes.
 func (r *Relay) route(m *nats.Msg) {
 	r.mu.RLock()

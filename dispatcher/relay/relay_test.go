@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,7 +25,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type fixture struct {
-	t     *testing.T
+	t     testing.TB
 	nc    *nats.Conn
 	js    jetstream.JetStream
 	log   *relay.Log
@@ -31,7 +33,7 @@ type fixture struct {
 	live  *nats.Subscription
 }
 
-func setup(t *testing.T, c relay.Config) *fixture {
+func setup(t testing.TB, c relay.Config) *fixture {
 	t.Helper()
 	nc := contractstest.Server(t)
 	js, err := jetstream.New(nc)
@@ -51,7 +53,7 @@ func setup(t *testing.T, c relay.Config) *fixture {
 	return f
 }
 
-func testContext(t *testing.T) context.Context {
+func testContext(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
@@ -146,6 +148,113 @@ func TestFullBufferIsRefilled(t *testing.T) {
 		want = append(want, strconv.Itoa(i))
 	}
 	f.want("slow", f.read(r), strings.Join(want, " ")+" end")
+}
+
+// inOrder is what a reader of a whole stream of n pieces yields.
+func inOrder(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "%d ", i)
+	}
+	return b.String() + "end"
+}
+
+// TestSlowAmongFast: a reader that never reads costs its own buffer and nothing else; when it reads at
+// last, it misses nothing.
+func TestSlowAmongFast(t *testing.T) {
+	t.Parallel()
+	const buffer, records = 16, 400
+	f := setup(t, relay.Config{Buffer: buffer})
+	stuck := f.open("j", false)
+	var fast sync.WaitGroup
+	for i := range 50 {
+		r := f.open("j", false)
+		fast.Go(func() {
+			if got := f.read(r); got != inOrder(records) {
+				t.Errorf("fast reader %d got %d bytes that end in %.20q", i, len(got), got[max(0, len(got)-20):])
+			}
+		})
+	}
+	f.answer("j", 0, records)
+	fast.Wait()
+	if n := f.relay.Buffered(); n != buffer {
+		t.Errorf("%d records are buffered for the only reader left, want %d", n, buffer)
+	}
+	f.want("stuck", f.read(stuck), inOrder(records))
+}
+
+// TestReconnectStorm: 300 readers that come back at once in the middle of a stream all get the whole.
+func TestReconnectStorm(t *testing.T) {
+	t.Parallel()
+	const records = 100
+	f := setup(t, relay.Config{})
+	for i := range records / 2 {
+		f.write("j", contracts.Chunk{Fence: 1, Index: i, Tokens: []int32{int32(i)}, Text: "x"})
+	}
+	var readers sync.WaitGroup
+	for i := range 300 {
+		r := f.open("j", true)
+		readers.Go(func() {
+			if got := f.read(r); got != inOrder(records) {
+				t.Errorf("reader %d got %q", i, got)
+			}
+		})
+	}
+	f.answer("j", records/2, records)
+	readers.Wait()
+	f.want("storm", "", "")
+}
+
+// TestAgedOut: a stream that is gone while its reader waits ends, whatever the reader has seen.
+func TestAgedOut(t *testing.T) {
+	t.Parallel()
+	f := setup(t, relay.Config{Idle: 10 * time.Millisecond})
+	r := f.open("j", false)
+	r.Vanished = func(context.Context) error { return contracts.Errorf(contracts.CodeNotFound, "gone") }
+	f.write("j", contracts.Chunk{Fence: 1, Tokens: []int32{0}})
+	var got []string
+	for c, err := range r.Chunks(testContext(t)) {
+		if err != nil {
+			got = append(got, string(contracts.CodeOf(err)))
+			continue
+		}
+		got = append(got, strconv.Itoa(c.Index))
+		out, err := f.js.Stream(testContext(t), topology.StreamOut)
+		if err == nil {
+			err = out.Purge(testContext(t))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.want("aged out", strings.Join(got, " "), "0 not_found")
+}
+
+// TestChecksum: what is not the worker's stream does not pass for it.
+func TestChecksum(t *testing.T) {
+	t.Parallel()
+	f := setup(t, relay.Config{})
+	f.write("j", contracts.Chunk{Fence: 1, Tokens: []int32{0}})
+	f.write("j", contracts.Chunk{Fence: 1, Index: 1, Finish: contracts.FinishStop, Checksum: "00", Usage: &contracts.Usage{CompletionTokens: 1}})
+	f.want("checksum", f.read(f.open("j", true)), "0 internal")
+}
+
+// BenchmarkResume reads 500 tokens from OUT, as a reader that comes back does.
+func BenchmarkResume(b *testing.B) {
+	f := setup(b, relay.Config{})
+	f.answer("j", 0, 500)
+	var took []time.Duration
+	for b.Loop() {
+		begin := time.Now()
+		if got := f.read(f.open("j", true)); !strings.HasSuffix(got, " 499 end") {
+			b.Fatalf("got %q", got)
+		}
+		took = append(took, time.Since(begin))
+	}
+	slices.Sort(took)
+	for _, p := range []int{50, 95} {
+		b.ReportMetric(float64(took[(len(took)-1)*p/100].Microseconds())/1000, fmt.Sprintf("p%d-ms", p))
+	}
 }
 
 // TestLostLiveRecords: what never came live is found in OUT, with a doubt, and without one after a
