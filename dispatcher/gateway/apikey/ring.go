@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -88,9 +90,9 @@ var (
 // Guard lets only requests through that the path is open to.
 func (r *Ring) Guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if !under(openPaths, req.URL.Path) {
+		if asked := path.Clean(req.URL.Path); !slices.Contains(openPaths, asked) {
 			e, err := r.caller(req)
-			if err == nil && !e.Operator && !under(tenantPaths, req.URL.Path) {
+			if err == nil && !e.Operator && !under(tenantPaths, asked) {
 				err = contracts.Errorf(contracts.CodePermissionDenied, "this path is for operators: use an operator's key")
 			}
 			if err != nil {
