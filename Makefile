@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: build test check race cover fuzz bench quality quality-llamacpp e2e tidy
+.PHONY: build test check race cover fuzz bench bench-stream chaos soak quality quality-llamacpp e2e tidy
 
 build: ## one binary in bin/
 	$(GO) build -o bin/pelton ./ops/cmd/pelton
@@ -30,6 +30,16 @@ fuzz: ## every fuzz target for FUZZTIME
 
 bench: ## the README's numbers
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./runtime/... ./worker/... ./contracts/...
+
+bench-stream: ## failover gap, resume, cancel, and what the durable path costs
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./integration/chaos
+
+chaos: ## 1,000 deaths in 3,000 streams of a simulated fleet, 50 of processes, 50 with the real model; SEED repeats a run
+	$(GO) test -run 'TestChaos' -v -count 1 -timeout 60m ./integration/chaos -deaths 1000 -jobs 3000 $(if $(SEED),-seed $(SEED))
+	$(GO) test -run 'TestProcesses|TestModel' -v -count 1 -timeout 60m ./integration/chaos -kills 50 -model-kills 50 $(if $(SEED),-seed $(SEED))
+
+soak: ## half an hour of load and deaths: memory, goroutines and file handles stay flat; DURATION=3m is shorter
+	$(GO) test -run 'TestSoak' -v -count 1 -timeout 24h ./integration/chaos -soak $(or $(DURATION),30m)
 
 quality: ## the default variant against its fp32 twin, on 200 prompts
 	$(GO) run ./ops/cmd/pelton model eval smollm2:q8 --reference fp32

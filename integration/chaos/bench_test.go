@@ -66,7 +66,7 @@ func BenchmarkFailover(b *testing.B) {
 
 // BenchmarkResume reads a finished answer of 500 tokens from the log, over NATS and over HTTP.
 func BenchmarkResume(b *testing.B) {
-	f := NewInProcess(b, Floor{Step: time.Millisecond})
+	f := NewInProcess(b, Floor{Step: decode})
 	c := producer(b, f)
 	s, err := c.Run(b.Context(), order("j", 20, 500))
 	if err != nil {

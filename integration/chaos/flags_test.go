@@ -7,9 +7,12 @@ import (
 )
 
 var (
-	seed   = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the script; a failed run prints its own")
-	deaths = flag.Int("deaths", 12, "workers that are killed")
-	jobs   = flag.Int("jobs", 60, "streamed jobs, at least")
+	seed   = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of jobs and faults; each run prints its own")
+	deaths = flag.Int("deaths", 8, "workers that die in TestChaos")
+	jobs   = flag.Int("jobs", 40, "streamed jobs of TestChaos, at least")
+	kills  = flag.Int("kills", 3, "processes that are killed in TestProcesses")
+	model  = flag.Int("model-kills", 1, "processes that are killed in TestModel")
+	soak   = flag.Duration("soak", 8*time.Second, "how long TestSoak runs")
 )
 
 // report fails the test with what the check found.

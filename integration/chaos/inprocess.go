@@ -243,27 +243,27 @@ func (f *InProcess) Doors() []string {
 	return urls
 }
 
-// Strike does a fault, to a worker as soon as it is in the middle of a stream, and tells whether it was.
+// Strike does a fault, to the next worker that is in the middle of a stream, and tells whether one was.
 func (f *InProcess) Strike(ctx context.Context, fault Fault) bool {
 	f.t.Helper()
 	if fault.Kind == Dispatch {
 		f.reopen(fault.Which)
 		return true
 	}
-	h := f.hands[fault.Which]
-	hit := f.busy(ctx, h)
+	i, hit := f.busy(ctx, fault.Which)
+	h := f.hands[i]
 	switch fault.Kind {
 	case Kill:
 		h.wire.cut()
 		h.conn.Close()
 		f.bury(h)
-		f.hire(fault.Which)
+		f.hire(i)
 	case Drain:
 		ctx, cancel := context.WithTimeout(ctx, fault.For)
 		_ = h.Drain(ctx)
 		cancel()
 		f.bury(h)
-		f.hire(fault.Which)
+		f.hire(i)
 	case Freeze:
 		h.wire.freeze()
 		f.freezes.Go(func() {
@@ -278,22 +278,26 @@ func (f *InProcess) Strike(ctx context.Context, fault Fault) bool {
 	return hit
 }
 
-// busy waits a while until h has written tokens of a job that it still runs.
-func (f *InProcess) busy(ctx context.Context, h *hand) bool {
+// busy finds the next worker from place i on that has written tokens of a job that it still runs; it waits
+// a while for one.
+func (f *InProcess) busy(ctx context.Context, i int) (which int, hit bool) {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for late := time.After(3 * time.Second); ; {
-		for _, j := range h.Snapshot().Jobs {
-			if j.Index > 0 {
-				return true
+		for k := range f.hands {
+			which := (i + k) % len(f.hands)
+			for _, j := range f.hands[which].Snapshot().Jobs {
+				if j.Index > 0 {
+					return which, true
+				}
 			}
 		}
 		select {
 		case <-tick.C:
 		case <-late:
-			return false
+			return i, false
 		case <-ctx.Done():
-			return false
+			return i, false
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -21,7 +22,8 @@ import (
 // dispatcher, a second `pelton dispatcher`, and workers, each a process that gets real signals.
 type Processes struct {
 	t       testing.TB
-	model   []string // flags that say what is served
+	model   []string // flags of every part: what is served
+	engine  []string // more flags of the workers
 	ports   [3]string
 	broker  *harness.Process
 	second  *harness.Process
@@ -39,12 +41,12 @@ type Processes struct {
 // part, engine those of the workers.
 func NewProcesses(t testing.TB, workers int, model, engine []string) *Processes {
 	t.Helper()
-	p := &Processes{t: t, model: append(model, engine...), beats: map[string]contracts.Heartbeat{}}
+	p := &Processes{t: t, model: model, engine: engine, beats: map[string]contracts.Heartbeat{}}
 	for i := range p.ports {
 		p.ports[i] = freePort(t)
 	}
 	p.broker = harness.StartParts(t, append([]string{"up", "--workers", "0", "--nats", p.ports[0], "--http", p.ports[1], "--data", t.TempDir()}, model...)...)
-	p.desk(model)
+	p.desk()
 	var err error
 	if p.ctl, err = client.Connect(p.NATS()); err != nil {
 		t.Fatal(err)
@@ -72,15 +74,16 @@ func freePort(t testing.TB) string {
 }
 
 // desk starts the second dispatcher.
-func (p *Processes) desk(model []string) {
-	p.second = harness.StartParts(p.t, append([]string{"dispatcher", "--nats", p.NATS(), "--http", p.ports[2]}, model...)...)
+func (p *Processes) desk() {
+	p.t.Helper()
+	p.second = harness.StartParts(p.t, append([]string{"dispatcher", "--nats", p.NATS(), "--http", p.ports[2]}, p.model...)...)
 }
 
 func (p *Processes) hire(i int) {
 	p.t.Helper()
 	p.born++
 	p.names[i] = fmt.Sprintf("w%d.%d", i, p.born)
-	p.workers[i] = harness.Start(p.t, append([]string{"worker", "--nats", p.NATS(), "--name", p.names[i], "--grace", "1s"}, p.model...)...)
+	p.workers[i] = harness.Start(p.t, slices.Concat([]string{"worker", "--nats", p.NATS(), "--name", p.names[i], "--grace", "1s"}, p.model, p.engine)...)
 }
 
 func (p *Processes) onBeat(m *nats.Msg) {
@@ -114,7 +117,7 @@ func (p *Processes) Strike(ctx context.Context, f Fault) bool {
 	p.t.Helper()
 	if f.Kind == Dispatch {
 		p.second.Kill()
-		p.desk(p.model)
+		p.desk()
 		return true
 	}
 	i := f.Which

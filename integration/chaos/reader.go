@@ -23,9 +23,10 @@ type reader struct {
 	doors []string
 	rng   *rand.Rand
 	job   string
-	many  bool // the job has several choices: resume from the beginning
+	many  bool // the job has several choices: only an event's id says where to go on
 	got   *Received
-	last  int // index of the last piece, -1 before the first
+	last  int    // index of the last piece, -1 before the first
+	id    string // of the last event, "" if the last record came over NATS
 }
 
 var errLeave = errors.New("the reader leaves")
@@ -67,12 +68,14 @@ func (r *reader) leg(ctx context.Context, first *client.Stream, take func(*contr
 	if first != nil {
 		return drainStream(first, take)
 	}
-	if r.many {
-		r.got.Answer, r.last = Answer{}, -1
+	overHTTP := r.rng.IntN(2) == 0
+	if r.many && (!overHTTP || r.id == "") {
+		r.got.Answer, r.last, r.id = Answer{}, -1, ""
 	}
-	if r.rng.IntN(2) == 0 {
+	if overHTTP {
 		return r.overHTTP(ctx, take)
 	}
+	r.id = ""
 	nc, err := client.Connect(r.nats)
 	if err != nil {
 		return err
@@ -105,8 +108,11 @@ func (r *reader) overHTTP(ctx context.Context, take func(*contracts.Chunk) error
 	if err != nil {
 		return err
 	}
-	if r.last >= 0 {
-		req.Header.Set("Last-Event-ID", strconv.Itoa(r.last))
+	if r.id == "" && r.last >= 0 {
+		r.id = strconv.Itoa(r.last)
+	}
+	if r.id != "" {
+		req.Header.Set("Last-Event-ID", r.id)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -116,11 +122,15 @@ func (r *reader) overHTTP(ctx context.Context, take func(*contracts.Chunk) error
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("events of job %s: status %s", r.job, resp.Status)
 	}
+	id := ""
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		data, ok := strings.CutPrefix(lines.Text(), "data: ")
-		if !ok {
+		field, data, _ := strings.Cut(lines.Text(), ": ")
+		if field == "id" {
+			id = data
+		}
+		if field != "data" {
 			continue
 		}
 		var c contracts.Chunk
@@ -130,6 +140,7 @@ func (r *reader) overHTTP(ctx context.Context, take func(*contracts.Chunk) error
 		if c.Job == "" { // an error event
 			return fmt.Errorf("events of job %s: %s", r.job, data)
 		}
+		r.id = id
 		if err := take(&c); err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ const (
 type Fault struct {
 	Wait  time.Duration // after the fault before
 	Kind  Kind
-	Which int           // of the workers, or of the dispatchers
+	Which int           // of the workers, or of the dispatchers; a fleet may take the next one
 	For   time.Duration // how long a freeze lasts, or a drain's patience
 }
 

@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -19,8 +18,6 @@ import (
 	"github.com/pelton-run/pelton/contracts/client"
 	"github.com/pelton-run/pelton/contracts/topology"
 )
-
-var soak = flag.Duration("soak", 8*time.Second, "how long the soak test runs")
 
 // growth is what a run may grow by in all, or in each ten minutes if it is longer.
 var growth = map[string]float64{"heap MiB": 8, "goroutines": 40, "handles": 40, "resident MiB": 48}
