@@ -60,20 +60,31 @@ type run struct {
 // left behind. It stops the target's workers.
 func Run(t testing.TB, target Target, p Plan) *History {
 	t.Helper()
-	t.Logf("seed %d", p.Seed)
 	if p.Limit == 0 {
 		p.Limit = 10 * time.Minute
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), p.Limit)
+	defer cancel()
+	r := begin(ctx, t, target, p)
+	begun := time.Now()
+	jobs := r.storm(ctx)
+	t.Logf("%d jobs in %v under %v; %d of the faults hit a running stream", jobs, time.Since(begun).Round(time.Second), r.struck, r.hits)
+	r.collect(ctx)
+	return r.history
+}
+
+// begin connects to the target and runs each kind of job once.
+func begin(ctx context.Context, t testing.TB, target Target, p Plan) *run {
+	t.Helper()
+	t.Logf("seed %d", p.Seed)
 	if p.MaxFailures == 0 {
 		p.MaxFailures = topology.MaxFailures
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), p.Limit)
-	defer cancel()
 	nc, err := client.Connect(target.NATS())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer nc.Close()
+	t.Cleanup(nc.Close)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
@@ -81,11 +92,7 @@ func Run(t testing.TB, target Target, p Plan) *History {
 	r := &run{t: t, plan: p, target: target, client: client.New(nc, "default", client.WithIdle(2*time.Second)), js: js, kinds: slices.Sorted(maps.Keys(p.Orders)), struck: map[Kind]int{},
 		history: &History{Kinds: map[string]string{}, Out: map[string][]Record{}, Received: map[string][]*Received{}, Dead: map[string]bool{}, References: map[string]*Answer{}, MaxFailures: p.MaxFailures}}
 	r.calm(ctx)
-	begun := time.Now()
-	jobs := r.storm(ctx)
-	t.Logf("%d jobs in %v under %v; %d of the faults hit a running stream", jobs, time.Since(begun).Round(time.Second), r.struck, r.hits)
-	r.collect(ctx)
-	return r.history
+	return r
 }
 
 // calm learns the answers.
