@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -164,6 +165,47 @@ func TestReadersChangeDispatcher(t *testing.T) {
 				t.Errorf("got %q, want %q", &text, whole)
 			}
 		})
+	}
+}
+
+// TestCancelOnLeave: a job that asked for it ends when any dispatcher loses its last reader, not before,
+// and wherever it was accepted; other jobs go on.
+func TestCancelOnLeave(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	first, second := openDoor(t, b), openDoor(t, b)
+	ctx := testContext(t)
+	for _, cancels := range []bool{true, false} {
+		job := textJob(fmt.Sprint("cancels ", cancels), "abc")
+		job.CancelOnLeave = cancels
+		if _, err := first.Submit(ctx, job); err != nil {
+			t.Fatal(err)
+		}
+		events := func() *http.Response {
+			return send(t, "GET", second.url+"/v1/jobs/"+url.PathEscape(job.ID)+"/events", "")
+		}
+		other, one := events(), events()
+		_ = other.Body.Close()
+		if err := second.Leave(ctx, tenant, job.ID); err != nil { // one still reads
+			t.Fatal(err)
+		}
+		if s, err := second.Status(ctx, tenant, job.ID); err != nil || s.State != contracts.StateQueued {
+			t.Errorf("%s with a reader left: %+v, %v, want queued", job.ID, s, err)
+		}
+		_ = one.Body.Close()
+		if cancels {
+			waitFor(t, "the job's end", func() bool {
+				s, err := first.Status(ctx, tenant, job.ID)
+				return err == nil && s.State == contracts.StateCanceled
+			})
+			continue
+		}
+		if err := second.Leave(ctx, tenant, job.ID); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := first.Status(ctx, tenant, job.ID); err != nil || s.State != contracts.StateQueued {
+			t.Errorf("%s without a reader: %+v, %v, want queued", job.ID, s, err)
+		}
 	}
 }
 

@@ -34,7 +34,7 @@ func (g *gateway) events(w http.ResponseWriter, r *http.Request) error {
 	defer stop()
 	job := &contracts.Job{ID: id, Tenant: tenant}
 	run := &run{g: g, ctx: ctx, stop: stop, jobs: []*contracts.Job{job}, keep: true, open: []bool{true}, left: 1, records: make(chan record, 64)}
-	go run.follow(0, g.cfg.Jobs.Stream(ctx, tenant, id, -1)) // all of it: the id counts every choice
+	run.follows.Go(func() { run.follow(0, g.cfg.Jobs.Stream(ctx, tenant, id, -1)) }) // all of it: the id counts every choice
 	var at position
 	out := g.newStream(w)
 	if slices.Contains(running, status.State) && out.flush() != nil {
@@ -54,16 +54,16 @@ func (g *gateway) events(w http.ResponseWriter, r *http.Request) error {
 				return g.noContent(w)
 			}
 			if !seen && sendChunk(out, run, at.String(), c) != nil {
-				g.leave(r.Context(), tenant, id)
+				run.leave(tenant, id)
 				return nil
 			}
 		case <-silence.C:
 			if out.alive() != nil {
-				g.leave(r.Context(), tenant, id)
+				run.leave(tenant, id)
 				return nil
 			}
 		case <-ctx.Done():
-			g.leave(r.Context(), tenant, id)
+			run.leave(tenant, id)
 			return nil
 		}
 	}

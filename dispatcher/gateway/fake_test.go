@@ -307,6 +307,17 @@ func (f *fakeFleet) Cancel(ctx context.Context, tenant, job string) (contracts.S
 	return f.Status(ctx, tenant, job)
 }
 
+func (f *fakeFleet) Leave(ctx context.Context, tenant, job string) error {
+	f.mu.Lock()
+	j, err := f.find(tenant, job)
+	f.mu.Unlock()
+	if err != nil || !j.job.CancelOnLeave {
+		return err
+	}
+	_, err = f.Cancel(ctx, tenant, job)
+	return err
+}
+
 func (f *fakeFleet) List(_ context.Context, filter contracts.Filter) ([]contracts.Status, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -110,9 +110,8 @@ func (c Config) Validate() error {
 
 // gateway is the handlers' shared state.
 type gateway struct {
-	cfg     Config
-	slots   chan struct{} // one for each request in flight
-	leavers leavers
+	cfg   Config
+	slots chan struct{} // one for each request in flight
 }
 
 //go:embed openapi.json

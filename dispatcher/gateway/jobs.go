@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -61,9 +60,6 @@ func (g *gateway) submitJob(w http.ResponseWriter, r *http.Request) error {
 	if err := job.Validate(); err != nil {
 		return err
 	}
-	if job.CancelOnLeave {
-		g.leavers.add(tenant, job.ID)
-	}
 	if wait {
 		return g.waitJob(w, r, job, limit)
 	}
@@ -93,7 +89,7 @@ func (g *gateway) waitJob(w http.ResponseWriter, r *http.Request, job *contracts
 	defer run.close()
 	defer func() {
 		if r.Context().Err() != nil {
-			g.leave(r.Context(), job.Tenant, job.ID)
+			run.leave(job.Tenant, job.ID)
 		}
 	}()
 	var over <-chan time.Time
@@ -312,44 +308,4 @@ func (g *gateway) jobAsked(r *http.Request) (tenant, id string, err error) {
 		return "", "", contracts.Errorf(contracts.CodeNotFound, "no such job: ids are 1 to %d bytes", contracts.MaxIDLength)
 	}
 	return tenant, id, nil
-}
-
-// leavers remembers the latest jobs that were submitted here with cancel_on_leave, oldest dropped
-// first. A job that was submitted to another dispatcher is not known here and stays.
-type leavers struct {
-	mu   sync.Mutex
-	set  map[[2]string]bool
-	ring [4096][2]string
-	at   int
-}
-
-func (l *leavers) add(tenant, job string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.set == nil {
-		l.set = map[[2]string]bool{}
-	}
-	key := [2]string{tenant, job}
-	if l.set[key] {
-		return
-	}
-	delete(l.set, l.ring[l.at])
-	l.ring[l.at], l.set[key] = key, true
-	l.at = (l.at + 1) % len(l.ring)
-}
-
-func (l *leavers) has(tenant, job string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.set[[2]string{tenant, job}]
-}
-
-// leave cancels a job whose reader left, if the job asked for that.
-func (g *gateway) leave(ctx context.Context, tenant, job string) {
-	if !g.leavers.has(tenant, job) {
-		return
-	}
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.CancelTime)
-	defer stop()
-	g.cancel(ctx, tenant, job)
 }

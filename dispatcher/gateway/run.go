@@ -34,6 +34,7 @@ type run struct {
 	left    int    // jobs that are open
 	answer  *contracts.Answer
 	records chan record
+	follows sync.WaitGroup // goroutines that carry chunks
 }
 
 // begin submits jobs and follows them. Without keep, [run.close] cancels what is not finished.
@@ -60,7 +61,7 @@ func (g *gateway) begin(ctx context.Context, jobs []*contracts.Job, keep bool) (
 		if i == 0 {
 			r.answer = answer
 		}
-		go r.follow(i, chunks)
+		r.follows.Go(func() { r.follow(i, chunks) })
 	}
 	return r, nil
 }
@@ -131,10 +132,35 @@ func (r *run) close() {
 	canceling.Wait()
 }
 
-// cancel cancels a job whose caller left; that it is gone already is fine.
+// cancel cancels a job whose caller left.
 func (g *gateway) cancel(ctx context.Context, tenant, job string) {
 	_, err := g.cfg.Jobs.Cancel(ctx, tenant, job)
-	if e, known := errors.AsType[*contracts.Error](err); err != nil && (!known || e.Code != contracts.CodeNotFound) {
+	g.left(ctx, tenant, job, err)
+}
+
+// leaver is what Jobs may be able to do beyond: Leave is told that a reader of a job left, and cancels the
+// job if it asked for that and has no other reader.
+type leaver interface {
+	Leave(ctx context.Context, tenant, job string) error
+}
+
+// leave ends the reading of a job that outlives the request, and tells that its reader left.
+func (r *run) leave(tenant, job string) {
+	r.stop()
+	r.follows.Wait()
+	jobs, able := r.g.cfg.Jobs.(leaver)
+	if !able {
+		return
+	}
+	ctx, stop := context.WithTimeout(context.WithoutCancel(r.ctx), r.g.cfg.CancelTime)
+	defer stop()
+	r.g.left(ctx, tenant, job, jobs.Leave(ctx, tenant, job))
+}
+
+// left logs why the job of a caller that left was not canceled; that it is gone already is fine.
+func (g *gateway) left(ctx context.Context, tenant, job string, err error) {
+	e, known := errors.AsType[*contracts.Error](err)
+	if err != nil && (!known || e.Code != contracts.CodeNotFound) {
 		g.cfg.Logger.WarnContext(ctx, "job of a caller that left was not canceled", slog.String("job", job), slog.String("tenant", tenant), slog.String("error", err.Error()))
 	}
 }

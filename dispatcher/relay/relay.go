@@ -114,6 +114,13 @@ func (r *Relay) Readers() int {
 	return n
 }
 
+// Reading tells whether a reader of a job is open.
+func (r *Relay) Reading(tenant, job string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.readers[subject.Live(tenant, job)]) > 0
+}
+
 // Buffered is how many live records wait for readers: at most Config.Buffer for each.
 func (r *Relay) Buffered() int {
 	r.mu.RLock()
