@@ -23,7 +23,8 @@ const (
 	keyFence   = "fence"  // the only number that may not be negative and use all 64 bits
 	keyTokens  = "tokens" // the only long array
 	keyToken   = "token"
-	keyBytes   = "bytes" // the only value that need not be UTF-8
+	keyBytes   = "bytes" // these two values need not be UTF-8
+	keyDead    = "admitted"
 )
 
 // frame checks the whole of data: one map and nothing after it, of a version known here.
@@ -141,7 +142,7 @@ func (s *scanner) sized(c byte, depth int, key []byte) error {
 		return err
 	}
 	switch {
-	case c <= 0xc6 && string(key) == keyBytes:
+	case c <= 0xc6 && (string(key) == keyBytes || string(key) == keyDead):
 		_, err = s.take(n)
 		return err
 	case c <= 0xdb:

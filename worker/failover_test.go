@@ -226,7 +226,6 @@ func TestCompleteChoiceIsNotRunAgain(t *testing.T) {
 		ran <- len(rows)
 		if len(ran) == 40 {
 			f.cancel("j")
-			_ = f.nc.Flush()
 		}
 		time.Sleep(time.Millisecond)
 		return nil

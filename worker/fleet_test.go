@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,6 +24,7 @@ import (
 	"github.com/pelton-run/pelton/runtime/sim"
 	"github.com/pelton-run/pelton/runtime/tokenizer"
 	"github.com/pelton-run/pelton/worker"
+	"github.com/pelton-run/pelton/worker/batch"
 	"github.com/pelton-run/pelton/worker/resume"
 )
 
@@ -162,6 +164,7 @@ type crew struct {
 	engine *fakeEngine
 	stop   context.CancelFunc
 	done   chan struct{}
+	err    error // what Run returned, after done
 }
 
 // hire starts a worker; change may alter its configuration.
@@ -184,8 +187,8 @@ func (f *fleet) hire(name string, e *fakeEngine, change ...func(*worker.Config))
 	c.stop = cancel
 	go func() {
 		defer close(c.done)
-		if err := c.Run(ctx); err != nil && !c.conn.IsClosed() {
-			f.t.Errorf("worker %s: %v", name, err)
+		if c.err = c.Run(ctx); c.err != nil && !c.conn.IsClosed() && !errors.Is(c.err, batch.ErrHung) {
+			f.t.Errorf("worker %s: %v", name, c.err)
 		}
 	}()
 	f.t.Cleanup(func() {
@@ -195,7 +198,7 @@ func (f *fleet) hire(name string, e *fakeEngine, change ...func(*worker.Config))
 		case <-time.After(patience):
 			f.t.Errorf("worker %s did not stop", name)
 		}
-		if m := e.Memory(); m.Reserved != 0 {
+		if m := e.Memory(); m.Reserved != 0 && !errors.Is(c.err, batch.ErrHung) {
 			f.t.Errorf("worker %s stopped with %d bytes of KV cache open", name, m.Reserved)
 		}
 		if h := c.Snapshot(); h.KV.Reserved != 0 || len(h.Jobs) != 0 {
@@ -255,13 +258,14 @@ func (f *fleet) enqueue(to subject.Job, data []byte) uint64 {
 
 // answer is what a job's stream holds, checked against the invariants of contracts.Chunk.
 type answer struct {
-	text   []string // of each choice
-	tokens [][]int32
-	finish []string
-	final  *contracts.Chunk
-	fences []uint64          // of the claims
-	claims []contracts.Claim // claims and releases
-	pieces int
+	text     []string // of each choice
+	tokens   [][]int32
+	logprobs [][]contracts.TokenLogprob
+	finish   []string
+	final    *contracts.Chunk
+	fences   []uint64          // of the claims
+	claims   []contracts.Claim // claims and releases
+	pieces   int
 }
 
 // read fetches and checks the whole stream of a finished job.
@@ -320,7 +324,7 @@ func (f *fleet) check(id string, records []*contracts.Chunk) answer {
 			continue
 		}
 		for len(a.tokens) <= c.Choice {
-			a.tokens, a.text, a.finish = append(a.tokens, nil), append(a.text, ""), append(a.finish, "")
+			a.tokens, a.text, a.finish, a.logprobs = append(a.tokens, nil), append(a.text, ""), append(a.finish, ""), append(a.logprobs, nil)
 		}
 		a.text[c.Choice] += c.Text
 		if c.Finish != "" {
@@ -337,6 +341,7 @@ func (f *fleet) check(id string, records []*contracts.Chunk) answer {
 			f.t.Errorf("job %s record %d: index %d of choice %d after %d tokens", id, i, c.Index, c.Choice, len(a.tokens[c.Choice]))
 		}
 		a.tokens[c.Choice] = append(a.tokens[c.Choice], c.Tokens...)
+		a.logprobs[c.Choice] = append(a.logprobs[c.Choice], c.Logprobs...)
 		a.pieces++
 	}
 	if a.final != nil {
@@ -354,11 +359,14 @@ func (f *fleet) check(id string, records []*contracts.Chunk) answer {
 	return a
 }
 
-// same compares two answers token by token.
+// same compares two answers token by token, with their logprobs.
 func (f *fleet) same(got, want answer, what string) {
 	f.t.Helper()
 	if fmt.Sprint(got.tokens) != fmt.Sprint(want.tokens) || !slices.Equal(got.text, want.text) || !slices.Equal(got.finish, want.finish) {
 		f.t.Errorf("%s:\n got %q %v %v\nwant %q %v %v", what, got.text, got.finish, got.tokens, want.text, want.finish, want.tokens)
+	}
+	if fmt.Sprint(got.logprobs) != fmt.Sprint(want.logprobs) {
+		f.t.Errorf("%s: other logprobs", what)
 	}
 }
 
@@ -420,9 +428,54 @@ func (f *fleet) nak(a *contracts.Admitted, sequence uint64) {
 	}
 }
 
-func (f *fleet) cancel(id string) {
+// lose takes a job from its holder, as a dispatcher does whose worker fell silent.
+func (f *fleet) lose(id string) {
 	f.t.Helper()
-	if err := f.nc.Publish(subject.CtlCancel(tenant, id), nil); err != nil {
+	for late := time.Now().Add(patience); time.Now().Before(late); {
+		tr, err := resume.Read(f.t.Context(), f.nc, tenant, id)
+		if err != nil || len(tr.History) == 0 || tr.Final != nil {
+			f.t.Fatalf("nobody holds job %s: %+v, %v", id, tr, err)
+		}
+		c := &contracts.Chunk{V: 1, Job: id, Fence: tr.Fence + 1, Claim: &tr.History[len(tr.History)-1]}
+		c.Claim.Released = contracts.ReleaseLost
+		if len(tr.Choices) > 0 {
+			c.Index = len(tr.Choices[0].Tokens)
+		}
+		data, err := contracts.Encode(c)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if _, err := f.js.Publish(f.t.Context(), subject.Out(tenant, id), data, jetstream.WithExpectLastSequencePerSubject(tr.Last)); err == nil {
+			return
+		}
+	}
+	f.t.Fatalf("job %s: its holder always wrote first", id)
+}
+
+func (f *fleet) cancel(id string)  { f.tell(subject.CtlCancel(tenant, id)) }
+func (f *fleet) preempt(id string) { f.tell(subject.CtlPreempt(tenant, id)) }
+
+// tell sends a control message to the workers; it is on its way when tell returns.
+func (f *fleet) tell(control string) {
+	if err := errors.Join(f.nc.Publish(control, nil), f.nc.Flush()); err != nil {
+		f.t.Errorf("%s: %v", control, err)
+	}
+}
+
+// dead fetches the dead letter of a job.
+func (f *fleet) dead(id string) contracts.Dead {
+	f.t.Helper()
+	s, err := f.js.Stream(f.t.Context(), topology.StreamDead)
+	if err != nil {
 		f.t.Fatal(err)
 	}
+	msg, err := s.GetLastMsgForSubject(f.t.Context(), subject.Dead(tenant, id))
+	if err != nil {
+		f.t.Fatalf("dead letter of %s: %v", id, err)
+	}
+	var d contracts.Dead
+	if err := contracts.Decode(msg.Data, &d); err != nil {
+		f.t.Fatal(err)
+	}
+	return d
 }

@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -215,23 +216,23 @@ func TestCancel(t *testing.T) {
 			t.Parallel()
 			f := newFleet(t, 15*time.Second)
 			e := newFake()
-			hit := make(chan struct{})
-			f.hire("w", e)
-			steps := 0
+			heard := make(chan struct{})
+			f.hire("w", e, func(c *worker.Config) {
+				c.Trace = &worker.Trace{Told: func(worker.Job, contracts.Code) { close(heard) }}
+			})
+			var steps atomic.Int32
 			e.hook(func([]*engine.Row) error {
-				if steps++; steps == tt.after {
+				if steps.Add(1) == int32(tt.after) {
 					f.cancel("c")
-					_ = f.nc.Flush()
-					close(hit)
-				}
-				if steps >= tt.after {
-					time.Sleep(time.Millisecond)
+					<-heard
 				}
 				return nil
 			})
 			f.submit(order("c", strings.Repeat("x", tt.prompt), 180))
-			<-hit
 			got := f.final("c")
+			if more := int(steps.Load()) - tt.after; more > 2 {
+				t.Errorf("%d steps after the cancel, want 2 at most", more)
+			}
 			held := e.Memory().Reserved
 			a := f.read("c")
 			if got.Code != contracts.CodeCanceled || got.Finish != contracts.FinishCancelled || tt.tokens && (len(a.tokens) == 0 || len(a.tokens[0]) == 0) {

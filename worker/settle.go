@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/worker/emit"
 	"github.com/pelton-run/pelton/worker/lease"
 	"github.com/pelton-run/pelton/worker/resume"
@@ -113,11 +114,19 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 		} else {
 			j.log("job handed back", err)
 		}
-		err = j.lease.Nak(hard, delay)
+		moved := errors.Is(err, errHandBack)
+		if err = j.lease.Nak(hard, delay); err == nil && moved {
+			j.ring()
+		}
 	}
 	if err != nil {
 		j.log("the queue did not confirm", err)
 	}
+}
+
+// ring tells the workers that the job waits again, so that they need not find it by a sweep.
+func (j *job) ring() {
+	_ = j.w.cfg.Conn.Publish(subject.Bell(j.ref.Model), []byte(string(j.ref.Class)+"."+string(j.ref.Size)))
 }
 
 func (j *job) finished(final *contracts.Chunk) {
