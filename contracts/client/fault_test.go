@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,7 +23,7 @@ import (
 
 // journal writes the records of job "j" of tenant "t" by hand.
 type journal struct {
-	t  *testing.T
+	t  testing.TB
 	js jetstream.JetStream
 }
 
@@ -30,7 +31,7 @@ type journal struct {
 var queued = subject.Job{Model: "m", Class: contracts.P2, Size: contracts.SizeS, Tenant: "t", Job: "j"}.String()
 
 // newJournal makes the streams, after change of OUT's layout, and a dispatcher that admits everything.
-func newJournal(t *testing.T, nc *nats.Conn, change func(*jetstream.StreamConfig)) *journal {
+func newJournal(t testing.TB, nc *nats.Conn, change func(*jetstream.StreamConfig)) *journal {
 	t.Helper()
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -376,6 +377,31 @@ func TestBrokerRestart(t *testing.T) {
 	}
 	if text.String() != count(303) {
 		t.Errorf("got %d bytes, want %d", text.Len(), len(count(303)))
+	}
+}
+
+// BenchmarkFollow reads 500 tokens from OUT, as a reader that resumes does.
+func BenchmarkFollow(b *testing.B) {
+	nc := contractstest.Server(b)
+	l := newJournal(b, nc, nil)
+	l.write(pieces(1, 0, 500)...)
+	l.write(finalAt(1, 500))
+	c := client.New(nc, "t")
+	var took []time.Duration
+	for b.Loop() {
+		begin := time.Now()
+		s, err := c.Follow(b.Context(), "j", -1)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if text, _, err := s.Text(b.Context()); err != nil || len(text) != len(count(500)) {
+			b.Fatalf("got %d bytes, %v", len(text), err)
+		}
+		took = append(took, time.Since(begin))
+	}
+	slices.Sort(took)
+	for _, p := range []int{50, 95} {
+		b.ReportMetric(float64(took[(len(took)-1)*p/100].Microseconds())/1000, fmt.Sprintf("p%d-ms", p))
 	}
 }
 
