@@ -1,0 +1,185 @@
+package loadgen
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+)
+
+// HTTP is a target behind OpenAI's API.
+type HTTP struct {
+	URL       string            // of the server, without /v1
+	Model     string            // as the server names it
+	Text      bool              // text completions instead of chats
+	Key       string            // bearer token; "" is none
+	Keys      map[string]string // bearer tokens by tenant, before Key
+	IgnoreEOS bool              // ask for exactly Output tokens (vLLM's extension, ours too)
+	Client    *http.Client      // nil: NewClient's default
+}
+
+// NewClient makes an HTTP client that keeps as many connections as requests may be open.
+func NewClient(open int) *http.Client {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConns, t.MaxIdleConnsPerHost = open, open
+	t.DisableCompression = true
+	t.ForceAttemptHTTP2 = false
+	return &http.Client{Transport: t}
+}
+
+// FirstModel asks the server for the first of its models.
+func (h *HTTP) FirstModel(ctx context.Context) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL+"/v1/models", nil)
+	if err != nil {
+		return "", err
+	}
+	h.authorize(req, "")
+	resp, err := h.Client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var list struct {
+		Data []struct {
+			ID string `json:"id"`
+		} `json:"data"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil || resp.StatusCode != http.StatusOK || len(list.Data) == 0 {
+		return "", fmt.Errorf("%s/v1/models names no model (%s): say --model", h.URL, resp.Status)
+	}
+	return list.Data[0].ID, nil
+}
+
+func (h *HTTP) authorize(req *http.Request, tenant string) {
+	key, ok := h.Keys[tenant]
+	if !ok {
+		key = h.Key
+	}
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
+}
+
+// Send implements [Target].
+func (h *HTTP) Send(ctx context.Context, r Request, prompt string, got func()) Answer {
+	req, err := h.request(ctx, r, prompt)
+	if err != nil {
+		return Answer{Outcome: Failed, Message: err.Error()}
+	}
+	resp, err := h.Client.Do(req)
+	if err != nil {
+		return Answer{Outcome: Failed, Message: err.Error()}
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		return Answer{Outcome: outcomeOf(resp.StatusCode), Message: fmt.Sprintf("%s: %s", resp.Status, bytes.TrimSpace(text))}
+	}
+	return readEvents(resp.Body, got)
+}
+
+func (h *HTTP) request(ctx context.Context, r Request, prompt string) (*http.Request, error) {
+	body := map[string]any{
+		"model": h.Model, "max_tokens": r.Output, "stream": true, "temperature": 0,
+		"stream_options": map[string]any{"include_usage": true},
+	}
+	path := "/v1/chat/completions"
+	if h.Text {
+		path, body["prompt"] = "/v1/completions", prompt
+	} else {
+		body["messages"] = []map[string]string{{"role": "user", "content": prompt}}
+	}
+	if h.IgnoreEOS {
+		body["ignore_eos"] = true
+	}
+	b, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL+path, bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	h.authorize(req, r.Tenant)
+	if r.Class != "" {
+		req.Header.Set("X-Pelton-Class", string(r.Class))
+	}
+	if r.Deadline > 0 {
+		req.Header.Set("X-Pelton-Deadline", r.Deadline.String())
+	}
+	return req, nil
+}
+
+func outcomeOf(status int) Outcome {
+	switch status {
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		return Refused
+	case http.StatusGatewayTimeout:
+		return Expired
+	}
+	return Failed
+}
+
+// event is what matters in one data line of a stream.
+type event struct {
+	Choices []struct {
+		Text  string `json:"text"`
+		Delta struct {
+			Content   string `json:"content"`
+			Reasoning string `json:"reasoning_content"`
+		} `json:"delta"`
+	} `json:"choices"`
+	Usage *struct {
+		Prompt     int `json:"prompt_tokens"`
+		Completion int `json:"completion_tokens"`
+	} `json:"usage"`
+	Error *struct {
+		Message string `json:"message"`
+		Code    any    `json:"code"`
+	} `json:"error"`
+}
+
+// readEvents reads a stream to [DONE]. Pieces without content (roles, usage) are not reported to got.
+func readEvents(body io.Reader, got func()) Answer {
+	in := bufio.NewReaderSize(body, 32<<10)
+	var a Answer
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return Answer{Outcome: Failed, Message: "the stream broke off: " + err.Error(), InputTokens: a.InputTokens, OutputTokens: a.OutputTokens}
+		}
+		data, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n"), "data:")
+		if !ok {
+			continue // comments, event names, blank lines
+		}
+		if data = strings.TrimSpace(data); data == "[DONE]" {
+			a.Outcome = Completed
+			return a
+		}
+		var e event
+		if err := json.Unmarshal([]byte(data), &e); err != nil {
+			return Answer{Outcome: Failed, Message: fmt.Sprintf("event %q: %v", data, err)}
+		}
+		if e.Error != nil {
+			a.Outcome, a.Message = Failed, e.Error.Message
+			if e.Error.Code == "deadline_exceeded" {
+				a.Outcome = Expired
+			}
+			return a
+		}
+		for _, c := range e.Choices {
+			if c.Text != "" || c.Delta.Content != "" || c.Delta.Reasoning != "" {
+				got()
+				break
+			}
+		}
+		if e.Usage != nil {
+			a.InputTokens, a.OutputTokens = e.Usage.Prompt, e.Usage.Completion
+		}
+	}
+}

@@ -1,0 +1,179 @@
+package loadgen
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Window says which part of a trace is replayed, and how.
+type Window struct {
+	From  time.Duration // in the trace's time
+	Until time.Duration // length of the replay in real time; 0 is the rest of the trace
+	Speed float64       // trace seconds in a real one; 0 is 1
+	Share float64       // of the requests that is kept, drawn at random; 0 is all
+}
+
+// ReadTrace reads the requests of a trace file inside w. It knows three formats by their first line:
+// Azure's CSV (TIMESTAMP, ContextTokens, GeneratedTokens), Mooncake's JSON Lines (timestamp in ms,
+// input_length, output_length, hash_ids) and ServeGen's clients (client, start_s, rate_rps, cv,
+// distribution, p1, p2), whose arrivals are drawn from rng and which say nothing of lengths.
+func ReadTrace(in io.Reader, rng *rand.Rand, w Window) (Plan, error) {
+	if w.Speed == 0 {
+		w.Speed = 1
+	}
+	if w.Share == 0 {
+		w.Share = 1
+	}
+	b := bufio.NewReader(in)
+	first, err := b.Peek(1)
+	if err != nil {
+		return nil, fmt.Errorf("the trace is empty")
+	}
+	var p Plan
+	if first[0] == '{' {
+		p, err = readMooncake(b)
+	} else {
+		p, err = readCSV(b, rng, w)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return w.cut(rng, p), nil
+}
+
+// end is the end of the window in the trace's time.
+func (w Window) end() time.Duration {
+	if w.Until == 0 {
+		return math.MaxInt64
+	}
+	return w.From + time.Duration(float64(w.Until)*w.Speed)
+}
+
+// cut keeps what lies in the window and converts it to real time.
+func (w Window) cut(rng *rand.Rand, p Plan) Plan {
+	slices.SortStableFunc(p, func(a, b Request) int { return cmp.Compare(a.At, b.At) })
+	out := Plan{}
+	for _, r := range p {
+		if r.At < w.From || r.At >= w.end() || rng.Float64() >= w.Share {
+			continue
+		}
+		r.At = time.Duration(float64(r.At-w.From) / w.Speed)
+		out = append(out, r)
+	}
+	return out
+}
+
+func readMooncake(in io.Reader) (Plan, error) {
+	var p Plan
+	dec := json.NewDecoder(in)
+	for {
+		var line struct {
+			Timestamp float64 `json:"timestamp"`
+			Input     int     `json:"input_length"`
+			Output    int     `json:"output_length"`
+			Blocks    []int64 `json:"hash_ids"`
+		}
+		if err := dec.Decode(&line); errors.Is(err, io.EOF) {
+			return p, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("trace, request %d: %w", len(p)+1, err)
+		}
+		p = append(p, Request{At: time.Duration(line.Timestamp * float64(time.Millisecond)), Input: line.Input, Output: line.Output, Blocks: line.Blocks})
+	}
+}
+
+func readCSV(in io.Reader, rng *rand.Rand, w Window) (Plan, error) {
+	rows, err := csv.NewReader(in).ReadAll()
+	if err != nil {
+		return nil, fmt.Errorf("trace: %w", err)
+	}
+	switch head := strings.Join(rows[0], ","); head {
+	case "TIMESTAMP,ContextTokens,GeneratedTokens":
+		return azure(rows[1:])
+	case "client,start_s,rate_rps,cv,distribution,p1,p2":
+		return serveGen(rows[1:], rng, w)
+	default:
+		return nil, fmt.Errorf("trace: unknown columns %q: wanted Azure's, ServeGen's, or Mooncake's JSON Lines", head)
+	}
+}
+
+func azure(rows [][]string) (Plan, error) {
+	var p Plan
+	var start time.Time
+	for i, row := range rows {
+		at, err := time.Parse("2006-01-02 15:04:05.9999999", row[0])
+		input, err2 := strconv.Atoi(row[1])
+		output, err3 := strconv.Atoi(row[2])
+		if err := errors.Join(err, err2, err3); err != nil {
+			return nil, fmt.Errorf("trace, line %d: %w", i+2, err)
+		}
+		if i == 0 {
+			start = at
+		}
+		p = append(p, Request{At: at.Sub(start), Input: input, Output: output})
+	}
+	return p, nil
+}
+
+// serveGenWindow is how long ServeGen's rate of a client holds.
+const serveGenWindow = 600 * time.Second
+
+// serveGen draws the arrivals of each client and window: so many gaps as the rate asks for, stretched
+// so that they fill the window, as ServeGen's own generator does (arXiv 2505.09999).
+func serveGen(rows [][]string, rng *rand.Rand, w Window) (Plan, error) {
+	var p Plan
+	for i, row := range rows {
+		var v [4]float64 // start_s, rate_rps, p1, p2
+		var errs []error
+		for j, column := range []int{1, 2, 5, 6} {
+			var err error
+			v[j], err = strconv.ParseFloat(row[column], 64)
+			errs = append(errs, err)
+		}
+		if err := errors.Join(errs...); err != nil {
+			return nil, fmt.Errorf("trace, line %d: %w", i+2, err)
+		}
+		draw := gamma
+		if row[4] == "Weibull" {
+			draw = weibull
+		} else if row[4] != "Gamma" {
+			return nil, fmt.Errorf("trace, line %d: distribution %q is neither Gamma nor Weibull", i+2, row[4])
+		}
+		start := time.Duration(v[0] * float64(time.Second))
+		if start+serveGenWindow <= w.From || start >= w.end() {
+			continue
+		}
+		n := int(v[1]*serveGenWindow.Seconds() + rng.Float64()) // the fraction decides at random
+		for _, at := range fill(rng, n, v[2], draw) {
+			p = append(p, Request{At: start + time.Duration(at*float64(serveGenWindow))})
+		}
+	}
+	return p, nil
+}
+
+// fill returns n arrivals in [0, 1) whose n+1 gaps are drawn and stretched. The scale of the
+// distribution falls out by the stretching.
+func fill(rng *rand.Rand, n int, shape float64, draw func(*rand.Rand, float64) float64) []float64 {
+	out := make([]float64, n)
+	sum := 0.0
+	for i := range out {
+		sum += draw(rng, shape)
+		out[i] = sum
+	}
+	sum += draw(rng, shape)
+	for i := range out {
+		out[i] /= sum
+	}
+	return out
+}
