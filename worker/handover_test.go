@@ -16,9 +16,9 @@ import (
 	"github.com/pelton-run/pelton/worker"
 )
 
-// evict makes an engine preempt the job at the 20th token of each holder, and counts the steps that
-// each holder still gets.
-func evict(f *fleet, e *fakeEngine, id string, heard <-chan contracts.Code) (more *[]int) {
+// evict makes an engine preempt the job at the 20th token of each holder, so many times, and counts the
+// steps that each holder still gets. A holder that may keep the job is asked once more.
+func evict(f *fleet, e *fakeEngine, id string, times int, heard <-chan contracts.Code) (more *[]int) {
 	more = &[]int{}
 	var holder engine.Seq
 	sampled, asked := 0, 0
@@ -29,15 +29,18 @@ func evict(f *fleet, e *fakeEngine, id string, heard <-chan contracts.Code) (mor
 		switch {
 		case !rows[0].Sample:
 		case sampled < 20:
-			if sampled++; sampled == 20 {
-				asked++
-				f.preempt(id)
-				if asked <= topology.MaxPreempt {
-					<-heard
-					*more = append(*more, 0)
-				}
+			if sampled++; sampled < 20 {
+				break
 			}
-		case asked <= topology.MaxPreempt:
+			switch asked++; {
+			case asked <= times:
+				f.preempt(id)
+				<-heard
+				*more = append(*more, 0)
+			case asked == topology.MaxPreempt+1:
+				f.preempt(id)
+			}
+		case asked <= times:
 			(*more)[asked-1]++
 		}
 		return nil
@@ -71,7 +74,7 @@ func TestPreempt(t *testing.T) {
 			}
 			heard := make(chan contracts.Code, 8)
 			e := newFake()
-			more := evict(f, e, "j", heard)
+			more := evict(f, e, "j", tt.gives, heard)
 			f.hire("w", e, func(c *worker.Config) {
 				c.Trace = &worker.Trace{Told: func(_ worker.Job, code contracts.Code) { heard <- code }}
 			})
