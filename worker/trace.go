@@ -39,7 +39,7 @@ type Trace struct {
 	Finished func(j Job, final *contracts.Chunk)
 	// HandedBack: the job went back to the queue before its end.
 	HandedBack func(j Job, cause error)
-	// Fenced: another worker has the job; it was dropped silently.
+	// Fenced: another worker has the job, or may have it; it was dropped silently.
 	Fenced func(Job)
 	// Heartbeat: what was just sent.
 	Heartbeat func(*contracts.Heartbeat)

@@ -255,6 +255,34 @@ func TestLongPromptDoesNotStall(t *testing.T) {
 	}
 }
 
+// A step that never comes back ends the loop: every sequence hears of it, also one that comes later, and
+// the engine is not called again.
+func TestHang(t *testing.T) {
+	t.Parallel()
+	e := newFake()
+	hang, left := make(chan struct{}), make(chan struct{})
+	failAt(3, func([]*engine.Row) error { <-hang; close(left); return nil })(e)
+	l, err := batch.New(batch.Config{Engine: e, StepTimeout: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, two, late := newSink(), newSink(), newSink()
+	for _, s := range []*sink{one, two} {
+		l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(1, 3), MaxTokens: 9, Sampler: newGreedy(), Sink: s}))
+	}
+	if err := l.Run(t.Context()); !errors.Is(err, batch.ErrHung) {
+		t.Errorf("Run = %v, want %v", err, batch.ErrHung)
+	}
+	l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(1, 3), MaxTokens: 9, Sampler: newGreedy(), Sink: late}))
+	for i, s := range []*sink{one, two, late} {
+		if _, end := s.wait(t); !errors.Is(end.Err, batch.ErrHung) {
+			t.Errorf("sequence %d ended with %+v", i, end)
+		}
+	}
+	close(hang)
+	<-left
+}
+
 func TestAddAfterTheEnd(t *testing.T) {
 	t.Parallel()
 	l, err := batch.New(batch.Config{Engine: newFake(), Logger: slog.New(slog.DiscardHandler)})
@@ -264,7 +292,9 @@ func TestAddAfterTheEnd(t *testing.T) {
 	cause := errors.New("over")
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(cause)
-	l.Run(ctx)
+	if err := l.Run(ctx); err != nil {
+		t.Errorf("Run = %v after its context ended", err)
+	}
 	s := newSink()
 	l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(1, 3), MaxTokens: 1, Sampler: newGreedy(), Sink: s}))
 	if _, end := s.wait(t); !errors.Is(end.Err, cause) {

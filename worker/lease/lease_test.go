@@ -219,6 +219,37 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
+// A holder that writes nothing learns that the job was taken from it, and stops keeping it alive.
+func TestGuard(t *testing.T) {
+	t.Parallel()
+	nc, js := broker(t)
+	sub, _ := deliver(t, nc, js, 300*time.Millisecond)
+	msg, err := sub.NextMsg(20 * time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain := take(t, nc, "first", 1)
+	if chain.Lost(t.Context()) {
+		t.Fatal("lost right after the claim")
+	}
+	l, err := lease.New(nc, msg, 50*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan struct{})
+	l.Guard(chain.Lost, func() { close(told) })
+	take(t, nc, "second", 2)
+	select {
+	case <-told:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the first holder heard nothing")
+	}
+	if _, err := sub.NextMsg(20 * time.Second); err != nil {
+		t.Errorf("the job is still kept alive: %v", err)
+	}
+	l.Stop()
+}
+
 func TestNotADelivery(t *testing.T) {
 	t.Parallel()
 	nc, _ := broker(t)
