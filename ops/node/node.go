@@ -27,6 +27,7 @@ import (
 	"github.com/pelton-run/pelton/ops/auth"
 	"github.com/pelton-run/pelton/ops/metrics"
 	"github.com/pelton-run/pelton/worker"
+	"github.com/pelton-run/pelton/worker/batch"
 )
 
 // Config says what one process runs.
@@ -169,8 +170,11 @@ func (n *Node) startWorkers(ctx, run context.Context) error {
 		}
 		n.workers = append(n.workers, w)
 		n.goRun("worker "+id, func() error {
-			defer func() { _ = e.Shutdown() }()
-			return w.Run(run)
+			err := w.Run(run)
+			if !errors.Is(err, batch.ErrHung) { // a step that hangs still uses the engine
+				_ = e.Shutdown()
+			}
+			return err
 		})
 	}
 	if n.dispatcher == nil || len(opened) == 0 {
