@@ -32,21 +32,23 @@ const lookAround = 250 * time.Millisecond
 //
 // Submits and cancels are taken while it is ready; streams are served until it stops.
 type Dispatcher struct {
-	cfg        Config
-	log        *slog.Logger
-	trace      *Trace
-	js         jetstream.JetStream
-	catalog    *admission.Catalog
-	limits     admission.Limits
-	fleet      *fleet.Watch
-	relay      *relay.Relay
-	out, jobs  *relay.Log
-	deadlines  *deadlines
-	submits    *gate
-	cancels    *gate
-	advisories *gate
-	ready      atomic.Bool
-	started    atomic.Bool
+	cfg         Config
+	log         *slog.Logger
+	trace       *Trace
+	js          jetstream.JetStream
+	catalog     *admission.Catalog
+	limits      admission.Limits
+	fleet       *fleet.Watch
+	relay       *relay.Relay
+	out, jobs   *relay.Log
+	sched, dead *relay.Log
+	room        *room
+	deadlines   *deadlines
+	submits     *gate
+	cancels     *gate
+	advisories  *gate
+	ready       atomic.Bool
+	started     atomic.Bool
 
 	mu    sync.Mutex
 	doors []*nats.Subscription // by which requests come in
@@ -70,6 +72,9 @@ func New(cfg Config) (*Dispatcher, error) {
 		cfg: cfg, log: cfg.Logger, trace: cfg.Trace, js: js, catalog: catalog,
 		limits:     admission.Limits{ChatMaxTokens: cfg.DefaultMaxTokensChat, TextMaxTokens: cfg.DefaultMaxTokensText},
 		fleet:      fleet.NewWatch(cfg.WorkerTTL),
+		sched:      relay.NewLog(cfg.Conn, topology.StreamSched, cfg.Timeout),
+		dead:       relay.NewLog(cfg.Conn, topology.StreamDead, cfg.Timeout),
+		room:       &room{js: js},
 		out:        relay.NewLog(cfg.Conn, topology.StreamOut, cfg.Timeout),
 		jobs:       relay.NewLog(cfg.Conn, topology.StreamJobs, cfg.Timeout),
 		submits:    newGate("submits", cfg.MaxSubmits),
@@ -122,6 +127,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	d.log.Info("dispatcher ready", "models", d.catalog.Names())
 	work.Go(func() { d.deadlines.run(run) })
 	work.Go(func() { d.rescan(run) })
+	work.Go(func() { d.serveDue(run) })
 	return d.watch(run, live)
 }
 

@@ -58,7 +58,7 @@ func (d *Dispatcher) settle(ctx context.Context, tenant, job string, e ending, t
 		switch {
 		case r.final != nil:
 			if queued != nil {
-				d.remove(ctx, queued.Seq)
+				d.remove(ctx, queued)
 			}
 			return wasFinal, nil
 		case r.last == nil && queued == nil:
@@ -71,7 +71,7 @@ func (d *Dispatcher) settle(ctx context.Context, tenant, job string, e ending, t
 			continue
 		}
 		if err == nil && queued != nil {
-			d.remove(ctx, queued.Seq)
+			d.remove(ctx, queued)
 		}
 		return settled, err
 	}
@@ -129,17 +129,21 @@ const (
 	codeWriteInFlight = 10164
 )
 
-// remove deletes a message of the queue. A message that stays is no harm: the worker that gets it finds
+// remove deletes a message of the queue or of SCHED. A message that stays is no harm: the worker that gets it finds
 // the final record.
-func (d *Dispatcher) remove(ctx context.Context, seq uint64) {
-	s, err := d.js.Stream(ctx, topology.StreamJobs)
+func (d *Dispatcher) remove(ctx context.Context, m *relay.Message) {
+	name := topology.StreamJobs
+	if !inJobs(m) {
+		name = topology.StreamSched
+	}
+	s, err := d.js.Stream(ctx, name)
 	if err == nil {
-		err = s.DeleteMsg(ctx, seq)
+		err = s.DeleteMsg(ctx, m.Seq)
 	}
 	var api *jetstream.APIError
 	gone := errors.As(err, &api) && api.Code == 404 || errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful)
 	if err != nil && !gone {
-		d.log.Warn("message of an ended job not removed", "seq", seq, "error", err)
+		d.log.Warn("message of an ended job not removed", "stream", name, "seq", m.Seq, "error", err)
 	}
 }
 
@@ -174,9 +178,11 @@ func (d *Dispatcher) giveUp(ctx context.Context, seq uint64, deliveries int) err
 	if err != nil {
 		return err
 	}
-	s, err := d.settle(ctx, ref.Tenant, ref.Job, ending{contracts.FinishError, contracts.CodeInternal,
-		fmt.Sprintf("gave up after %d attempts: the workers that ran it died or fell silent", deliveries)},
-		func(records) bool { return true })
+	e := ending{contracts.FinishError, contracts.CodeInternal, fmt.Sprintf("gave up after %d attempts: the workers that ran it died or fell silent", deliveries)}
+	if err := d.bury(ctx, queued, ref.Tenant, ref.Job, e); err != nil {
+		return err
+	}
+	s, err := d.settle(ctx, ref.Tenant, ref.Job, e, func(records) bool { return true })
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func (d *Dispatcher) List(ctx context.Context, f contracts.Filter) ([]contracts.
 		}
 		l.class = string(f.Class)
 	}
-	for _, read := range []func(context.Context) error{l.queue, l.records} {
+	for _, read := range []func(context.Context) error{l.scheduled, l.queue, l.records} {
 		if err := read(ctx); err != nil {
 			return nil, d.shown("list", f.Tenant, "", err)
 		}
@@ -73,10 +73,22 @@ func (l *lister) queue(ctx context.Context) error {
 	if l.filter.State != "" && l.filter.State != contracts.StateQueued {
 		return nil
 	}
-	filter := "jobs.*." + l.class + ".*." + l.tenant + ".*"
-	seq := uint64(1)
-	for read := 0; read < listQueue && len(l.found) < l.filter.Limit; {
-		page, err := l.d.jobs.Page(ctx, filter, seq, maxList)
+	return l.pages(ctx, l.d.jobs, "jobs.*."+l.class+".*."+l.tenant+".*")
+}
+
+// scheduled lists the jobs that wait for their time.
+func (l *lister) scheduled(ctx context.Context) error {
+	if l.filter.State != "" && l.filter.State != contracts.StateScheduled {
+		return nil
+	}
+	return l.pages(ctx, l.d.sched, "*."+l.tenant+".*")
+}
+
+// pages lists the jobs of a log that have no records yet, from the oldest on.
+func (l *lister) pages(ctx context.Context, log *relay.Log, filter string) error {
+	seq, most := uint64(1), len(l.found)+l.filter.Limit
+	for read := 0; read < listQueue && len(l.found) < most; {
+		page, err := log.Page(ctx, filter, seq, maxList)
 		if err != nil || len(page) == 0 {
 			return err
 		}
@@ -120,7 +132,7 @@ func (l *lister) queuePage(ctx context.Context, page []*relay.Message) error {
 
 // records lists the jobs that OUT has records of, from the newest record back, window by window.
 func (l *lister) records(ctx context.Context) error {
-	if l.filter.State == contracts.StateQueued {
+	if l.filter.State == contracts.StateQueued || l.filter.State == contracts.StateScheduled {
 		return nil
 	}
 	s, err := l.d.js.Stream(ctx, topology.StreamOut)

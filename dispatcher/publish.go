@@ -57,8 +57,20 @@ func (d *Dispatcher) enqueue(ctx context.Context, decision *admission.Decision) 
 	return false, contracts.Errorf(contracts.CodeUnavailable, "job %q is being submitted elsewhere at this moment: retry", a.Job.ID)
 }
 
-// publish puts a job into JOBS. taken tells that the broker knows the id, or has a job on the subject.
+// publish puts a job into JOBS, or into SCHED when it asks for a later time. taken tells that the broker
+// knows the id, or has a job on the subject.
 func (d *Dispatcher) publish(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
+	if later(decision.Admitted) {
+		return d.schedule(ctx, decision, id)
+	}
+	return d.put(ctx, decision, id)
+}
+
+// later tells whether a job's time is still to come.
+func later(a *contracts.Admitted) bool { return a.Job.NotBefore > time.Now().UnixMilli() }
+
+// put puts a job into JOBS and rings the model's bell; taken is as publish says it.
+func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
 	a := decision.Admitted
 	msg := nats.NewMsg(subject.Job{Model: a.Job.Model, Class: a.Job.Class, Size: decision.Size, Tenant: a.Job.Tenant, Job: a.Job.ID}.String())
 	msg.Data = decision.Data
@@ -82,10 +94,10 @@ func (d *Dispatcher) publish(ctx context.Context, decision *admission.Decision, 
 
 // publishTwice repeats a publish whose answer was lost; the message id makes that safe. The repetition's
 // duplicate means that the first one was stored.
-func (d *Dispatcher) publishTwice(ctx context.Context, msg *nats.Msg, id string) (*jetstream.PubAck, error) {
+func (d *Dispatcher) publishTwice(ctx context.Context, msg *nats.Msg, id string, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
 	for try := 0; ; try++ {
 		once, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
-		ack, err := d.js.PublishMsg(once, msg, jetstream.WithMsgID(id))
+		ack, err := d.js.PublishMsg(once, msg, append(opts, jetstream.WithMsgID(id))...)
 		cancel()
 		lost := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout)
 		if !lost || try == 1 || ctx.Err() != nil {

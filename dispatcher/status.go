@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"strings"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
@@ -52,8 +53,11 @@ func unknownJob(tenant, job string) error {
 	return contracts.Errorf(contracts.CodeNotFound, "job %q of tenant %q is not known: it was never accepted, or it ended too long ago", job, tenant)
 }
 
-// queuedStatus is the status of a job that only the queue has; a is nil when its message is damaged.
+// queuedStatus is the status of a job that only JOBS or SCHED has; a is nil when its message is damaged.
 func queuedStatus(m *relay.Message, a *contracts.Admitted) (contracts.Status, error) {
+	if !inJobs(m) {
+		return scheduledStatus(m, a)
+	}
 	ref, err := subject.ParseJob(m.Subject)
 	s := contracts.Status{Job: ref.Job, State: contracts.StateQueued, Class: ref.Class, Model: ref.Model, Tenant: ref.Tenant, Submitted: m.Time.UnixMilli()}
 	if a != nil {
@@ -109,10 +113,14 @@ func decodeRecord(m *relay.Message) (*contracts.Chunk, error) {
 	return &c, nil
 }
 
-// queued is the message of a job that waits in the queue or is held by a worker, nil when there is none.
+// queued is the message of a job that waits for its time, waits in the queue or is held by a worker, nil
+// when there is none. SCHED is asked first: a job only moves from there to JOBS, so none is missed.
 // The admitted job is nil when the message is damaged: then the worker that gets it ends it.
 func (d *Dispatcher) queued(ctx context.Context, tenant, job string) (*contracts.Admitted, *relay.Message, error) {
-	m, err := d.jobs.Last(ctx, subject.AnyJob(tenant, job))
+	m, err := d.scheduled(ctx, tenant, job)
+	if m == nil && err == nil {
+		m, err = d.jobs.Last(ctx, subject.AnyJob(tenant, job))
+	}
 	if m == nil || err != nil {
 		return nil, nil, err
 	}
@@ -122,3 +130,6 @@ func (d *Dispatcher) queued(ctx context.Context, tenant, job string) (*contracts
 	}
 	return &a, m, nil
 }
+
+// inJobs tells whether a message is one of JOBS, and not of SCHED.
+func inJobs(m *relay.Message) bool { return strings.HasPrefix(m.Subject, "jobs.") }

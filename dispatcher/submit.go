@@ -107,8 +107,16 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, arrived tim
 	case !attached && d.trace.Admitted != nil:
 		d.trace.Admitted(a, decision.Size, time.Since(arrived))
 	}
-	return &contracts.Answer{V: contracts.Version, Job: a.Job.ID, Outcome: contracts.OutcomeAdmitted,
-		Live: subject.Live(a.Job.Tenant, a.Job.ID)}, &published{decision, attached}, nil
+	return admittedAnswer(a), &published{decision, attached}, nil
+}
+
+// admittedAnswer says that a job was taken: it is held when its time is still to come.
+func admittedAnswer(a *contracts.Admitted) *contracts.Answer {
+	outcome := contracts.OutcomeAdmitted
+	if later(a) {
+		outcome = contracts.OutcomeHeld
+	}
+	return &contracts.Answer{V: contracts.Version, Job: a.Job.ID, Outcome: outcome, Live: subject.Live(a.Job.Tenant, a.Job.ID)}
 }
 
 // capacity is the most that a live worker offers for a model.

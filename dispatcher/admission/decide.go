@@ -40,6 +40,9 @@ type Decision struct {
 // maxClockLead is how old a producer's submit time may be to be believed.
 const maxClockLead = time.Minute
 
+// maxAhead is how far in the future a job may be scheduled: 30 days.
+const maxAhead = 30 * 24 * time.Hour
+
 // Decide admits the job or says why not: the error is a [*contracts.Error]. The job itself is not
 // changed; the decision shares its labels and parameters.
 func Decide(job *contracts.Job, c *Catalog, capacityOf func(model string) Capacity, l Limits, d Draw) (*Decision, error) {
@@ -59,6 +62,9 @@ func Decide(job *contracts.Job, c *Catalog, capacityOf func(model string) Capaci
 	if j.Deadline > 0 && j.Deadline <= now {
 		return nil, &contracts.Error{Code: contracts.CodeDeadlineExceeded, Param: "deadline",
 			Message: fmt.Sprintf("the deadline passed %d ms before the job arrived: send a later one", now-j.Deadline)}
+	}
+	if j.NotBefore > now+maxAhead.Milliseconds() {
+		return nil, invalid("not_before", "a job can be scheduled at most 30 days ahead")
 	}
 	prompt, err := render(&j, model)
 	if err != nil {

@@ -1,0 +1,193 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/relay"
+)
+
+const (
+	// dueAtOnce is how many due jobs a dispatcher asks for ahead.
+	dueAtOnce = 64
+	// dueAgain is when a due job is tried again that the queue did not take.
+	dueAgain = time.Second
+	// roomAge is how long the fill of SCHED is believed.
+	roomAge = time.Second
+	// roomShare is the share of SCHED that is used: the broker drops the oldest when it is full, and several
+	// dispatchers fill it between two looks.
+	roomShare = 0.9
+)
+
+// schedule stores a job until its time. The broker then moves it from sched.… to due.…; the header is
+// written by hand because nats.go's cuts the time to whole seconds. taken is as publish says it.
+func (d *Dispatcher) schedule(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
+	if err := d.room.take(ctx, len(decision.Data)+headerRoom); err != nil {
+		return false, err
+	}
+	j := decision.Admitted.Job
+	msg := nats.NewMsg(subject.Sched(j.Tenant, j.ID))
+	msg.Data = decision.Data
+	msg.Header.Set("Nats-Schedule", "@at "+time.UnixMilli(j.NotBefore).UTC().Format(time.RFC3339Nano))
+	msg.Header.Set("Nats-Schedule-Target", subject.Due(j.Tenant, j.ID))
+	ack, err := d.publishTwice(ctx, msg, id, jetstream.WithExpectLastSequencePerSubject(0)) // a second schedule would replace the first
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.ErrorCode == codeWrongLast || err == nil && ack.Duplicate {
+		return true, nil
+	}
+	if err != nil {
+		return false, publishError(err)
+	}
+	return false, nil
+}
+
+// scheduled is the message of a job that waits for its time, or whose time has just come; nil when there
+// is none.
+func (d *Dispatcher) scheduled(ctx context.Context, tenant, job string) (*relay.Message, error) {
+	return d.sched.Last(ctx, "*."+subject.Escape(tenant)+"."+subject.Escape(job))
+}
+
+// scheduledStatus is the status of a job that only SCHED has; a is nil when its message is damaged.
+func scheduledStatus(m *relay.Message, a *contracts.Admitted) (contracts.Status, error) {
+	tenant, job, err := parseScheduled(m.Subject)
+	s := contracts.Status{Job: job, State: contracts.StateScheduled, Tenant: tenant, Submitted: m.Time.UnixMilli()}
+	if a != nil {
+		s.Class, s.Model, s.Submitted = a.Job.Class, a.Job.Model, a.Job.Submitted
+	}
+	return s, err
+}
+
+func parseScheduled(s string) (tenant, job string, err error) {
+	if tenant, job, err = subject.ParseJobRef("sched", s); err != nil {
+		return subject.ParseJobRef("due", s)
+	}
+	return tenant, job, err
+}
+
+// serveDue puts jobs into the queue whose time has come, until ctx ends. All dispatchers share the work.
+func (d *Dispatcher) serveDue(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := d.consumeDue(ctx); err != nil && ctx.Err() == nil {
+			d.log.Warn("due jobs not served, trying again", "error", err)
+		}
+		select {
+		case <-time.After(dueAgain):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// consumeDue returns when ctx ends, or when the consumer is gone.
+func (d *Dispatcher) consumeDue(ctx context.Context) error {
+	c, err := d.js.Consumer(ctx, topology.StreamSched, topology.ConsumerDue)
+	if err != nil {
+		return err
+	}
+	jobs, err := c.Consume(func(m jetstream.Msg) { d.onDue(ctx, m) }, jetstream.PullMaxMessages(dueAtOnce),
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { d.log.Debug("due jobs", "error", err) }))
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, jobs.Drain)
+	defer stop()
+	<-jobs.Closed()
+	return nil
+}
+
+// onDue puts one job into the queue and then takes it out of SCHED. A crash between the two repeats the
+// publish under the same message id.
+func (d *Dispatcher) onDue(ctx context.Context, m jetstream.Msg) {
+	err := d.release(ctx, m)
+	switch {
+	case ctx.Err() != nil:
+		err = m.Nak() // another dispatcher goes on at once
+	case err != nil:
+		d.log.Warn("due job not queued, trying again", "subject", m.Subject(), "error", err)
+		err = m.NakWithDelay(dueAgain)
+	default:
+		err = m.Ack()
+	}
+	if err != nil && ctx.Err() == nil {
+		d.log.Warn("due job not acknowledged", "subject", m.Subject(), "error", err)
+	}
+}
+
+// release queues a due job, or ends it when it can no longer run.
+func (d *Dispatcher) release(ctx context.Context, m jetstream.Msg) (err error) {
+	tenant, job, err := subject.ParseJobRef("due", m.Subject())
+	if err != nil {
+		d.log.Error("due message dropped", "subject", m.Subject(), "error", err)
+		return nil
+	}
+	defer d.rescue(tenant, job, &err)
+	if last, err := d.out.Last(ctx, subject.Out(tenant, job)); last != nil || err != nil {
+		return err // it was canceled, or it was queued before and our acknowledgement was lost
+	}
+	a := new(contracts.Admitted)
+	if err := contracts.Decode(m.Data(), a); err != nil {
+		return d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeInternal, "the scheduled job is damaged"})
+	}
+	if _, err := d.catalog.Find(a.Job.Model); err != nil {
+		e := contracts.AsError(err)
+		return d.endDue(ctx, tenant, job, ending{contracts.FinishError, e.Code, e.Message})
+	}
+	if a.Job.Deadline > 0 && a.Job.Deadline <= time.Now().UnixMilli() {
+		return d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeDeadlineExceeded, "the deadline passed before the scheduled job could be queued"})
+	}
+	meta, err := m.Metadata()
+	if err != nil {
+		return err
+	}
+	id := fmt.Sprintf("%s.%s.due.%d", subject.Escape(tenant), subject.Escape(job), meta.Sequence.Stream)
+	_, err = d.put(ctx, &admission.Decision{Admitted: a, Size: contracts.SizeFor(a.KVTokens), Data: m.Data()}, id)
+	return err
+}
+
+// endDue ends a scheduled job that no worker has.
+func (d *Dispatcher) endDue(ctx context.Context, tenant, job string, e ending) error {
+	_, err := d.settle(ctx, tenant, job, e, func(records) bool { return false })
+	return err
+}
+
+// room is how much may still be scheduled. The fill is asked for now and then, and what is stored
+// meanwhile is counted. Safe for concurrent use.
+type room struct {
+	js jetstream.JetStream
+
+	mu     sync.Mutex
+	asked  time.Time
+	bytes  float64 // that are left
+	places float64
+}
+
+// take takes the room of one job, or says that there is none.
+func (r *room) take(ctx context.Context, size int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if time.Since(r.asked) > roomAge {
+		s, err := r.js.Stream(ctx, topology.StreamSched)
+		if err != nil {
+			return publishError(err)
+		}
+		info := s.CachedInfo()
+		r.asked = time.Now()
+		r.bytes = roomShare*float64(info.Config.MaxBytes) - float64(info.State.Bytes)
+		r.places = roomShare*float64(info.Config.MaxMsgs) - float64(info.State.Msgs)
+	}
+	if r.bytes < float64(size) || r.places < 1 {
+		return &contracts.Error{Code: contracts.CodeOverloaded, RetryAfterMS: retryAfterMS, Message: "too many jobs are scheduled: retry later"}
+	}
+	r.bytes -= float64(size)
+	r.places--
+	return nil
+}

@@ -1,0 +1,208 @@
+package dispatcher_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/contractstest"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
+)
+
+// at is a job that may start after a while.
+func at(id string, after time.Duration) *contracts.Job {
+	j := textJob(id, "abc")
+	j.NotBefore = time.Now().Add(after).UnixMilli()
+	return j
+}
+
+// TestScheduledRunsAtItsTime prints how late the jobs were queued.
+func TestScheduledRunsAtItsTime(t *testing.T) {
+	t.Parallel()
+	d, b := start(t, nil)
+	startDispatcher(t, testConfig(b.Conn()))
+	ctx := testContext(t)
+	startWorker(t, b.Conn(), "w", nil)
+	var late time.Duration
+	for i := range 10 {
+		j := at(id(i), 300*time.Millisecond)
+		answer, chunks, err := d.Start(ctx, j)
+		if err != nil || answer.Outcome != contracts.OutcomeHeld {
+			t.Fatalf("submit: %+v %v", answer, err)
+		}
+		if s, err := d.Status(ctx, tenant, j.ID); err != nil || s.State != contracts.StateScheduled || s.Model != model || s.Class != contracts.P2 {
+			t.Fatalf("status: %+v %v", s, err)
+		}
+		first := time.Time{}
+		text, _ := read(t, j.ID, func(yield func(*contracts.Chunk, error) bool) {
+			chunks(func(c *contracts.Chunk, err error) bool {
+				if first.IsZero() {
+					first = time.Now()
+				}
+				return yield(c, err)
+			})
+		})
+		if text != expected("abc", 16) {
+			t.Errorf("text %q", text)
+		}
+		lag := first.Sub(time.UnixMilli(j.NotBefore))
+		if lag < 0 {
+			t.Errorf("job %d started %v too early", i, -lag)
+		}
+		late = max(late, lag)
+		oneFinal(t, b.Conn(), j.ID)
+	}
+	t.Logf("first piece at most %v after the time", late)
+	waitFor(t, "SCHED to be empty", func() bool { return stored(t, b, topology.StreamSched) == 0 })
+}
+
+// stored is how many messages a stream holds.
+func stored(t testing.TB, b *contractstest.Broker, name string) uint64 {
+	t.Helper()
+	js, err := jetstream.New(b.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.Stream(testContext(t), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.CachedInfo().State.Msgs
+}
+
+func TestScheduledAgainAndCanceled(t *testing.T) {
+	t.Parallel()
+	d, b := start(t, nil)
+	ctx := testContext(t)
+	for range 2 { // the second attaches
+		if answer, err := d.Submit(ctx, at("j", time.Hour)); err != nil || answer.Outcome != contracts.OutcomeHeld {
+			t.Fatalf("submit: %+v %v", answer, err)
+		}
+	}
+	other := at("j", time.Hour)
+	other.Prompt = "other"
+	_, err := d.Submit(ctx, other)
+	wantCode(t, err, contracts.CodeConflict)
+	_, err = d.Submit(ctx, at("far", 31*24*time.Hour))
+	wantCode(t, err, contracts.CodeInvalidArgument, "30 days")
+	for _, state := range []contracts.State{"", contracts.StateScheduled} {
+		if list, err := d.List(ctx, contracts.Filter{State: state, Tenant: tenant}); err != nil || len(list) != 1 || list[0].State != contracts.StateScheduled || list[0].Job != "j" {
+			t.Errorf("list of %q: %+v %v", state, list, err)
+		}
+	}
+	if list, err := d.List(ctx, contracts.Filter{State: contracts.StateQueued}); err != nil || len(list) != 0 {
+		t.Errorf("list of queued jobs: %+v %v", list, err)
+	}
+	for range 2 {
+		if s, err := d.Cancel(ctx, tenant, "j"); err != nil || s.State != contracts.StateCanceled {
+			t.Fatalf("cancel: %+v %v", s, err)
+		}
+	}
+	oneFinal(t, b.Conn(), "j")
+	if n := stored(t, b, topology.StreamSched); n != 0 {
+		t.Errorf("%d messages left in SCHED", n)
+	}
+}
+
+// TestScheduledCancelRaces cancels jobs at about the moment they fall due: each ends once, and a job that
+// is answered as canceled has the record that says so.
+func TestScheduledCancelRaces(t *testing.T) {
+	t.Parallel()
+	d, b := start(t, nil)
+	other, _ := startDispatcher(t, testConfig(b.Conn()))
+	startWorker(t, b.Conn(), "w", nil)
+	ctx := testContext(t)
+	var all sync.WaitGroup
+	for i := range 40 {
+		j := at(id(i), 300*time.Millisecond)
+		if _, err := d.Submit(ctx, j); err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() {
+			timer := time.NewTimer(time.Until(time.UnixMilli(j.NotBefore)) + time.Duration(i-20)*time.Millisecond/4)
+			<-timer.C // the moment under test
+			s, err := other.Cancel(ctx, tenant, j.ID)
+			if err != nil || (s.State != contracts.StateCanceled && s.State != contracts.StateCompleted) {
+				t.Errorf("cancel of %s: %+v %v", j.ID, s, err)
+			}
+		})
+	}
+	all.Wait()
+	waitFor(t, "everything to be taken up", func() bool { return stored(t, b, topology.StreamSched) == 0 && leftInQueue(t, b.Conn()) == 0 })
+	for i := range 40 {
+		oneFinal(t, b.Conn(), id(i))
+	}
+}
+
+// TestScheduledSurvivesARestart of broker and dispatcher.
+func TestScheduledSurvivesARestart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := contractstest.StartBroker(t, storeIn(dir))
+	d, stop := startDispatcher(t, testConfig(b.Conn()))
+	j := at("j", 2*time.Second)
+	if _, err := d.Submit(testContext(t), j); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	b.Stop()
+	again := contractstest.StartBroker(t, storeIn(dir))
+	d, _ = startDispatcher(t, testConfig(again.Conn()))
+	startWorker(t, again.Conn(), "w", nil)
+	text, final := read(t, "after the restart", d.Stream(testContext(t), tenant, "j", -1))
+	if text != expected("abc", 16) || final.Code != "" {
+		t.Errorf("text %q, final %+v", text, final)
+	}
+	if time.Now().UnixMilli() < j.NotBefore {
+		t.Error("it ran too early")
+	}
+	oneFinal(t, again.Conn(), "j")
+}
+
+// TestRetryOfADeadLetter: a job that was given up is kept, listed, submitted again and then forgotten.
+func TestRetryOfADeadLetter(t *testing.T) {
+	t.Parallel()
+	d, b := start(t, nil)
+	ctx := testContext(t)
+	if _, err := d.Submit(ctx, textJob("j", "abc")); err != nil {
+		t.Fatal(err)
+	}
+	giveUp(t, b, 1)
+	_, final := read(t, "the job", d.Stream(ctx, tenant, "j", -1))
+	dead, err := d.DeadLetter(ctx, tenant, "j")
+	if err != nil || dead.Message != final.Message || dead.Code != contracts.CodeInternal || len(dead.Admitted) == 0 {
+		t.Fatalf("dead letter %+v %v", dead, err)
+	}
+	if list, err := d.ListDead(ctx, tenant, 0); err != nil || len(list) != 1 || list[0].Job != "j" || list[0].Admitted != nil {
+		t.Errorf("list %+v %v", list, err)
+	}
+	if list, err := d.ListDead(ctx, "nobody", 0); err != nil || len(list) != 0 {
+		t.Errorf("list of another tenant %+v %v", list, err)
+	}
+	answer, err := d.RetryDead(ctx, tenant, "j", "")
+	if err != nil || answer.Job != "j.retry1" {
+		t.Fatalf("retry: %+v %v", answer, err)
+	}
+	_, err = d.RetryDead(ctx, tenant, "j", "")
+	wantCode(t, err, contracts.CodeNotFound, "only jobs that were given up")
+	startWorker(t, b.Conn(), "w", nil)
+	if text, _ := read(t, "the retry", d.Stream(ctx, tenant, "j.retry1", -1)); text != expected("abc", 16) {
+		t.Errorf("text %q", text)
+	}
+	wantCode(t, d.RemoveDead(ctx, tenant, "j"), contracts.CodeNotFound)
+}
+
+// giveUp says to the dispatchers what the broker says of a message that was delivered too often.
+func giveUp(t testing.TB, b *contractstest.Broker, seq int) {
+	t.Helper()
+	advisory := fmt.Sprintf(`{"stream_seq":%d,"deliveries":%d}`, seq, topology.MaxDeliver)
+	name := subject.Consumer(model, contracts.P2, contracts.SizeS)
+	if err := b.Conn().Publish("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES."+topology.StreamJobs+"."+name, []byte(advisory)); err != nil {
+		t.Fatal(err)
+	}
+}
