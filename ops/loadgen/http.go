@@ -19,15 +19,18 @@ type HTTP struct {
 	Key       string            // bearer token; "" is none
 	Keys      map[string]string // bearer tokens by tenant, before Key
 	IgnoreEOS bool              // ask for exactly Output tokens (vLLM's extension, ours too)
-	Client    *http.Client      // nil: NewClient's default
+	Client    *http.Client      // see [NewClient]
 }
 
-// NewClient makes an HTTP client that keeps as many connections as requests may be open.
-func NewClient(open int) *http.Client {
-	t := http.DefaultTransport.(*http.Transport).Clone()
+// NewClient makes a client with the security of like that keeps as many connections as requests may be open.
+func NewClient(like *http.Client, open int) *http.Client {
+	t, ok := like.Transport.(*http.Transport)
+	if !ok {
+		t = http.DefaultTransport.(*http.Transport)
+	}
+	t = t.Clone()
 	t.MaxIdleConns, t.MaxIdleConnsPerHost = open, open
 	t.DisableCompression = true
-	t.ForceAttemptHTTP2 = false
 	return &http.Client{Transport: t}
 }
 
