@@ -56,7 +56,7 @@ const (
 	WorkerStopped  WorkerState = "stopped" // its last heartbeat
 )
 
-// Heartbeat is what a worker says of itself each second on hb.<worker>.
+// Heartbeat is what a worker says of itself twice a second on hb.<worker>.
 type Heartbeat struct {
 	V       int         `msgpack:"v" json:"v"`
 	Worker  string      `msgpack:"worker" json:"worker"`
