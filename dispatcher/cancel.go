@@ -15,7 +15,7 @@ const (
 	// have just changed.
 	cancelAgain = 500 * time.Millisecond
 	// cancelPatience is how long a cancel waits for a job that no live worker says it holds, before it
-	// ends the job itself: three heartbeats.
+	// ends the job itself: six heartbeats.
 	cancelPatience = 3 * time.Second
 )
 

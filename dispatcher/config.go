@@ -10,6 +10,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/fleet"
 )
 
 // Model is a model whose jobs the dispatcher admits; the first one of the configuration is the default.
@@ -33,7 +34,7 @@ type Config struct {
 	MaxCancels int           // cancels waited for at once; default 1024
 	Buffer     int           // records that wait for one reader; default 256
 	Idle       time.Duration // silence after which a reader looks into OUT; default 10 s
-	WorkerTTL  time.Duration // silence after which a worker is gone; default 5 s
+	WorkerTTL  time.Duration // silence after which a worker is gone; default 2 s
 	Timeout    time.Duration // of one answer of the broker; default 5 s
 	CancelWait time.Duration // how long the NATS door waits for a cancel; default 30 s
 	Rescan     time.Duration // how often the queue is searched for deadlines of other dispatchers' jobs; default 30 s
@@ -56,7 +57,7 @@ func (c Config) withDefaults() Config {
 	number(&c.MaxCancels, 1024)
 	number(&c.Buffer, 256)
 	span(&c.Idle, 10*time.Second)
-	span(&c.WorkerTTL, 5*time.Second)
+	span(&c.WorkerTTL, fleet.DefaultTTL)
 	span(&c.Timeout, 5*time.Second)
 	span(&c.CancelWait, 30*time.Second)
 	span(&c.Rescan, 30*time.Second)

@@ -82,7 +82,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		advisories: newGate("advisories", cfg.MaxCancels),
 	}
 	d.deadlines = newDeadlines(d.expire)
-	d.relay = relay.New(relay.Config{Conn: cfg.Conn, Out: d.out, Buffer: cfg.Buffer, Idle: cfg.Idle, Refilled: cfg.Trace.Refilled})
+	d.relay = relay.New(relay.Config{Conn: cfg.Conn, Out: d.out, Buffer: cfg.Buffer, Idle: cfg.Idle, Refilled: cfg.Trace.Refilled, Holder: d.onHolder})
 	return d, nil
 }
 
@@ -128,6 +128,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	work.Go(func() { d.deadlines.run(run) })
 	work.Go(func() { d.rescan(run) })
 	work.Go(func() { d.serveDue(run) })
+	work.Go(func() { d.probe(run) })
+	work.Go(func() { d.handOvers(run) })
+	work.Go(func() { d.findHeld(run) })
 	return d.watch(run, live)
 }
 

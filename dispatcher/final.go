@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/stream"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/relay"
@@ -82,13 +83,14 @@ func (d *Dispatcher) settle(ctx context.Context, tenant, job string, e ending, t
 // damaged.
 func finalRecord(job string, a *contracts.Admitted, r records, e ending) *contracts.Chunk {
 	c := &contracts.Chunk{V: contracts.Version, Job: job, Fence: r.fence + 1, Index: r.tokens[0],
-		Finish: e.finish, Code: e.code, Message: e.message, Usage: &contracts.Usage{}, Claim: &contracts.Claim{}}
+		Finish: e.finish, Code: e.code, Message: e.message, Usage: &contracts.Usage{}, Claim: &contracts.Claim{}, Checksum: r.sum.Sum()}
 	if a != nil {
 		c.Usage.PromptTokens = len(a.Tokens)
 		c.Claim = &contracts.Claim{Model: a.Job.Model, Class: a.Job.Class, Submitted: a.Job.Submitted, Digest: a.Digest}
 	}
 	if r.claim != nil {
 		claim := *r.claim
+		claim.Released = ""
 		c.Claim = &claim
 	}
 	for _, n := range r.tokens {
@@ -98,7 +100,7 @@ func finalRecord(job string, a *contracts.Admitted, r records, e ending) *contra
 	return c
 }
 
-// end writes the final record c after the records r, or says errRaced.
+// end writes the record c, final or a release, after the records r, or says errRaced.
 func (d *Dispatcher) end(ctx context.Context, out string, c *contracts.Chunk, r records) error {
 	seq := uint64(0)
 	if r.last != nil {
@@ -202,6 +204,7 @@ type records struct {
 	claim  *contracts.Claim // the last one
 	fence  uint64
 	tokens [contracts.MaxChoices]int // of each choice
+	sum    stream.Checksum           // of the pieces
 }
 
 // soFar reads a job's records.
@@ -222,6 +225,7 @@ func (d *Dispatcher) soFar(ctx context.Context, tenant, job string) (records, er
 			r.final = c
 			return false
 		}
+		r.sum.Add(c)
 		if c.Choice >= 0 && c.Choice < len(r.tokens) {
 			r.tokens[c.Choice] = max(r.tokens[c.Choice], c.Index+len(c.Tokens))
 		}

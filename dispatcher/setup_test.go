@@ -177,6 +177,7 @@ func startWorker(t testing.TB, nc *nats.Conn, name string, change func(*fakeWork
 	ctx, stop := context.WithCancel(context.Background())
 	var work sync.WaitGroup
 	work.Go(func() { w.loop(ctx, bell, &work) })
+	work.Go(func() { w.beat(ctx) })
 	w.stop = sync.OnceFunc(func() {
 		stop()
 		work.Wait()
@@ -200,6 +201,23 @@ func (w *fakeWorker) loop(ctx context.Context, bell <-chan *nats.Msg, work *sync
 		case <-tick.C:
 		case <-ctx.Done():
 			return
+		}
+	}
+}
+
+// beat says that the worker lives, and nothing of what it offers.
+func (w *fakeWorker) beat(ctx context.Context) {
+	for tick := time.NewTicker(100 * time.Millisecond); ctx.Err() == nil; {
+		data, err := contracts.Encode(&contracts.Heartbeat{V: 1, Worker: w.name, State: contracts.WorkerReady, Sent: time.Now().UnixMilli()})
+		if err == nil {
+			err = w.nc.Publish(subject.Heartbeat(w.name), data)
+		}
+		if err != nil && !w.nc.IsClosed() {
+			w.t.Errorf("heartbeat of %s: %v", w.name, err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 		}
 	}
 }

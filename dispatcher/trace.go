@@ -30,6 +30,8 @@ type Trace struct {
 	Expired func(tenant, job string)
 	// GaveUp: the dispatcher ended a job after its last attempt.
 	GaveUp func(tenant, job string, attempts int)
+	// HandedOver: this dispatcher gave the job of a dead worker back to the queue.
+	HandedOver func(tenant, job, worker string)
 	// Dropped: a request was ignored, with the reason.
 	Dropped func(subject, reason string)
 }

@@ -26,7 +26,16 @@ type Registry struct {
 type sighting struct {
 	heartbeat contracts.Heartbeat
 	at        time.Time
+	slow      time.Time // when it last came back after it was silent for the TTL
 }
+
+const (
+	// patience is how many TTLs a worker may be silent that has been slow lately, or when so many fall
+	// silent at once that the cause is more likely elsewhere.
+	patience = 5
+	// slowFor is how many TTLs a worker counts as slow.
+	slowFor = 30
+)
 
 // NewRegistry returns an empty registry in which a worker that is silent for ttl is gone.
 func NewRegistry(ttl time.Duration) *Registry {
@@ -45,15 +54,19 @@ func (r *Registry) Observe(h contracts.Heartbeat, now time.Time) {
 		delete(r.seen, h.Worker)
 	case !known && len(r.seen) >= MaxWorkers:
 	default:
-		r.seen[h.Worker] = sighting{h, now}
+		slow := old.slow
+		if known && h.Started == old.heartbeat.Started && now.Sub(old.at) >= r.ttl {
+			slow = now
+		}
+		r.seen[h.Worker] = sighting{h, now, slow}
 	}
 }
 
-// Expire forgets the workers that were silent for the TTL and returns how many.
+// Expire forgets the workers that are dead in any case and returns how many.
 func (r *Registry) Expire(now time.Time) int {
 	gone := 0
 	for name, s := range r.seen {
-		if now.Sub(s.at) >= r.ttl {
+		if now.Sub(s.at) >= patience*r.ttl {
 			delete(r.seen, name)
 			gone++
 		}
@@ -77,6 +90,27 @@ func (r *Registry) Live(now time.Time) []contracts.Heartbeat {
 func (r *Registry) Alive(worker string, now time.Time) bool {
 	s, known := r.seen[worker]
 	return known && now.Sub(s.at) < r.ttl
+}
+
+// Dead tells which workers count as dead: those that nobody heard of, or that were silent for the TTL.
+// A worker that was slow lately has five TTLs; so has everybody when more than one and more than 30 %
+// of four workers or more are silent.
+func (r *Registry) Dead(now time.Time) func(worker string) bool {
+	silent := 0
+	for _, s := range r.seen {
+		if now.Sub(s.at) >= r.ttl {
+			silent++
+		}
+	}
+	storm := len(r.seen) >= 4 && silent > 1 && 10*silent > 3*len(r.seen)
+	return func(worker string) bool {
+		s, known := r.seen[worker]
+		limit := r.ttl
+		if storm || now.Sub(s.slow) < slowFor*r.ttl {
+			limit *= patience
+		}
+		return !known || now.Sub(s.at) >= limit
+	}
 }
 
 // Holds tells whether a live worker said in its last heartbeat that it holds the job.

@@ -132,7 +132,11 @@ func TestWatch(t *testing.T) {
 	if got := w.Live(); len(got) != 1 || got[0].Worker != "w" || w.Offer("m").Ready != 1 {
 		t.Errorf("live %+v", got)
 	}
-	for end := time.Now().Add(10 * time.Second); !w.Dead("w"); time.Sleep(time.Millisecond) {
+	if w.Dead("w") {
+		t.Error("dead although no probe was answered")
+	}
+	for end := time.Now().Add(20 * time.Second); !w.Dead("w"); time.Sleep(time.Millisecond) {
+		w.Answered()
 		if time.Now().After(end) {
 			t.Fatal("a silent worker does not die")
 		}

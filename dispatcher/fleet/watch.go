@@ -11,16 +11,19 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 )
 
-// DefaultTTL is how long a worker may be silent: five of its heartbeats.
-const DefaultTTL = 5 * time.Second
+// DefaultTTL is how long a worker may be silent: four of its heartbeats.
+const DefaultTTL = 2 * time.Second
 
-// Watch keeps a [Registry] up to date from hb.*. Safe for concurrent use.
+// Watch keeps a [Registry] and a [Book] up to date, from hb.* and from the records that it is shown. It
+// is sure of a silence only while the broker answers the caller's probes. Safe for concurrent use.
 type Watch struct {
 	ttl time.Duration
 
 	mu       sync.RWMutex
 	registry *Registry
-	since    time.Time // heartbeats arrive without interruption since then; zero while they do not
+	book     *Book
+	since    time.Time // the broker answers without interruption since then; zero while nobody listens
+	answered time.Time // the last answer
 	swept    time.Time // last Expire
 }
 
@@ -29,7 +32,7 @@ func NewWatch(ttl time.Duration) *Watch {
 	if ttl == 0 {
 		ttl = DefaultTTL
 	}
-	return &Watch{ttl: ttl, registry: NewRegistry(ttl)}
+	return &Watch{ttl: ttl, registry: NewRegistry(ttl), book: NewBook(ttl)}
 }
 
 // Subscribe begins to listen. The caller ends it by unsubscribing. A heartbeat that cannot be decoded,
@@ -49,6 +52,52 @@ func (w *Watch) Restart() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.since = time.Now()
+	w.answered = w.since
+}
+
+// ProbeEvery is how often the broker is to be asked for an answer.
+func (w *Watch) ProbeEvery() time.Duration { return w.ttl / 8 }
+
+// Answered says that the broker answered a probe just now. After a gap of half the TTL nothing that was
+// not heard before counts as silence.
+func (w *Watch) Answered() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if !w.since.IsZero() && now.Sub(w.answered) > w.ttl/2 {
+		w.since = now
+	}
+	w.answered = now
+}
+
+// sure tells whether a worker that lives was heard of. The caller holds the lock.
+func (w *Watch) sure(now time.Time) bool {
+	return !w.since.IsZero() && now.Sub(w.since) > w.ttl && now.Sub(w.answered) <= w.ttl/2
+}
+
+// Record shows the watch a record of a job's stream.
+func (w *Watch) Record(tenant, job string, c *contracts.Chunk) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.book.Record(tenant, job, c, time.Now())
+}
+
+// Lost lists the jobs whose holder is dead, until they are forgotten.
+func (w *Watch) Lost() []Holding {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	now := time.Now()
+	if !w.sure(now) {
+		return nil
+	}
+	return w.book.Of(w.registry.Dead(now))
+}
+
+// Forget drops a holding that Lost listed.
+func (w *Watch) Forget(h Holding) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.book.Forget(h)
 }
 
 func (w *Watch) observe(m *nats.Msg) {
@@ -60,6 +109,7 @@ func (w *Watch) observe(m *nats.Msg) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.registry.Observe(h, now)
+	w.book.Beat(h, now)
 	if now.Sub(w.swept) > w.ttl {
 		w.swept = now
 		w.registry.Expire(now)
@@ -80,20 +130,18 @@ func (w *Watch) Offer(model string) Offer {
 	return w.registry.Offer(model, time.Now())
 }
 
-// Holds tells whether a live worker says that it holds the job; true while that is not sure, because
-// heartbeats were missed within the TTL.
+// Holds tells whether a live worker says that it holds the job; true while that is not sure.
 func (w *Watch) Holds(tenant, job string) bool {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	now := time.Now()
-	return w.since.IsZero() || now.Sub(w.since) <= w.ttl || w.registry.Holds(tenant, job, now)
+	return !w.sure(now) || w.registry.Holds(tenant, job, now)
 }
 
-// Dead tells whether a worker surely does not live: it was silent for the TTL while this watch
-// listened.
+// Dead tells whether a worker surely does not live: see [Registry.Dead].
 func (w *Watch) Dead(worker string) bool {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	now := time.Now()
-	return !w.since.IsZero() && now.Sub(w.since) > w.ttl && !w.registry.Alive(worker, now)
+	return w.sure(now) && w.registry.Dead(now)(worker)
 }

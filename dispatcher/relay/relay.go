@@ -13,6 +13,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strconv"
@@ -40,7 +41,13 @@ type Config struct {
 	Idle   time.Duration // a reader that hears nothing for so long looks into OUT; default 10 s
 	// Refilled is called when a reader was refilled from OUT because records were missing. Optional.
 	Refilled func(tenant, job string)
+	// Holder is called with the live subject and the data of each record that may say who holds a job:
+	// claims, releases and final records, and seldom another one. It must return at once. Optional.
+	Holder func(live string, data []byte)
 }
+
+// claimKey is in the data of every record that has a claim.
+var claimKey = []byte("\xa5claim")
 
 // Relay routes live records to readers.
 type Relay struct {
@@ -136,6 +143,9 @@ func (r *Relay) Buffered() int {
 
 // route runs in the subscription's goroutine: it never blocks and never decodes.
 func (r *Relay) route(m *nats.Msg) {
+	if r.cfg.Holder != nil && bytes.Contains(m.Data, claimKey) && m.Header.Get("Nats-Stream") == topology.StreamOut {
+		r.cfg.Holder(m.Subject, m.Data)
+	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	readers := r.readers[m.Subject]
