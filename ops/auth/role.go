@@ -17,7 +17,7 @@ type Role string
 // Roles, from the least rights to the most.
 const (
 	Producer    Role = "producer"    // submits, reads and cancels the jobs of one tenant, whose name the credentials carry
-	Console     Role = "console"     // looks at workers, streams and consumers
+	Console     Role = "console"     // hears of workers and of what JetStream reports, and publishes nothing
 	Worker      Role = "worker"      // pulls jobs and writes their records
 	Dispatcher  Role = "dispatcher"  // admits jobs of all tenants
 	Provisioner Role = "provisioner" // creates and changes streams and consumers
@@ -43,13 +43,8 @@ var rightsOf = map[Role]rights{
 		publish:   []string{"submit.{{name()}}", "cancel.{{name()}}.*"},
 		subscribe: []string{"live.{{name()}}.*"},
 	},
-	Console: {
-		publish: append(
-			each(api+"STREAM.INFO.", streams...),
-			api+"CONSUMER.INFO."+topology.StreamJobs+".*", api+"CONSUMER.LIST."+topology.StreamJobs,
-		),
-		subscribe: []string{subject.AllHeartbeats, "$JS.EVENT.ADVISORY.>"},
-	},
+	// No right to ask JetStream: it answers on whatever reply subject a request names, in its own right.
+	Console: {subscribe: []string{subject.AllHeartbeats, "$JS.EVENT.ADVISORY.>"}},
 	Worker: {
 		publish: append(
 			acks(topology.StreamJobs),
@@ -119,6 +114,9 @@ func permissions(role Role) jwt.Permissions {
 	inbox := strings.Replace(Inbox(role, "-"), "-", "{{name()}}", 1) + ".>"
 	p := jwt.Permissions{}
 	p.Pub.Allow.Add(r.publish...)
+	if len(r.publish) == 0 {
+		p.Pub.Deny.Add(">") // for the broker an empty list allows everything
+	}
 	p.Sub.Allow.Add(append([]string{inbox}, r.subscribe...)...)
 	if r.replies {
 		p.Resp = &jwt.ResponsePermission{MaxMsgs: 1, Expires: replyTime}
