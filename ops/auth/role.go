@@ -48,7 +48,7 @@ var rightsOf = map[Role]rights{
 	Worker: {
 		publish: append(
 			acks(topology.StreamJobs),
-			subject.AllOut, subject.AllHeartbeats, subject.AllDead,
+			subject.AllOut, subject.AllHeartbeats, subject.AllDead, "bell.*",
 			api+"CONSUMER.MSG.NEXT."+topology.StreamJobs+".*", api+"CONSUMER.INFO."+topology.StreamJobs+".*",
 			api+"DIRECT.GET."+topology.StreamOut, api+"DIRECT.GET."+topology.StreamOut+".>",
 		),
@@ -56,7 +56,7 @@ var rightsOf = map[Role]rights{
 	},
 	Dispatcher: {
 		publish: join(
-			[]string{subject.AllJobs, subject.AllSched, subject.AllOut, "bell.*", subject.AllCtlCancels, subject.AllCtlPreempt},
+			[]string{subject.AllJobs, subject.AllSched, subject.AllOut, subject.AllDead, "bell.*", subject.AllCtlCancels, subject.AllCtlPreempt},
 			acks(topology.StreamJobs), acks(topology.StreamSched),
 			each(api+"STREAM.INFO.", streams...),
 			each(api+"STREAM.MSG.DELETE.", topology.StreamJobs, topology.StreamSched, topology.StreamDead),

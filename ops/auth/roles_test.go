@@ -42,6 +42,27 @@ func TestFleet(t *testing.T) {
 	if tokens != 20 || !finished {
 		t.Errorf("got %d tokens, final %v, want 20 and the final record", tokens, finished)
 	}
+	later := job("two", "hello", 5)
+	later.NotBefore = time.Now().Add(time.Second).UnixMilli()
+	if s, err = ann.Run(testContext(t), later); err != nil {
+		t.Fatal(err)
+	}
+	for c, err := range s.Chunks() {
+		if err != nil {
+			t.Fatalf("a scheduled job: %v\n%s", err, f.log)
+		}
+		if c.Final() && c.Finish != contracts.FinishLength {
+			t.Errorf("a scheduled job ended with %q", c.Finish)
+		}
+	}
+	later = job("three", "hello", 5)
+	later.NotBefore = time.Now().Add(time.Hour).UnixMilli()
+	if _, err := ann.Submit(testContext(t), later); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := ann.Cancel(testContext(t), "three"); err != nil || status.State != contracts.StateCanceled {
+		t.Errorf("cancel of a scheduled job: %+v, %v", status, err)
+	}
 	if status, err := ann.Cancel(testContext(t), "one"); err != nil || status.State != contracts.StateCompleted {
 		t.Errorf("cancel of a finished job: %+v, %v", status, err)
 	}
@@ -76,10 +97,10 @@ func TestRights(t *testing.T) {
 			{"submit.ann", false}, {"jobs.>", false}, {"out.ann.*", false}, {"hb.*", false}, {"_PELTON.>", false}, {"_PELTON.dispatcher.dispatcher.>", false}, {"$JS.EVENT.>", false},
 		}},
 		{auth.Worker, "w1", []right{
-			{"out.ann.j", true}, {"hb.w1", true}, {"dlq.ann.j", true}, {"$JS.API.CONSUMER.MSG.NEXT.JOBS.m-p0-s", true}, {"$JS.API.CONSUMER.INFO.JOBS.m-p0-s", true},
+			{"out.ann.j", true}, {"hb.w1", true}, {"dlq.ann.j", true}, {"bell.m", true}, {"$JS.API.CONSUMER.MSG.NEXT.JOBS.m-p0-s", true}, {"$JS.API.CONSUMER.INFO.JOBS.m-p0-s", true},
 			{"$JS.ACK.JOBS.m-p0-s.9.9.9.9.9", true}, {"$JS.ACK._.hash.JOBS.m-p0-s.9.9.9.9.9", true}, {"$JS.API.DIRECT.GET.OUT.out.ann.j", true},
 			{job, false}, {"submit.ann", false}, {"cancel.ann.j", false}, {"ctl.cancel.ann.j", false}, {"ctl.preempt.ann.j", false}, {"sched.ann.j", false}, {"due.ann.j", false},
-			{"live.ann.j", false}, {"bell.m", false}, {"$JS.API.DIRECT.GET.JOBS", false}, {"$JS.API.DIRECT.GET.DLQ.dlq.ann.j", false},
+			{"live.ann.j", false}, {"$JS.API.DIRECT.GET.JOBS", false}, {"$JS.API.DIRECT.GET.DLQ.dlq.ann.j", false},
 			{"$JS.API.CONSUMER.CREATE.JOBS.evil", false}, {"$JS.API.CONSUMER.CREATE.OUT.evil.out.>", false}, {"$JS.API.CONSUMER.DURABLE.CREATE.JOBS.evil", false},
 			{"$JS.API.CONSUMER.DELETE.JOBS.m-p0-s", false}, {"$JS.API.CONSUMER.MSG.NEXT.SCHED.due", false}, {"$JS.API.STREAM.DELETE.JOBS", false}, {"$JS.API.STREAM.PURGE.JOBS", false},
 			{"$JS.API.STREAM.MSG.DELETE.JOBS", false}, {"$JS.API.STREAM.UPDATE.JOBS", false}, {"$JS.ACK.SCHED.due.9.9.9.9.9", false}, {"_INBOX_ann.x", false},
@@ -88,12 +109,12 @@ func TestRights(t *testing.T) {
 			{"jobs.>", false}, {"submit.*", false}, {"live.ann.*", false}, {"out.>", false}, {"hb.*", false}, {"_PELTON.worker.w2.>", false}, {"_PELTON.>", false}, {"_INBOX.>", false}, {"_INBOX_ann.>", false}, {">", false},
 		}},
 		{auth.Dispatcher, "d1", []right{
-			{job, true}, {"sched.ann.j", true}, {"out.ann.j", true}, {"bell.m", true}, {"ctl.cancel.ann.j", true}, {"ctl.preempt.ann.j", true},
+			{job, true}, {"sched.ann.j", true}, {"dlq.ann.j", true}, {"out.ann.j", true}, {"bell.m", true}, {"ctl.cancel.ann.j", true}, {"ctl.preempt.ann.j", true},
 			{"$JS.ACK.JOBS.m-p0-s.9.9.9.9.9", true}, {"$JS.ACK._.hash.JOBS.m-p0-s.9.9.9.9.9", true}, {"$JS.ACK.SCHED.due.9.9.9.9.9", true}, {"$JS.API.CONSUMER.MSG.NEXT.SCHED.due", true},
 			{"$JS.API.STREAM.INFO.JOBS", true}, {"$JS.API.CONSUMER.INFO.JOBS.m-p0-s", true}, {"$JS.API.DIRECT.GET.DLQ", true}, {"$JS.API.DIRECT.GET.OUT.out.ann.j", true},
 			{"$JS.API.STREAM.MSG.DELETE.OUT", false}, {"$JS.API.STREAM.DELETE.JOBS", false}, {"$JS.API.STREAM.PURGE.OUT", false}, {"$JS.API.STREAM.CREATE.EVIL", false}, {"$JS.API.STREAM.UPDATE.JOBS", false},
 			{"$JS.API.CONSUMER.CREATE.JOBS.evil", false}, {"$JS.API.CONSUMER.DELETE.JOBS.m-p0-s", false}, {"$JS.API.CONSUMER.MSG.NEXT.JOBS.m-p0-s", false},
-			{"dlq.ann.j", false}, {"due.ann.j", false}, {"live.ann.j", false}, {"submit.ann", false}, {"_INBOX_ann.x", false}, {"_PELTON.worker.w1.x", false},
+			{"due.ann.j", false}, {"live.ann.j", false}, {"submit.ann", false}, {"_INBOX_ann.x", false}, {"_PELTON.worker.w1.x", false},
 		}, []right{
 			{"submit.*", true}, {"cancel.*.*", true}, {"live.*.*", true}, {"hb.*", true}, {"$SRV.PING", true}, {"_PELTON.dispatcher.d1.>", true},
 			{"jobs.>", false}, {"_PELTON.dispatcher.d2.>", false}, {"_INBOX.>", false}, {"_INBOX_ann.>", false}, {"$JS.API.>", false}, {">", false},
