@@ -20,6 +20,9 @@ import (
 const (
 	// dueAtOnce is how many due jobs a dispatcher asks for ahead.
 	dueAtOnce = 64
+	// dueEarly is how much before its time a job leaves the broker, whose timer fires at most every 250 ms;
+	// a delayed negative acknowledgement, which is exact to a millisecond or two, keeps it for the rest.
+	dueEarly = 300 * time.Millisecond
 	// dueAgain is when a due job is tried again that the queue did not take.
 	dueAgain = time.Second
 	// roomAge is how long the fill of SCHED is believed.
@@ -38,7 +41,7 @@ func (d *Dispatcher) schedule(ctx context.Context, decision *admission.Decision,
 	j := decision.Admitted.Job
 	msg := nats.NewMsg(subject.Sched(j.Tenant, j.ID))
 	msg.Data = decision.Data
-	msg.Header.Set("Nats-Schedule", "@at "+time.UnixMilli(j.NotBefore).UTC().Format(time.RFC3339Nano))
+	msg.Header.Set("Nats-Schedule", "@at "+time.UnixMilli(j.NotBefore).Add(-dueEarly).UTC().Format(time.RFC3339Nano))
 	msg.Header.Set("Nats-Schedule-Target", subject.Due(j.Tenant, j.ID))
 	ack, err := d.publishTwice(ctx, msg, id, jetstream.WithExpectLastSequencePerSubject(0)) // a second schedule would replace the first
 	var api *jetstream.APIError
@@ -107,13 +110,15 @@ func (d *Dispatcher) consumeDue(ctx context.Context) error {
 // onDue puts one job into the queue and then takes it out of SCHED. A crash between the two repeats the
 // publish under the same message id.
 func (d *Dispatcher) onDue(ctx context.Context, m jetstream.Msg) {
-	err := d.release(ctx, m)
+	wait, err := d.release(ctx, m)
 	switch {
 	case ctx.Err() != nil:
 		err = m.Nak() // another dispatcher goes on at once
 	case err != nil:
 		d.log.Warn("due job not queued, trying again", "subject", m.Subject(), "error", err)
 		err = m.NakWithDelay(dueAgain)
+	case wait > 0:
+		err = m.NakWithDelay(wait)
 	default:
 		err = m.Ack()
 	}
@@ -122,35 +127,38 @@ func (d *Dispatcher) onDue(ctx context.Context, m jetstream.Msg) {
 	}
 }
 
-// release queues a due job, or ends it when it can no longer run.
-func (d *Dispatcher) release(ctx context.Context, m jetstream.Msg) (err error) {
+// release queues a due job, or ends it when it can no longer run, or says how long to wait for its time.
+func (d *Dispatcher) release(ctx context.Context, m jetstream.Msg) (wait time.Duration, err error) {
 	tenant, job, err := subject.ParseJobRef("due", m.Subject())
 	if err != nil {
 		d.log.Error("due message dropped", "subject", m.Subject(), "error", err)
-		return nil
+		return 0, nil
 	}
 	defer d.rescue(tenant, job, &err)
 	if last, err := d.out.Last(ctx, subject.Out(tenant, job)); last != nil || err != nil {
-		return err // it was canceled, or it was queued before and our acknowledgement was lost
+		return 0, err // it was canceled, or it was queued before and our acknowledgement was lost
 	}
 	a := new(contracts.Admitted)
 	if err := contracts.Decode(m.Data(), a); err != nil {
-		return d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeInternal, "the scheduled job is damaged"})
+		return 0, d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeInternal, "the scheduled job is damaged"})
+	}
+	if wait := time.Until(time.UnixMilli(a.Job.NotBefore)); wait > 0 {
+		return wait, nil
 	}
 	if _, err := d.catalog.Find(a.Job.Model); err != nil {
 		e := contracts.AsError(err)
-		return d.endDue(ctx, tenant, job, ending{contracts.FinishError, e.Code, e.Message})
+		return 0, d.endDue(ctx, tenant, job, ending{contracts.FinishError, e.Code, e.Message})
 	}
 	if a.Job.Deadline > 0 && a.Job.Deadline <= time.Now().UnixMilli() {
-		return d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeDeadlineExceeded, "the deadline passed before the scheduled job could be queued"})
+		return 0, d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeDeadlineExceeded, "the deadline passed before the scheduled job could be queued"})
 	}
 	meta, err := m.Metadata()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	id := fmt.Sprintf("%s.%s.due.%d", subject.Escape(tenant), subject.Escape(job), meta.Sequence.Stream)
 	_, err = d.put(ctx, &admission.Decision{Admitted: a, Size: contracts.SizeFor(a.KVTokens), Data: m.Data()}, id)
-	return err
+	return 0, err
 }
 
 // endDue ends a scheduled job that no worker has.

@@ -30,7 +30,7 @@ func TestScheduledRunsAtItsTime(t *testing.T) {
 	startWorker(t, b.Conn(), "w", nil)
 	var late time.Duration
 	for i := range 10 {
-		j := at(id(i), 300*time.Millisecond)
+		j := at(id(i), 700*time.Millisecond)
 		answer, chunks, err := d.Start(ctx, j)
 		if err != nil || answer.Outcome != contracts.OutcomeHeld {
 			t.Fatalf("submit: %+v %v", answer, err)

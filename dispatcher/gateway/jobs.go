@@ -196,6 +196,9 @@ func decodeJob(data []byte) (*contracts.Job, error) {
 	if d := f.Int64("deadline"); d != nil {
 		job.Deadline = *d
 	}
+	if n := f.Int64("not_before"); n != nil {
+		job.NotBefore = *n
+	}
 	if s := f.Int64("submitted"); s != nil {
 		job.Submitted = *s
 	}
