@@ -91,6 +91,11 @@ type RunningJob struct {
 	Tenant string `msgpack:"tenant" json:"tenant"`
 	Class  Class  `msgpack:"class" json:"class"`
 	Index  int    `msgpack:"index" json:"index"` // tokens emitted so far, over all choices
+	// What giving the job back would free, and who gives way first.
+	Started int64 `msgpack:"started,omitempty" json:"started,omitempty"` // when this worker took it, Unix milliseconds
+	KV      int64 `msgpack:"kv,omitempty" json:"kv,omitempty"`           // reserved bytes of KV cache
+	Slots   int   `msgpack:"slots,omitempty" json:"slots,omitempty"`     // reserved slots
+	Yields  bool  `msgpack:"yields,omitempty" json:"yields,omitempty"`   // gives way when asked: it runs, and has not given way too often
 }
 
 // WorkerStats are a worker's counters since its start.

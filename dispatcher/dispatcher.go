@@ -44,6 +44,7 @@ type Dispatcher struct {
 	sched, dead *relay.Log
 	room        *room
 	deadlines   *deadlines
+	preemption  *preemption
 	submits     *gate
 	cancels     *gate
 	advisories  *gate
@@ -81,7 +82,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		cancels:    newGate("cancels", cfg.MaxCancels),
 		advisories: newGate("advisories", cfg.MaxCancels),
 	}
-	d.deadlines = newDeadlines(d.expire)
+	d.deadlines, d.preemption = newDeadlines(d.expire), newPreemption()
 	d.relay = relay.New(relay.Config{Conn: cfg.Conn, Out: d.out, Buffer: cfg.Buffer, Idle: cfg.Idle, Refilled: cfg.Trace.Refilled, Holder: d.onHolder})
 	return d, nil
 }
@@ -131,6 +132,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	work.Go(func() { d.probe(run) })
 	work.Go(func() { d.handOvers(run) })
 	work.Go(func() { d.findHeld(run) })
+	work.Go(func() { d.preempt(run) })
 	return d.watch(run, live)
 }
 

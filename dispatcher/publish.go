@@ -86,6 +86,7 @@ func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id s
 		return false, publishError(err)
 	}
 	d.deadlines.add(a.Job.Tenant, a.Job.ID, a.Job.Deadline)
+	d.preemption.wait(decision)
 	if err := d.cfg.Conn.Publish(subject.Bell(a.Job.Model), []byte(string(a.Job.Class)+"."+string(decision.Size))); err != nil {
 		d.log.Warn("bell not rung, the job waits for a sweep", "job", a.Job.ID, "tenant", a.Job.Tenant, "error", err)
 	}

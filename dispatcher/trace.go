@@ -32,6 +32,8 @@ type Trace struct {
 	GaveUp func(tenant, job string, attempts int)
 	// HandedOver: this dispatcher gave the job of a dead worker back to the queue.
 	HandedOver func(tenant, job, worker string)
+	// Preempted: this dispatcher asked the holder of a job to give it back, for a more urgent one.
+	Preempted func(tenant, job, worker string)
 	// Dropped: a request was ignored, with the reason.
 	Dropped func(subject, reason string)
 }

@@ -87,7 +87,9 @@ func (w *Worker) Snapshot() contracts.Heartbeat {
 	defer w.mu.Unlock()
 	h.State = w.state
 	for _, j := range w.jobs {
-		h.Jobs = append(h.Jobs, contracts.RunningJob{Job: j.ref.Job, Tenant: j.ref.Tenant, Class: j.ref.Class, Index: j.tokens()})
+		kv, slots := j.room.Held()
+		h.Jobs = append(h.Jobs, contracts.RunningJob{Job: j.ref.Job, Tenant: j.ref.Tenant, Class: j.ref.Class, Index: j.tokens(),
+			Started: j.claimed.UnixMilli(), KV: kv, Slots: slots, Yields: j.yields()})
 	}
 	slices.SortFunc(h.Jobs, func(a, b contracts.RunningJob) int {
 		return strings.Compare(a.Tenant+"\x00"+a.Job, b.Tenant+"\x00"+b.Job)

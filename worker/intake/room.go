@@ -108,5 +108,12 @@ func (v *Reservation) Release(bytes int64, slots int) {
 	v.resize(max(0, v.bytes-bytes), max(0, v.slots-slots))
 }
 
+// Held is what v holds.
+func (v *Reservation) Held() (bytes int64, slots int) {
+	v.room.mu.Lock()
+	defer v.room.mu.Unlock()
+	return v.bytes, v.slots
+}
+
 // Close gives back all that v holds. It may be called more than once.
 func (v *Reservation) Close() { v.try(0, 0) }

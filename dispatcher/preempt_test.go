@@ -1,0 +1,79 @@
+package dispatcher_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/dispatcher"
+)
+
+// TestPreempt: an urgent job finds the only worker full. The dispatcher that published it asks the least
+// urgent job to give way, once, and no other when the urgent one was taken.
+func TestPreempt(t *testing.T) {
+	t.Parallel()
+	traced := make(chan string, 64)
+	d, b := start(t, func(c *dispatcher.Config) {
+		c.Trace = &dispatcher.Trace{Preempted: func(_, job, worker string) { traced <- worker + " " + job }}
+	})
+	nc := b.Conn()
+	asked, err := nc.SubscribeSync(subject.AllCtlPreempt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	const kv = 1024 // what a job of the smallest size reserves, at a byte a token
+	beat := func(jobs ...contracts.RunningJob) {
+		h := contracts.Heartbeat{Worker: "w", Model: model, Started: 1, Slots: 2, ContextLength: 200, Jobs: jobs,
+			KV: contracts.KVMemory{Total: 2 * kv, Reserved: kv * int64(len(jobs)), PerToken: 1}}
+		heartbeat(t, nc, h)
+	}
+	batch := contracts.RunningJob{Job: "batch", Tenant: tenant, Class: contracts.P3, Started: 1, KV: kv, Slots: 1, Yields: true}
+	other := contracts.RunningJob{Job: "other", Tenant: tenant, Class: contracts.P2, Started: 2, KV: kv, Slots: 1, Yields: true}
+	beat(batch, other)
+	waitFor(t, "the worker's heartbeat", func() bool { return len(d.Workers()) == 1 })
+	urgent := textJob("urgent", "hello")
+	urgent.Class = contracts.P1
+	if _, err := d.Submit(testContext(t), urgent); err != nil {
+		t.Fatal(err)
+	}
+	var m *nats.Msg
+	for late := time.Now().Add(20 * time.Second); m == nil; { // the worker beats as long as it is to live
+		beat(batch, other)
+		if m, err = asked.NextMsg(100 * time.Millisecond); err != nil && time.Now().After(late) {
+			t.Fatalf("nobody was asked to give way: %v", err)
+		}
+	}
+	if want := subject.CtlPreempt(tenant, "batch"); m.Subject != want {
+		t.Errorf("asked on %s, want %s", m.Subject, want)
+	}
+	if got := <-traced; got != "w batch" {
+		t.Errorf("traced %q", got)
+	}
+	beat(other)
+	w := &fakeWorker{nc: nc}
+	if w.inbox, err = nc.SubscribeSync(nc.NewInbox()); err != nil {
+		t.Fatal(err)
+	}
+	if w.pull(testContext(t), contracts.P1) == nil {
+		t.Fatal("the urgent job is not in the queue")
+	}
+	h := hire(t, nc, "w")
+	h.chain.out = subject.Out(tenant, "urgent")
+	h.job.Job.ID = "urgent"
+	h.claim(1)
+	later := textJob("standard", "hello")
+	later.Class = contracts.P2
+	if _, err := d.Submit(testContext(t), later); err != nil {
+		t.Fatal(err)
+	}
+	beat(other, contracts.RunningJob{Job: "urgent", Tenant: tenant, Class: contracts.P1, Started: 3, KV: kv, Slots: 1})
+	if m, err := asked.NextMsg(500 * time.Millisecond); err == nil {
+		t.Errorf("asked again on %s", m.Subject)
+	}
+}
