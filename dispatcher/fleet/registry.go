@@ -93,24 +93,35 @@ func (r *Registry) Alive(worker string, now time.Time) bool {
 }
 
 // Dead tells which workers count as dead: those that nobody heard of, or that were silent for the TTL.
-// A worker that was slow lately has five TTLs; so has everybody when more than one and more than 30 %
-// of four workers or more are silent.
+// A worker that was slow lately has five TTLs; so has one that fell silent together with others, more than
+// 30 % of four workers or more. Workers that died one after the other are no storm.
 func (r *Registry) Dead(now time.Time) func(worker string) bool {
-	silent := 0
-	for _, s := range r.seen {
-		if now.Sub(s.at) >= r.ttl {
-			silent++
-		}
-	}
-	storm := len(r.seen) >= 4 && silent > 1 && 10*silent > 3*len(r.seen)
 	return func(worker string) bool {
 		s, known := r.seen[worker]
-		limit := r.ttl
-		if storm || now.Sub(s.slow) < slowFor*r.ttl {
-			limit *= patience
+		silence := now.Sub(s.at)
+		switch {
+		case !known || silence >= patience*r.ttl:
+			return true
+		case silence < r.ttl:
+			return false
 		}
-		return !known || now.Sub(s.at) >= limit
+		return now.Sub(s.slow) >= slowFor*r.ttl && !r.storm(s.at, now)
 	}
+}
+
+// storm tells whether the worker that was last heard at that time fell silent with so many others that
+// the cause is more likely elsewhere.
+func (r *Registry) storm(at, now time.Time) bool {
+	together, live := 0, 0
+	for _, s := range r.seen {
+		switch {
+		case now.Sub(s.at) < r.ttl:
+			live++
+		case s.at.Sub(at).Abs() < r.ttl/2:
+			together++
+		}
+	}
+	return together > 1 && together+live >= 4 && 10*together > 3*(together+live)
 }
 
 // Holds tells whether a live worker said in its last heartbeat that it holds the job.
