@@ -347,7 +347,7 @@ func (a *app) judge(r *loadgen.Report) error {
 	if least := *a.float("min-attainment"); r.All.Attainment() < least {
 		return coded{fmt.Errorf("%.1f %% of the requests were good, %.1f %% are wanted", 100*r.All.Attainment(), 100*least), exitCheck}
 	}
-	if r.All.Outcomes[loadgen.Completed] == 0 {
+	if r.All.Outcomes[loadgen.Completed]+r.All.Outcomes[loadgen.Canceled] == 0 {
 		return contracts.Errorf(contracts.CodeUnavailable, "no request completed")
 	}
 	return nil

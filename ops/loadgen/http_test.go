@@ -1,0 +1,87 @@
+package loadgen_test
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pelton-run/pelton/ops/loadgen"
+)
+
+// TestHTTPAnswers: what each kind of answer of an OpenAI server is counted as.
+func TestHTTPAnswers(t *testing.T) {
+	t.Parallel()
+	const role = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n"
+	const one = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\r\n\r\n"
+	const text = ": comment\ndata:{\"choices\":[{\"text\":\"b\"}]}\n\n"
+	const usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\n"
+	for _, c := range []struct {
+		name    string
+		status  int
+		body    string
+		outcome loadgen.Outcome
+		pieces  int
+		output  int
+	}{
+		{"complete", 200, role + one + text + usage + "data: [DONE]\n\n", loadgen.Completed, 2, 2},
+		{"without usage", 200, role + one + "data: [DONE]\n\n", loadgen.Completed, 1, 0},
+		{"broken off", 200, role + one, loadgen.Failed, 1, 0},
+		{"no JSON", 200, "data: {\n\n", loadgen.Failed, 0, 0},
+		{"error in the stream", 200, one + `data: {"error":{"message":"m","code":"internal"}}` + "\n\n", loadgen.Failed, 1, 0},
+		{"deadline in the stream", 200, one + `data: {"error":{"message":"m","code":"deadline_exceeded"}}` + "\n\n", loadgen.Expired, 1, 0},
+		{"quota", 429, "{}", loadgen.Refused, 0, 0},
+		{"overload", 503, "{}", loadgen.Refused, 0, 0},
+		{"deadline", 504, "{}", loadgen.Expired, 0, 0},
+		{"wrong", 400, "{}", loadgen.Failed, 0, 0},
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(c.status)
+			_, _ = io.WriteString(w, c.body)
+		}))
+		h := &loadgen.HTTP{URL: srv.URL, Model: "m", Client: loadgen.NewClient(http.DefaultClient, 1)}
+		pieces := 0
+		a := h.Send(t.Context(), loadgen.Request{Output: 2}, "hi", func() { pieces++ })
+		h.Client.CloseIdleConnections()
+		srv.Close()
+		if a.Outcome != c.outcome || pieces != c.pieces || a.OutputTokens != c.output {
+			t.Errorf("%s: %+v with %d pieces, want %s, %d pieces, %d tokens", c.name, a, pieces, c.outcome, c.pieces, c.output)
+		}
+	}
+}
+
+// TestHTTPRequest: what is asked, and with which headers.
+func TestHTTPRequest(t *testing.T) {
+	t.Parallel()
+	var header http.Header
+	var body map[string]any
+	var path string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header, path = r.Header, r.URL.Path
+		_ = json.NewDecoder(r.Body).Decode(&body)
+		_, _ = io.WriteString(w, "data: [DONE]\n\n")
+	}))
+	defer srv.Close()
+	h := &loadgen.HTTP{URL: srv.URL, Model: "m", Text: true, Key: "k", Keys: map[string]string{"t": "its own"}, IgnoreEOS: true, Client: loadgen.NewClient(http.DefaultClient, 1)}
+	r := loadgen.Request{Output: 3, Class: "p1", Tenant: "t", Deadline: 1500 * time.Millisecond}
+	if a := h.Send(t.Context(), r, "hi", func() {}); a.Outcome != loadgen.Completed {
+		t.Fatal(a)
+	}
+	for key, want := range map[string]string{"Authorization": "Bearer its own", "X-Pelton-Class": "p1", "X-Pelton-Deadline": "1.5s"} {
+		if got := header.Get(key); got != want {
+			t.Errorf("header %s is %q, want %q", key, got, want)
+		}
+	}
+	if path != "/v1/completions" || body["prompt"] != "hi" || body["max_tokens"] != 3.0 || body["ignore_eos"] != true || body["stream"] != true {
+		t.Errorf("%s was asked for %v", path, body)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if a := h.Send(ctx, r, "hi", func() {}); a.Outcome != loadgen.Failed || !strings.Contains(a.Message, "canceled") {
+		t.Errorf("a canceled request: %+v", a)
+	}
+}

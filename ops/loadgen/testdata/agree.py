@@ -1,0 +1,82 @@
+"""Runs pelton bench and NVIDIA's aiperf by turns against the same endpoint, with the same load, and
+prints how far apart they are. Exit code 8: more than 2 % on the median TTFT or 5 % on the p99.
+
+    agree.py PELTON AIPERF URL [ROUNDS]
+
+Both send the same number of prompts of the same length to /v1/completions in a closed loop of one, and
+count the server's tokens: there a time from the planned moment, as ours are, and one from the sending,
+as theirs are, is the same. The figure of a tool is the median over the rounds; they take turns so
+that whatever else the machine does meets both.
+"""
+import json, pathlib, random, statistics, subprocess, sys, tempfile
+
+pelton, aiperf, url = sys.argv[1:4]
+rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
+REQUESTS, INPUT, OUTPUT = 100, 4000, 8
+words = "river turbine water wheel light mountain story question between family country letter".split()
+
+
+def prompt(rng):
+    text = ""
+    while len(text) < INPUT:
+        text += rng.choice(words) + " "
+    return text[:INPUT]
+
+
+def tokenizer(folder):
+    """aiperf wants one even where the server counts: one token a byte, as the simulated model's."""
+    code = """if True:
+        import sys
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+        t = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]))
+        t.pre_tokenizer, t.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+        PreTrainedTokenizerFast(tokenizer_object=t).save_pretrained(sys.argv[1])"""
+    subprocess.run([pathlib.Path(aiperf).parent / "python", "-c", code, folder / "tokenizer"], check=True, stdout=subprocess.DEVNULL)
+    return folder / "tokenizer"
+
+
+def ours(folder):
+    out = folder / "ours.json"
+    subprocess.run([pelton, "bench", "--url", url, "--model", "sim", "--endpoint", "completions", "--concurrency", "1",
+                    "--requests", str(REQUESTS), "--duration", "10m", "--input-tokens", str(INPUT), "--output-tokens", str(OUTPUT), "--json", out],
+                   check=True, stdout=subprocess.DEVNULL)
+    r = json.loads(out.read_text())
+    assert r["completed"] == REQUESTS, r["pelton"]["all"]["outcomes"]
+    return {"ttft p50": r["p50_ttft_ms"], "ttft p99": r["p99_ttft_ms"], "e2e p50": r["p50_e2el_ms"], "e2e p99": r["p99_e2el_ms"],
+            "input tokens": r["total_input_tokens"] / REQUESTS, "output tokens": r["total_output_tokens"] / REQUESTS}
+
+
+def theirs(folder, seed):
+    prompts = folder / "prompts.jsonl"
+    rng = random.Random(seed)
+    prompts.write_text("".join(json.dumps({"text": prompt(rng)}) + "\n" for _ in range(REQUESTS)))
+    done = subprocess.run([aiperf, "profile", "--model", "sim", "--url", url, "--endpoint-type", "completions", "--streaming", "--tokenizer", tokenizer(folder),
+                           "--use-server-token-count", "--input-file", prompts, "--custom-dataset-type", "single_turn",
+                           "--dataset-sampling-strategy", "sequential", "--concurrency", "1",
+                           "--request-count", str(REQUESTS), "--extra-inputs", json.dumps({"max_tokens": OUTPUT, "temperature": 0, "ignore_eos": True}),
+                           "--workers-max", "1", "--ui", "none", "--artifact-dir", folder / "aiperf"],
+                          cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    found = list(folder.glob("aiperf/**/profile_export_aiperf.json"))
+    if done.returncode != 0 or not found:
+        sys.exit("aiperf failed:\n" + done.stdout[-4000:])
+    r = json.loads(found[0].read_text())
+    return {"ttft p50": r["time_to_first_token"]["p50"], "ttft p99": r["time_to_first_token"]["p99"],
+            "e2e p50": r["request_latency"]["p50"], "e2e p99": r["request_latency"]["p99"],
+            "input tokens": r["input_sequence_length"]["avg"], "output tokens": r["output_sequence_length"]["avg"]}
+
+
+runs = []
+for n in range(rounds):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        runs.append((ours(folder), theirs(folder, n)))
+    print("round", n + 1, *runs[-1], sep="\n  ", flush=True)
+print(f"{'':14}{'pelton':>10}{'aiperf':>10}{'apart':>9}")
+bad = False
+for key in runs[0][0]:
+    a, b = (statistics.median(r[i][key] for r in runs) for i in (0, 1))
+    limit = {"ttft p50": 0.02, "ttft p99": 0.05}.get(key)
+    bad |= limit is not None and abs(a - b) > limit * b
+    print(f"{key:14}{a:10.2f}{b:10.2f}{100 * (a - b) / b:+8.2f} %" + (f"  (limit {100 * limit:.0f} %)" if limit else ""))
+sys.exit(8 if bad else 0)
