@@ -71,7 +71,7 @@ what their memory can hold, answers stream back token by token.
 	f.String("log-format", "auto", "text, json, or auto: text on a terminal")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	for _, c := range []*cobra.Command{
-		a.runCommand(), a.upCommand(), a.dispatcherCommand(), a.workerCommand(), a.submitCommand(), a.jobCommand(),
+		a.runCommand(), a.upCommand(), a.dispatcherCommand(), a.workerCommand(), a.submitCommand(), a.jobCommand(), a.dlqCommand(),
 		a.queueCommand(), a.modelCommand(), a.doctorCommand(), a.versionCommand(), a.configCommand(),
 		a.authCommand(), a.provisionCommand(), a.benchCommand(), a.replayCommand(),
 	} {

@@ -13,8 +13,8 @@ import (
 )
 
 func (a *app) jobCommand() *cobra.Command {
-	c := &cobra.Command{Use: "job", Short: "Look at jobs and cancel them", Args: cobra.NoArgs, RunE: needSubcommand}
-	c.AddCommand(a.jobList(), a.jobShow(), a.jobWatch(), a.jobCancel())
+	c := &cobra.Command{Use: "job", Short: "Look at jobs, cancel them, submit them again", Args: cobra.NoArgs, RunE: needSubcommand}
+	c.AddCommand(a.jobList(), a.jobShow(), a.jobWatch(), a.jobCancel(), a.retry("retry JOB", "Submit a job that was given up again, under a new id"))
 	return c
 }
 

@@ -30,7 +30,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"ready": ready, "live": live, "exits": exits,
+			"ready": ready, "live": live, "exits": exits, "bury": bury,
 		},
 	})
 }
