@@ -18,10 +18,10 @@ type Checksum struct {
 
 type sums struct{ tokens, text hash.Hash }
 
-// Add takes the next piece of a choice; pieces of one choice must come in order. Records that are no
-// pieces change nothing.
+// Add takes the next record; those of one choice must come in order. Claims change nothing, and so does
+// a final record without text.
 func (s *Checksum) Add(c *contracts.Chunk) {
-	if c.IsClaim() || c.Final() || c.Choice < 0 || c.Choice >= contracts.MaxChoices {
+	if c.IsClaim() || (c.Final() && c.Text == "") || c.Choice < 0 || c.Choice >= contracts.MaxChoices {
 		return
 	}
 	for len(s.choices) <= c.Choice {

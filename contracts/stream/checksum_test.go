@@ -22,7 +22,7 @@ func TestChecksum(t *testing.T) {
 		t.Errorf("checksum %s", whole)
 	}
 	cut := sum(contracts.Chunk{Tokens: []int32{1}}, contracts.Chunk{Claim: &contracts.Claim{}, Text: "x"}, contracts.Chunk{Choice: 1, Tokens: []int32{4}},
-		contracts.Chunk{Tokens: []int32{2, -3}, Text: "ab", Index: 1}, contracts.Chunk{Choice: 1, Text: "d"}, contracts.Chunk{Text: "c", Finish: "stop"})
+		contracts.Chunk{Tokens: []int32{2, -3}, Text: "ab", Index: 1}, contracts.Chunk{Choice: 1, Text: "d"}, contracts.Chunk{Text: "c", Finish: "stop", Usage: &contracts.Usage{}}, contracts.Chunk{Choice: 2, Usage: &contracts.Usage{}})
 	if cut != whole {
 		t.Errorf("cut into other pieces: %s, want %s", cut, whole)
 	}

@@ -167,6 +167,7 @@ func (s *Sequencer) final(c *contracts.Chunk, complete bool) (*contracts.Chunk, 
 		return nil, true
 	}
 	s.fence, s.done = max(s.fence, c.Fence), true
+	s.sum.Add(c)
 	if got := s.sum.Sum(); c.Checksum != "" && c.Checksum != got {
 		s.err = contracts.Errorf(contracts.CodeInternal, "the stream of job %s has the checksum %s, its final record says %s: read it again from the beginning", c.Job, got, c.Checksum)
 	}

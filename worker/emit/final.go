@@ -10,7 +10,7 @@ import (
 // Final appends the final record after Run has returned, and returns it. failure is nil for a job that
 // ended as it should.
 func (w *Writer) Final(ctx context.Context, failure *contracts.Error) (*contracts.Chunk, error) {
-	end := &contracts.Chunk{Index: w.Index(), Claim: &w.cfg.Claim, Timings: w.timings(), Checksum: w.cfg.Checksum.Sum()}
+	end := &contracts.Chunk{Index: w.Index(), Claim: &w.cfg.Claim, Timings: w.timings()}
 	completion := 0
 	for i, c := range w.choices {
 		completion += c.written
@@ -28,6 +28,8 @@ func (w *Writer) Final(ctx context.Context, failure *contracts.Error) (*contract
 		end.Code, end.Message = failure.Code, failure.Message
 	}
 	end.Usage = &contracts.Usage{PromptTokens: w.cfg.Prompt, CompletionTokens: completion, TotalTokens: w.cfg.Prompt + completion}
+	w.cfg.Checksum.Add(end)
+	end.Checksum = w.cfg.Checksum.Sum()
 	return end, w.cfg.Log.Append(ctx, end)
 }
 
