@@ -55,6 +55,9 @@ func newJournal(t testing.TB, nc *nats.Conn, change func(*jetstream.StreamConfig
 	}); err != nil {
 		t.Fatal(err)
 	}
+	if err := nc.Flush(); err != nil { // the door is open before anybody knocks
+		t.Fatal(err)
+	}
 	return &journal{t, js}
 }
 
