@@ -64,11 +64,12 @@ func history(records ...*contracts.Chunk) *History {
 func TestGoodHistories(t *testing.T) {
 	t.Parallel()
 	for name, records := range map[string][]*contracts.Chunk{
-		"calm":        ended(1, claim(1, 0, 0), piece(1, 0, "ab"), piece(1, 2, "cd")),
-		"crash":       ended(2, claim(1, 0, 0), piece(1, 0, "ab"), claim(2, 1, 0), piece(2, 2, "cd")),
-		"handed over": ended(3, claim(1, 0, 0), piece(1, 0, "a"), released(2, contracts.ReleaseLost), claim(3, 1, 0), piece(3, 1, "bcd")),
-		"drained":     ended(2, claim(1, 0, 0), piece(1, 0, "a"), released(1, contracts.ReleaseDrain), claim(2, 0, 0), piece(2, 1, "bcd")),
-		"preempted":   ended(2, claim(1, 0, 0), released(1, contracts.ReleasePreempt), claim(2, 0, 1), piece(2, 0, "abcd")),
+		"calm":                  ended(1, claim(1, 0, 0), piece(1, 0, "ab"), piece(1, 2, "cd")),
+		"crash":                 ended(2, claim(1, 0, 0), piece(1, 0, "ab"), claim(2, 1, 0), piece(2, 2, "cd")),
+		"handed over":           ended(3, claim(1, 0, 0), piece(1, 0, "a"), released(2, contracts.ReleaseLost), claim(3, 1, 0), piece(3, 1, "bcd")),
+		"died before the claim": ended(2, released(1, contracts.ReleaseLost), claim(2, 1, 0), piece(2, 0, "abcd")),
+		"drained":               ended(2, claim(1, 0, 0), piece(1, 0, "a"), released(1, contracts.ReleaseDrain), claim(2, 0, 0), piece(2, 1, "bcd")),
+		"preempted":             ended(2, claim(1, 0, 0), released(1, contracts.ReleasePreempt), claim(2, 0, 1), piece(2, 0, "abcd")),
 	} {
 		if wrong := history(records...).Check(); wrong != nil {
 			t.Errorf("%s: %q", name, wrong)
