@@ -23,10 +23,10 @@ const (
 // one stops at its next step, one that ended stays as it is. CodeNotFound: there is no such job. When
 // ctx ends first the job may still end; asking again is safe.
 func (d *Dispatcher) Cancel(ctx context.Context, tenant, job string) (contracts.Status, error) {
-	if err := d.cancels.enter(); err != nil {
+	if err := d.cancels.Enter(); err != nil {
 		return contracts.Status{}, contracts.AsError(err)
 	}
-	defer d.cancels.leave()
+	defer d.cancels.Leave()
 	return d.cancel(ctx, tenant, job)
 }
 

@@ -115,10 +115,10 @@ func (d *Dispatcher) RetryDead(ctx context.Context, tenant, job, id string) (*co
 }
 
 func (d *Dispatcher) retryDead(ctx context.Context, tenant, job, id string) (_ *contracts.Answer, err error) {
-	if err := d.submits.enter(); err != nil {
+	if err := d.submits.Enter(); err != nil {
 		return nil, err
 	}
-	defer d.submits.leave()
+	defer d.submits.Leave()
 	defer d.rescue(tenant, job, &err)
 	dead, m, err := d.deadLetter(ctx, tenant, job)
 	if err != nil {

@@ -15,7 +15,9 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/agenda"
 	"github.com/pelton-run/pelton/dispatcher/fleet"
+	"github.com/pelton-run/pelton/dispatcher/gate"
 	"github.com/pelton-run/pelton/dispatcher/relay"
 )
 
@@ -43,11 +45,11 @@ type Dispatcher struct {
 	out, jobs   *relay.Log
 	sched, dead *relay.Log
 	room        *room
-	deadlines   *deadlines
-	preemption  *preemption
-	submits     *gate
-	cancels     *gate
-	advisories  *gate
+	deadlines   *agenda.Agenda
+	urgent      *fleet.Urgent
+	submits     *gate.Gate
+	cancels     *gate.Gate
+	advisories  *gate.Gate
 	ready       atomic.Bool
 	started     atomic.Bool
 
@@ -78,11 +80,11 @@ func New(cfg Config) (*Dispatcher, error) {
 		room:       &room{js: js},
 		out:        relay.NewLog(cfg.Conn, topology.StreamOut, cfg.Timeout),
 		jobs:       relay.NewLog(cfg.Conn, topology.StreamJobs, cfg.Timeout),
-		submits:    newGate("submits", cfg.MaxSubmits),
-		cancels:    newGate("cancels", cfg.MaxCancels),
-		advisories: newGate("advisories", cfg.MaxCancels),
+		submits:    gate.New("submits", cfg.MaxSubmits),
+		cancels:    gate.New("cancels", cfg.MaxCancels),
+		advisories: gate.New("advisories", cfg.MaxCancels),
 	}
-	d.deadlines, d.preemption = newDeadlines(d.expire), newPreemption()
+	d.deadlines, d.urgent = agenda.New(d.expire), fleet.NewUrgent()
 	d.relay = relay.New(relay.Config{Conn: cfg.Conn, Out: d.out, Buffer: cfg.Buffer, Idle: cfg.Idle, Refilled: cfg.Trace.Refilled, Holder: d.onHolder})
 	return d, nil
 }
@@ -105,13 +107,13 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		d.ready.Store(false)
 		stop()
 		d.relay.Close()
-		for _, g := range []*gate{d.submits, d.cancels, d.advisories} {
-			<-g.shut("the dispatcher has stopped")
+		for _, g := range []*gate.Gate{d.submits, d.cancels, d.advisories} {
+			<-g.Shut("the dispatcher has stopped")
 		}
 		work.Wait()
 	}()
-	for _, g := range []*gate{d.submits, d.cancels, d.advisories} {
-		g.unlock()
+	for _, g := range []*gate.Gate{d.submits, d.cancels, d.advisories} {
+		g.Open()
 	}
 	live, side, err := d.subscribe(run)
 	defer func() { d.unsubscribe(append(side, live)...) }()
@@ -126,7 +128,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	defer func() { _ = service.Stop() }() // it only answers questions; nothing is lost with it
 	d.ready.Store(true)
 	d.log.Info("dispatcher ready", "models", d.catalog.Names())
-	work.Go(func() { d.deadlines.run(run) })
+	work.Go(func() { d.deadlines.Run(run) })
 	work.Go(func() { d.rescan(run) })
 	work.Go(func() { d.serveDue(run) })
 	work.Go(func() { d.probe(run) })
@@ -260,9 +262,9 @@ func (d *Dispatcher) Ready() bool { return d.ready.Load() && d.cfg.Conn.IsConnec
 func (d *Dispatcher) Drain(ctx context.Context) error {
 	d.ready.Store(false)
 	d.closeDoors()
-	for _, g := range []*gate{d.submits, d.cancels} {
+	for _, g := range []*gate.Gate{d.submits, d.cancels} {
 		select {
-		case <-g.shut("the dispatcher is draining"):
+		case <-g.Shut("the dispatcher is draining"):
 		case <-ctx.Done():
 			return fmt.Errorf("dispatcher drain: %w", context.Cause(ctx))
 		}

@@ -159,12 +159,12 @@ func (d *Dispatcher) onGivenUp(ctx context.Context, m *nats.Msg) {
 		d.drop(m, "the advisory is not JSON with a stream_seq")
 		return
 	}
-	if d.advisories.enter() != nil {
+	if d.advisories.Enter() != nil {
 		d.drop(m, "too many advisories at once")
 		return
 	}
 	go func() {
-		defer d.advisories.leave()
+		defer d.advisories.Leave()
 		if err := d.giveUp(ctx, advisory.Seq, advisory.Deliveries); err != nil && ctx.Err() == nil {
 			d.log.Error("job not ended after its last attempt", "seq", advisory.Seq, "error", err)
 		}

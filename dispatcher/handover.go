@@ -32,7 +32,7 @@ func (d *Dispatcher) onHolder(live string, data []byte) {
 	tenant, job, err := subject.ParseJobRef("live", live)
 	if err == nil && contracts.Decode(data, &c) == nil {
 		d.fleet.Record(tenant, job, &c)
-		d.preemption.taken(tenant, job, &c)
+		d.urgent.Record(tenant, job, &c)
 	}
 }
 

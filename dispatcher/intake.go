@@ -23,12 +23,12 @@ func (d *Dispatcher) onSubmit(ctx context.Context, m *nats.Msg) {
 	if !d.repliesTo(m, tenant) {
 		return
 	}
-	if err := d.submits.enter(); err != nil {
+	if err := d.submits.Enter(); err != nil {
 		d.reply(m, refusal("", d.refused(tenant, "", err)))
 		return
 	}
 	go func() {
-		defer d.submits.leave()
+		defer d.submits.Leave()
 		d.reply(m, d.takeIn(ctx, tenant, m.Data))
 	}()
 }
@@ -67,12 +67,12 @@ func (d *Dispatcher) onCancel(ctx context.Context, m *nats.Msg) {
 	if !d.repliesTo(m, tenant) {
 		return
 	}
-	if err := d.cancels.enter(); err != nil {
+	if err := d.cancels.Enter(); err != nil {
 		d.reply(m, refusal(job, contracts.AsError(err)))
 		return
 	}
 	go func() {
-		defer d.cancels.leave()
+		defer d.cancels.Leave()
 		ctx, cancel := context.WithTimeout(ctx, d.cfg.CancelWait)
 		defer cancel()
 		status, err := d.cancel(ctx, tenant, job)

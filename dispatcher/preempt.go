@@ -2,7 +2,6 @@ package dispatcher
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -14,20 +13,9 @@ import (
 // preemptEvery is how often a dispatcher looks whether its urgent jobs that wait have room.
 const preemptEvery = 100 * time.Millisecond
 
-// preemption asks workers to give jobs back when more urgent ones wait that were published here.
-type preemption struct {
-	mu      sync.Mutex
-	plan    *fleet.Preemptor
-	waiting chan struct{} // rings when a job begins to wait
-}
-
-func newPreemption() *preemption {
-	return &preemption{plan: fleet.NewPreemptor(), waiting: make(chan struct{}, 1)}
-}
-
-// wait notes a job that was just published, if others may have to give way to it. A worker that takes a
+// mayPreempt notes a job that was just published, if others may have to give way to it. A worker that takes a
 // job reserves what its size class promises.
-func (p *preemption) wait(decision *admission.Decision) {
+func (d *Dispatcher) mayPreempt(decision *admission.Decision) {
 	j := decision.Admitted.Job
 	if j.Class != contracts.P0 && j.Class != contracts.P1 {
 		return
@@ -39,35 +27,7 @@ func (p *preemption) wait(decision *admission.Decision) {
 	if j.Params.N != nil {
 		w.Slots = max(1, *j.Params.N)
 	}
-	p.mu.Lock()
-	p.plan.Wait(w, time.Now())
-	p.mu.Unlock()
-	select {
-	case p.waiting <- struct{}{}:
-	default:
-	}
-}
-
-// taken notes a claim or an end.
-func (p *preemption) taken(tenant, job string, c *contracts.Chunk) {
-	if c.Claim == nil {
-		return
-	}
-	worker := c.Claim.Worker
-	if c.Final() || c.Claim.Released != "" {
-		worker = ""
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.plan.Taken(tenant, job, worker, time.Now())
-}
-
-// victims are the jobs to ask now; idle tells that nothing waits.
-func (p *preemption) victims(live []contracts.Heartbeat) (victims []fleet.Holding, idle bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	victims = p.plan.Plan(live, time.Now())
-	return victims, p.plan.Idle()
+	d.urgent.Wait(w)
 }
 
 // preempt makes room for urgent jobs until ctx ends. It looks only while some wait.
@@ -76,7 +36,7 @@ func (d *Dispatcher) preempt(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		select {
-		case <-d.preemption.waiting:
+		case <-d.urgent.Waiting():
 		case <-ctx.Done():
 			return
 		}
@@ -87,7 +47,7 @@ func (d *Dispatcher) preempt(ctx context.Context) {
 				return
 			}
 			var victims []fleet.Holding
-			victims, idle = d.preemption.victims(d.fleet.Live())
+			victims, idle = d.urgent.Victims(d.fleet.Live())
 			for _, v := range victims {
 				d.askToYield(v)
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/gate"
 )
 
 const (
@@ -85,8 +86,8 @@ func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id s
 	if err != nil {
 		return false, publishError(err)
 	}
-	d.deadlines.add(a.Job.Tenant, a.Job.ID, a.Job.Deadline)
-	d.preemption.wait(decision)
+	d.deadlines.Add(a.Job.Tenant, a.Job.ID, a.Job.Deadline)
+	d.mayPreempt(decision)
 	if err := d.cfg.Conn.Publish(subject.Bell(a.Job.Model), []byte(string(a.Job.Class)+"."+string(decision.Size))); err != nil {
 		d.log.Warn("bell not rung, the job waits for a sweep", "job", a.Job.ID, "tenant", a.Job.Tenant, "error", err)
 	}
@@ -119,12 +120,12 @@ func publishError(err error) error {
 	case errors.As(err, &api) && strings.Contains(api.Description, "message size"), errors.Is(err, nats.ErrMaxPayload):
 		return contracts.Errorf(contracts.CodePayloadTooLarge, "the admitted job is larger than the broker's limit: shorten the prompt")
 	case errors.As(err, &api) && (strings.Contains(api.Description, "maximum") || strings.Contains(api.Description, "resource")):
-		return &contracts.Error{Code: contracts.CodeOverloaded, RetryAfterMS: retryAfterMS,
+		return &contracts.Error{Code: contracts.CodeOverloaded, RetryAfterMS: gate.RetryAfterMS,
 			Message: fmt.Sprintf("the queue is full (%s): retry later", api.Description)}
 	case errors.Is(err, context.Canceled):
 		return err
 	}
-	return &contracts.Error{Code: contracts.CodeUnavailable, RetryAfterMS: retryAfterMS,
+	return &contracts.Error{Code: contracts.CodeUnavailable, RetryAfterMS: gate.RetryAfterMS,
 		Message: fmt.Sprintf("the broker did not take it (%v): retry under the same id", err)}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/gate"
 	"github.com/pelton-run/pelton/dispatcher/relay"
 )
 
@@ -193,7 +194,7 @@ func (r *room) take(ctx context.Context, size int) error {
 		r.places = roomShare*float64(info.Config.MaxMsgs) - float64(info.State.Msgs)
 	}
 	if r.bytes < float64(size) || r.places < 1 {
-		return &contracts.Error{Code: contracts.CodeOverloaded, RetryAfterMS: retryAfterMS, Message: "too many jobs are scheduled: retry later"}
+		return &contracts.Error{Code: contracts.CodeOverloaded, RetryAfterMS: gate.RetryAfterMS, Message: "too many jobs are scheduled: retry later"}
 	}
 	r.bytes -= float64(size)
 	r.places--

@@ -51,11 +51,11 @@ func (d *Dispatcher) Start(ctx context.Context, job *contracts.Job) (*contracts.
 // enter is Submit and Start: the gate, then submit.
 func (d *Dispatcher) enter(ctx context.Context, job *contracts.Job, listen func(*contracts.Job) error) (*contracts.Answer, *published, error) {
 	arrived := time.Now()
-	if err := d.submits.enter(); err != nil {
+	if err := d.submits.Enter(); err != nil {
 		e := d.refused(job.Tenant, job.Model, err)
 		return refusal(job.ID, e), nil, e
 	}
-	defer d.submits.leave()
+	defer d.submits.Leave()
 	j := *job
 	if j.ID == "" {
 		id, err := uuid.NewV7()
