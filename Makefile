@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: build test check race cover fuzz bench bench-stream chaos soak quality quality-llamacpp vuln licenses e2e tidy
+.PHONY: build test check race cover fuzz bench bench-agree bench-stream chaos soak quality quality-llamacpp vuln licenses e2e tidy
 
 build: ## one binary in bin/
 	$(GO) build -o bin/pelton ./ops/cmd/pelton
@@ -30,6 +30,11 @@ fuzz: ## every fuzz target for FUZZTIME
 
 bench: ## the README's numbers
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./runtime/... ./worker/... ./contracts/...
+
+bench-agree: build ## pelton bench against NVIDIA's aiperf (PyPI) on the same fleet with the same load
+	mkdir -p .cache
+	test -x .cache/agree/bin/aiperf || { python3 -m venv .cache/agree && .cache/agree/bin/pip install -q aiperf==0.13.0; }
+	python3 ops/loadgen/testdata/agree.py bin/pelton .cache/agree/bin/aiperf
 
 bench-stream: ## failover gap, resume, cancel, and what the durable path costs
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./integration/chaos

@@ -1,17 +1,18 @@
-"""Runs pelton bench and NVIDIA's aiperf by turns against the same endpoint, with the same load, and
-prints how far apart they are. Exit code 8: more than 2 % on the median TTFT or 5 % on the p99.
+"""Runs pelton bench and NVIDIA's aiperf by turns against the same fleet on a modelled device, with the
+same load, and prints how far apart they are. Exit code 8: more than 2 % on the median TTFT or 5 % on the p99.
 
-    agree.py PELTON AIPERF URL [ROUNDS]
+    agree.py PELTON AIPERF [ROUNDS]
 
 Both send the same number of prompts of the same length to /v1/completions in a closed loop of one, and
 count the server's tokens: there a time from the planned moment, as ours are, and one from the sending,
 as theirs are, is the same. The figure of a tool is the median over the rounds; they take turns so
 that whatever else the machine does meets both.
 """
-import json, pathlib, random, statistics, subprocess, sys, tempfile
+import contextlib, json, pathlib, random, statistics, subprocess, sys, tempfile
 
-pelton, aiperf, url = sys.argv[1:4]
-rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
+pelton, aiperf = (pathlib.Path(p).absolute() for p in sys.argv[1:3])
+rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 3
+url = "http://127.0.0.1:18988"
 REQUESTS, INPUT, OUTPUT = 100, 4000, 8
 words = "river turbine water wheel light mountain story question between family country letter".split()
 
@@ -66,12 +67,28 @@ def theirs(folder, seed):
             "input tokens": r["input_sequence_length"]["avg"], "output tokens": r["output_sequence_length"]["avg"]}
 
 
+@contextlib.contextmanager
+def fleet():
+    """A slow device, so that the time of the tools themselves weighs little; ends with the block."""
+    with tempfile.TemporaryDirectory() as data:
+        up = subprocess.Popen([pelton, "up", "--engine", "sim", "--device", "sim:l40s", "--http", url.removeprefix("http://"), "--nats", "127.0.0.1:18989", "--data", data],
+                              stdout=subprocess.PIPE, text=True)
+        try:
+            if not any(line.strip() == "ready" for line in up.stdout):
+                sys.exit("the fleet ended before it was ready")
+            yield
+        finally:
+            up.terminate()
+            up.wait()
+
+
 runs = []
-for n in range(rounds):
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        runs.append((ours(folder), theirs(folder, n)))
-    print("round", n + 1, *runs[-1], sep="\n  ", flush=True)
+with fleet():
+    for n in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            runs.append((ours(folder), theirs(folder, n)))
+        print("round", n + 1, *runs[-1], sep="\n  ", flush=True)
 print(f"{'':14}{'pelton':>10}{'aiperf':>10}{'apart':>9}")
 bad = False
 for key in runs[0][0]:
