@@ -6,6 +6,11 @@
 // publish.go. Next step: contracts/topology, where JetStream holds the job until a worker pulls it. On
 // the way back dispatcher/relay merges the records that workers wrote.
 //
+// Beside the walk: a job with not_before waits in SCHED first (schedule.go); a job that no worker ends
+// is ended here (final.go, cancel.go, and deadlines with dispatcher/agenda); the jobs of a dead worker
+// go back to the queue (handover.go), less urgent ones give way (preempt.go), those that were given up
+// are kept (dead.go). dispatcher/gate bounds what is inside at once.
+//
 // A dispatcher keeps no state that another one could not read from the streams, so any number of them
 // can run, and each answers for every job: a job is queued while only JOBS holds it, running once OUT
 // has a record of it, and over when the last record is final. What is refused is refused before it is

@@ -45,6 +45,7 @@ type Registry struct {
 	running  *prometheus.GaugeVec
 	left     *prometheus.CounterVec
 	gateway  *prometheus.HistogramVec
+	moved    *prometheus.CounterVec
 }
 
 // New makes a registry with the process's own metrics in it.
@@ -63,6 +64,7 @@ func New() *Registry {
 	r.resident = r.gauge("pelton_worker_resident_bytes", "Resident memory of the worker's process.", "worker")
 	r.running = r.gauge("pelton_running_jobs", "Jobs that a worker holds.", "worker", "model")
 	r.left = r.counter("pelton_handed_back_total", "Jobs that left a worker before their end.", "model", "cause")
+	r.moved = r.counter("pelton_dispatcher_moves_total", "Jobs that a dispatcher took from their worker: dead (handed over) or preempt (asked to give way).", "cause")
 	return r
 }
 
@@ -133,8 +135,10 @@ func (r *Registry) Dispatcher() *dispatcher.Trace {
 		FirstChunk: func(j *contracts.Admitted, ttft time.Duration) {
 			r.gateway.WithLabelValues(j.Job.Model, string(j.Job.Class)).Observe(ttft.Seconds())
 		},
-		Expired: func(string, string) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeExpired)).Inc() },
-		GaveUp:  func(string, string, int) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeFailed)).Inc() },
+		Expired:    func(string, string) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeExpired)).Inc() },
+		HandedOver: func(string, string, string) { r.moved.WithLabelValues("dead").Inc() },
+		Preempted:  func(string, string, string) { r.moved.WithLabelValues("preempt").Inc() },
+		GaveUp:     func(string, string, int) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeFailed)).Inc() },
 	}
 }
 
