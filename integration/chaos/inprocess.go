@@ -120,12 +120,13 @@ func (f *InProcess) must(err error) {
 	}
 }
 
-// shorten makes the leases end sooner than the topology says.
+// shorten makes the leases end sooner than the topology says, and lets a job change hands as often as it
+// happens to.
 func (f *InProcess) shorten() {
 	js, err := jetstream.New(f.ctl)
 	f.must(err)
 	for _, c := range f.floor.Topology.Consumers(Model) {
-		c.AckWait = f.floor.AckWait
+		c.AckWait, c.MaxDeliver = f.floor.AckWait, -1
 		_, err := js.UpdateConsumer(f.t.Context(), topology.StreamJobs, c)
 		f.must(err)
 	}
@@ -325,6 +326,9 @@ func (f *InProcess) bury(h *hand) {
 func (f *InProcess) reopen(i int) {
 	f.shut(f.desks[i])
 	f.open(i)
+	if f.floor.AckWait > 0 { // the new one made the layout its own
+		f.shorten()
+	}
 }
 
 func (f *InProcess) shut(d *desk) {
