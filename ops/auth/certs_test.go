@@ -85,8 +85,9 @@ func TestCluster(t *testing.T) {
 	first := natsServer(t, dir, "a", "")
 	second := natsServer(t, dir, "b", fmt.Sprintf("nats-route://%s", first.ClusterAddr()))
 	await(t, "a route between the servers", func() bool { return first.NumRoutes() > 0 && second.NumRoutes() > 0 })
+	// Nobody comes back by himself: the server's reload and a client's CONNECT race with each other.
 	connect := func(s *server.Server) *nats.Conn {
-		nc, err := client.Connect(s.ClientURL(), nats.RootCAs(certs.CA), nats.UserCredentials(keys.Creds(auth.Producer)), nats.CustomInboxPrefix(auth.Inbox(auth.Producer, "default")))
+		nc, err := client.Connect(s.ClientURL(), nats.NoReconnect(), nats.RootCAs(certs.CA), nats.UserCredentials(keys.Creds(auth.Producer)), nats.CustomInboxPrefix(auth.Inbox(auth.Producer, "default")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,6 +95,7 @@ func TestCluster(t *testing.T) {
 		return nc
 	}
 	old := connect(first)
+	connect(second) // both servers know the account before it changes
 	before := natsSerial(t, old)
 	if got := monitorSerial(t, first, certs.CA); got != before {
 		t.Errorf("monitoring has certificate %s, clients %s", got, before)

@@ -3,6 +3,7 @@ package auth_test
 import (
 	"context"
 	"encoding/json"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -165,6 +166,38 @@ func TestNobody(t *testing.T) {
 	if nc, err := nats.Connect(strings.Replace(f.node.NATS(), "tls:", "nats:", 1), nats.UserCredentials(f.keys.Creds(auth.Producer))); err == nil {
 		nc.Close()
 		t.Error("a client that does not know the certificate authority is connected")
+	}
+}
+
+// TestExpiry: a connection ends with its credentials, comes back with those that replaced them in the
+// file, and is closed for good when nobody replaced them.
+func TestExpiry(t *testing.T) {
+	t.Parallel()
+	f := start(t, nil)
+	back, closed := make(chan struct{}, 16), make(chan struct{})
+	connect := func(handler nats.Option) (file string) {
+		file = filepath.Join(t.TempDir(), "creds")
+		if err := f.keys.Write(file, auth.Producer, "ann", 2*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		nc, err := client.Connect(f.node.NATS(), nats.UserCredentials(file), nats.RootCAs(f.certs.CA), client.Inbox("ann"), handler)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+		return file
+	}
+	connect(nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
+	replaced := connect(nats.ReconnectHandler(func(*nats.Conn) { back <- struct{}{} }))
+	if err := f.keys.Write(replaced, auth.Producer, "ann", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	for what, event := range map[string]chan struct{}{"closed without new credentials": closed, "back with new ones": back} {
+		select {
+		case <-event:
+		case <-testContext(t).Done():
+			t.Errorf("waited %s for a connection to be %s", patience, what)
+		}
 	}
 }
 

@@ -63,7 +63,7 @@ func TestGuard(t *testing.T) {
 	}{
 		{"/livez", "", 200, "nobody"}, {"/readyz", "", 200, "nobody"}, {"/version", "", 200, "nobody"},
 		{"/v1/models", "", 401, ""}, {"/v1/jobs", "", 401, ""}, {"/v1/workers", "", 401, ""}, {"/metrics", "", 401, ""}, {"/", "", 401, ""}, {"/livezz", "", 401, ""}, {"/livez/../metrics", "", 401, ""}, {"/livez/x", "", 401, ""},
-		{"/v1/jobs", "Bearer " + ann, 200, "ann"}, {"/v1/jobs", "bearer  " + ann, 200, "ann"}, {"/v1/jobs/j/events", "Bearer " + ann, 200, "ann"}, {"/v1/chat/completions", "Bearer " + ann, 200, "ann"},
+		{"/v1/jobs", "Bearer " + ann, 200, "ann"}, {"/v1/jobs", "bearer  " + ann, 200, "ann"}, {"/v1/jobs/j/events", "Bearer " + ann, 200, "ann"}, {"/v1/dlq/j", "Bearer " + ann, 200, "ann"}, {"/v1/chat/completions", "Bearer " + ann, 200, "ann"},
 		{"/v1/jobs?tenant=bob", "Bearer " + ann, 200, "ann"},
 		{"/v1/workers", "Bearer " + ann, 403, ""}, {"/v1/queues", "Bearer " + ann, 403, ""}, {"/metrics", "Bearer " + ann, 403, ""}, {"/v1/jobsearch", "Bearer " + ann, 403, ""}, {"/debug/pprof/", "Bearer " + ann, 403, ""}, {"/v1/jobs/../workers", "Bearer " + ann, 403, ""}, {"/v1/jobs/%2e%2e/workers", "Bearer " + ann, 403, ""},
 		{"/v1/workers", "Bearer " + operator, 200, "ops"}, {"/v1/jobs?tenant=ann", "Bearer " + operator, 200, "ann"}, {"/metrics", "Bearer " + operator, 200, "ops"},

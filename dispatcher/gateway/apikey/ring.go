@@ -84,7 +84,7 @@ func (r *Ring) Tenant(req *http.Request) (string, error) {
 // doings and are for operators.
 var (
 	openPaths   = []string{"/livez", "/readyz", "/health", "/version", "/openapi.json"}
-	tenantPaths = []string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/jobs", "/v1/files", "/v1/batches", "/v2"}
+	tenantPaths = []string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/jobs", "/v1/dlq", "/v1/files", "/v1/batches", "/v2"}
 )
 
 // Guard lets only requests through that the path is open to.
