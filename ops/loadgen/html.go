@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"io"
 	"math"
+	"strconv"
 	"strings"
 )
 
@@ -157,7 +158,7 @@ func (s scale) ticks() []tick {
 		return out
 	}
 	for e := s.low; e <= s.high; e++ {
-		out = append(out, tick{s.at(math.Pow(10, e)), fmt.Sprintf("%.3g", math.Pow(10, e))})
+		out = append(out, tick{s.at(math.Pow(10, e)), strconv.FormatFloat(math.Pow(10, e), 'f', -1, 64)})
 	}
 	return out
 }
