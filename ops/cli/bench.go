@@ -118,7 +118,7 @@ func (a *app) bench(ctx context.Context) error {
 			return loadgen.At(p.Draw(rng, until, most)), nil
 		}
 		if most == 0 {
-			most = 1_000_000 // the duration ends it
+			most = 200_000 // the duration ends it
 		}
 		return make(loadgen.Plan, most), nil
 	})
@@ -179,6 +179,9 @@ func (a *app) offer(ctx context.Context, label string, draw func(*rand.Rand) (lo
 	}
 	report := loadgen.Reduce(samples, loadgen.Measured{WarmUp: a.settings.duration("warm-up"), Objectives: header.Objectives})
 	report.Run = header
+	if ctx.Err() != nil { // interrupted: what there is, and the code that says so
+		return errors.Join(ctx.Err(), a.writeReport(&report))
+	}
 	return errors.Join(a.writeReport(&report), a.judge(&report))
 }
 
