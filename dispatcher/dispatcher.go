@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/sony/gobreaker/v2"
 
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
@@ -47,6 +48,7 @@ type Dispatcher struct {
 	room        *room
 	deadlines   *agenda.Agenda
 	urgent      *fleet.Urgent
+	breaker     *gobreaker.TwoStepCircuitBreaker[struct{}]
 	submits     *gate.Gate
 	cancels     *gate.Gate
 	advisories  *gate.Gate
@@ -72,7 +74,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		return nil, fmt.Errorf("jetstream: %w", err)
 	}
 	d := &Dispatcher{
-		cfg: cfg, log: cfg.Logger, trace: cfg.Trace, js: js, catalog: catalog,
+		cfg: cfg, log: cfg.Logger, trace: cfg.Trace, js: js, catalog: catalog, breaker: newBreaker(cfg.Logger),
 		limits:     admission.Limits{ChatMaxTokens: cfg.DefaultMaxTokensChat, TextMaxTokens: cfg.DefaultMaxTokensText},
 		fleet:      fleet.NewWatch(cfg.WorkerTTL),
 		sched:      relay.NewLog(cfg.Conn, topology.StreamSched, cfg.Timeout),

@@ -29,6 +29,14 @@ const (
 // enqueue publishes an admitted job and rings the model's bell. attached tells that the same request was
 // submitted before under the same id; another request under it is a conflict.
 func (d *Dispatcher) enqueue(ctx context.Context, decision *admission.Decision) (attached bool, err error) {
+	err = d.guarded(func() error {
+		attached, err = d.enqueueNow(ctx, decision)
+		return err
+	})
+	return attached, err
+}
+
+func (d *Dispatcher) enqueueNow(ctx context.Context, decision *admission.Decision) (attached bool, err error) {
 	a := decision.Admitted
 	digest, found, err := d.digest(ctx, a.Job.Tenant, a.Job.ID)
 	if err != nil {
