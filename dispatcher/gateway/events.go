@@ -35,6 +35,12 @@ func (g *gateway) events(w http.ResponseWriter, r *http.Request) error {
 	job := &contracts.Job{ID: id, Tenant: tenant}
 	run := &run{g: g, ctx: ctx, stop: stop, jobs: []*contracts.Job{job}, keep: true, open: []bool{true}, left: 1, records: make(chan record, 64)}
 	run.follows.Go(func() { run.follow(0, g.cfg.Jobs.Stream(ctx, tenant, id, -1)) }) // all of it: the id counts every choice
+	served := false                                                                  // else the reader left, however that showed first
+	defer func() {
+		if !served {
+			run.leave(tenant, id)
+		}
+	}()
 	var at position
 	out := g.newStream(w)
 	if slices.Contains(running, status.State) && out.flush() != nil {
@@ -46,27 +52,30 @@ func (g *gateway) events(w http.ResponseWriter, r *http.Request) error {
 		select {
 		case rec := <-run.records:
 			c, err := run.take(rec)
+			if err != nil && r.Context().Err() != nil {
+				return nil
+			}
 			if err != nil {
+				served = true
 				return endEvents(out, err)
 			}
 			seen := at.reach(c, &after)
 			if seen && c.Final() && !out.started {
+				served = true
 				return g.noContent(w)
 			}
 			if !seen && sendChunk(out, run, at.String(), c) != nil {
-				run.leave(tenant, id)
 				return nil
 			}
 		case <-silence.C:
 			if out.alive() != nil {
-				run.leave(tenant, id)
 				return nil
 			}
 		case <-ctx.Done():
-			run.leave(tenant, id)
 			return nil
 		}
 	}
+	served = true
 	return nil
 }
 
