@@ -11,12 +11,13 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/sony/gobreaker/v2"
 
+	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/agenda"
+	"github.com/pelton-run/pelton/dispatcher/breaker"
 	"github.com/pelton-run/pelton/dispatcher/fleet"
 	"github.com/pelton-run/pelton/dispatcher/gate"
 	"github.com/pelton-run/pelton/dispatcher/relay"
@@ -48,7 +49,7 @@ type Dispatcher struct {
 	room        *room
 	deadlines   *agenda.Agenda
 	urgent      *fleet.Urgent
-	breaker     *gobreaker.TwoStepCircuitBreaker[struct{}]
+	breaker     *breaker.Breaker
 	submits     *gate.Gate
 	cancels     *gate.Gate
 	advisories  *gate.Gate
@@ -74,7 +75,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		return nil, fmt.Errorf("jetstream: %w", err)
 	}
 	d := &Dispatcher{
-		cfg: cfg, log: cfg.Logger, trace: cfg.Trace, js: js, catalog: catalog, breaker: newBreaker(cfg.Logger),
+		cfg: cfg, log: cfg.Logger, trace: cfg.Trace, js: js, catalog: catalog, breaker: breaker.New(cfg.Logger, away),
 		limits:     admission.Limits{ChatMaxTokens: cfg.DefaultMaxTokensChat, TextMaxTokens: cfg.DefaultMaxTokensText},
 		fleet:      fleet.NewWatch(cfg.WorkerTTL),
 		sched:      relay.NewLog(cfg.Conn, topology.StreamSched, cfg.Timeout),
@@ -161,6 +162,11 @@ func (d *Dispatcher) ensure(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// away tells whether err means that the broker did not answer a submit.
+func away(err error) bool {
+	return transient(err) || contracts.CodeOf(err) == contracts.CodeUnavailable
 }
 
 // transient tells whether the broker may be all right a moment later.

@@ -29,7 +29,7 @@ const (
 // enqueue publishes an admitted job and rings the model's bell. attached tells that the same request was
 // submitted before under the same id; another request under it is a conflict.
 func (d *Dispatcher) enqueue(ctx context.Context, decision *admission.Decision) (attached bool, err error) {
-	err = d.guarded(func() error {
+	err = d.breaker.Do(func() error {
 		attached, err = d.enqueueNow(ctx, decision)
 		return err
 	})
