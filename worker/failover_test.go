@@ -299,13 +299,22 @@ func TestEngineErrors(t *testing.T) {
 	}
 }
 
-// Several workers that keep losing their jobs to each other: every stream comes out whole.
+// Several workers that keep losing their jobs to each other: every stream comes out whole. The workers
+// are slow until the jobs that were taken away have new holders, so none can end before.
 func TestChurn(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
 	want := undisturbed(f, "churn", 150, params(hard))
+	var releases []func()
+	defer func() {
+		for _, release := range releases {
+			release()
+		}
+	}()
 	for i := range 3 {
-		f.hire(fmt.Sprint("w", i), pace(newFake()))
+		slow, release := crawl(newFake())
+		releases = append(releases, release)
+		f.hire(fmt.Sprint("w", i), slow)
 	}
 	var jobs []*contracts.Admitted
 	var sequences []uint64
@@ -315,20 +324,33 @@ func TestChurn(t *testing.T) {
 		sequences = append(sequences, f.submit(a))
 	}
 	for i, a := range jobs {
-		f.await("tokens", func() bool { return f.pieces[a.Job.ID] >= 10*(i%6) })
-		if i%4 != 3 {
-			f.nak(a, sequences[i])
+		if i%4 == 3 {
+			continue // undisturbed
+		}
+		f.await("tokens", func() bool { return f.pieces[a.Job.ID] > 10*(i%6) })
+		f.nak(a, sequences[i])
+		if i%2 == 0 {
+			f.await("a second claim", func() bool { return f.claims[a.Job.ID] == 2 })
 		}
 	}
-	claims := 0
-	for _, a := range jobs {
+	f.await("second claims", func() bool {
+		for i, a := range jobs {
+			if i%4 != 3 && f.claims[a.Job.ID] < 2 {
+				return false
+			}
+		}
+		return true
+	})
+	for _, release := range releases {
+		release()
+	}
+	for i, a := range jobs {
 		f.final(a.Job.ID)
 		got := f.read(a.Job.ID)
 		f.same(got, want, a.Job.ID)
-		claims += len(got.fences)
-	}
-	if claims <= len(jobs) {
-		t.Errorf("%d claims for %d jobs: too few were taken over to show anything", claims, len(jobs))
+		if claims := 2 - (i%4)/3; len(got.fences) != claims {
+			t.Errorf("job %s was claimed with fences %v, want %d claims", a.Job.ID, got.fences, claims)
+		}
 	}
 	f.empty()
 }
