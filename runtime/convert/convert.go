@@ -44,7 +44,7 @@ type Options struct {
 	Progress func(done, total int64)
 }
 
-// FromGGUF converts the GGUF file of a Llama model into the folder outDir, which must exist and should be
+// FromGGUF converts the GGUF file of a Llama, Qwen2 or Qwen3 model into the folder outDir, which must exist and should be
 // empty: files of the same names are overwritten. When it returns without an error the files are on disk;
 // after an error, or when ctx ends, the folder's content is unusable and is the caller's to remove.
 func FromGGUF(ctx context.Context, ggufPath, outDir string, opt Options) (model.Manifest, error) {
@@ -83,7 +83,7 @@ func fromFile(ctx context.Context, f *gguf.File, dir string, opt Options) (model
 		return model.Manifest{}, err
 	}
 	m := model.Manifest{
-		Format: model.Format, Name: opt.Name, Variant: opt.Variant, Architecture: "llama",
+		Format: model.Format, Name: opt.Name, Variant: opt.Variant, Architecture: strings.TrimSuffix(h.arch, "."),
 		Shape: h.Shape, EOS: words.eos, Source: opt.Source, Created: time.Now().UTC().Truncate(time.Second),
 	}
 	if m.Name == "" {

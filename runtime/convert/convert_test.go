@@ -58,6 +58,11 @@ func TestGraphEqualsSource(t *testing.T) {
 		{"fp32, head of its own, scaled rotary", convert.FP32, with(small(quant.F32, quant.F32), func(c *tiny) {
 			c.tied, c.ropeScale, c.ropeFreqs = false, 2, true
 		}), exact},
+		{"fp32 of qwen2", convert.FP32, with(small(quant.F32, quant.F32), func(c *tiny) { c.arch = "qwen2" }), exact},
+		{"q8 of qwen2", convert.Q8, with(small(quant.Q80, quant.Q80), func(c *tiny) { c.arch = "qwen2" }), exact},
+		{"q4 of qwen2", convert.Q4, with(small(quant.Q41, quant.Q80), func(c *tiny) { c.arch, c.tied, c.head = "qwen2", false, quant.Q80 }), exact},
+		{"fp32 of qwen3", convert.FP32, with(small(quant.F16, quant.F32), func(c *tiny) { c.arch = "qwen3" }), exact},
+		{"q8 of qwen3, longer heads", convert.Q8, with(small(quant.Q80, quant.Q80), func(c *tiny) { c.arch, c.headDim = "qwen3", 32 }), exact},
 		{"fp32, one head for all", convert.FP32, with(small(quant.F32, quant.F32), func(c *tiny) { c.kvHeads = 1 }), exact},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -211,7 +216,7 @@ func TestRefused(t *testing.T) {
 		opt    convert.Options
 		want   string
 	}{
-		{"architecture", func(b *gguftest.Builder) { b.Set("general.architecture", "qwen2") }, convert.Options{}, `architecture "qwen2" is not supported`},
+		{"architecture", func(b *gguftest.Builder) { b.Set("general.architecture", "gemma") }, convert.Options{}, `architecture "gemma" is not supported`},
 		{"no architecture", func(b *gguftest.Builder) { b.Unset("general.architecture") }, convert.Options{}, "is not supported"},
 		{"no layers", func(b *gguftest.Builder) { b.Set("llama.block_count", uint32(0)) }, convert.Options{}, "llama.block_count"},
 		{"huge context", func(b *gguftest.Builder) { b.Set("llama.context_length", uint64(1<<40)) }, convert.Options{}, "llama.context_length"},

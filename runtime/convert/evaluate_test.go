@@ -247,10 +247,11 @@ func gather(x, rows array) array {
 	return out
 }
 
+// each combines a with b, which is as large or a vector for each of a's rows.
 func each(a, b array, f func(a, b float32) float32) array {
 	out := array{dims: a.dims, f: make([]float32, len(a.f))}
 	for i := range a.f {
-		out.f[i] = f(a.f[i], b.f[i])
+		out.f[i] = f(a.f[i], b.f[i%len(b.f)])
 	}
 	return out
 }
@@ -339,9 +340,27 @@ func split(x array, sizes []int64) []array {
 	return out
 }
 
-// attention is GroupQueryAttention with packed QKV, rotary over halves and a cache of fixed length.
+// packed puts Q, K and V side by side, as they are when they come in one value.
+func packed(n node) array {
+	q := n.in[0]
+	if len(n.in[1].f) == 0 {
+		return q
+	}
+	rows := q.dims[0] * q.dims[1]
+	out := array{dims: []int{q.dims[0], q.dims[1], 0}}
+	for r := range rows {
+		for _, a := range n.in[:3] {
+			width := len(a.f) / rows
+			out.f = append(out.f, a.f[r*width:][:width]...)
+		}
+	}
+	out.dims[2] = len(out.f) / rows
+	return out
+}
+
+// attention is GroupQueryAttention, rotary over halves and a cache of fixed length.
 func attention(n node) []array {
-	qkv, lens, cos, sin := n.in[0], n.in[5], n.in[7], n.in[8]
+	qkv, lens, cos, sin := packed(n), n.in[5], n.in[7], n.in[8]
 	heads, kvHeads, scale := n.ints["num_heads"], n.ints["kv_num_heads"], float64(n.floats["scale"])
 	batch, s, width := qkv.dims[0], qkv.dims[1], qkv.dims[2]
 	dim := width / (heads + 2*kvHeads)

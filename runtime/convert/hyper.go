@@ -2,16 +2,37 @@ package convert
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/pelton-run/pelton/runtime/gguf"
 	"github.com/pelton-run/pelton/runtime/model"
 	"github.com/pelton-run/pelton/runtime/quant"
 )
 
-// hyper is what a Llama file says of its model beyond the weights.
+// family is how an architecture differs from the others that one graph is made for: all are decoders
+// of the Llama kind.
+type family struct {
+	// interleaved: the rows of Q and K are stored for a rotary kernel that turns neighboring pairs (the
+	// converters of llama.cpp permute them so for Llama alone); elsewhere halves are turned (NEOX).
+	interleaved bool
+	bias        bool // Q, K and V have biases
+	headNorms   bool // each head of Q and K is normalized before it is turned
+}
+
+var families = map[string]family{
+	"llama": {interleaved: true}, // also Mistral, SmolLM and others that are stored under this name
+	"qwen2": {bias: true},
+	"qwen3": {headNorms: true},
+}
+
+// hyper is what a file says of its model beyond the weights.
 type hyper struct {
 	model.Shape
+	family
+	arch      string    // prefix of the metadata's keys
 	epsilon   float32   // of the RMS norms
 	ropeBase  float64   // rotary frequency i is ropeBase^(-2i/HeadDim)
 	ropeScale float64   // positions are divided by it: linear scaling, usually 1
@@ -28,18 +49,19 @@ const (
 func readHyper(f *gguf.File) (hyper, error) {
 	var h hyper
 	arch, ok := f.Text("general.architecture")
-	if !ok || arch != "llama" {
-		return h, fmt.Errorf("architecture %q is not supported, only \"llama\" is", arch)
+	if h.family, ok = families[arch]; !ok {
+		return h, fmt.Errorf("architecture %q is not supported, only %s are", arch, strings.Join(slices.Sorted(maps.Keys(families)), ", "))
 	}
+	h.arch = arch + "."
 	if err := h.sizes(f); err != nil {
 		return h, err
 	}
 	if err := h.rope(f); err != nil {
 		return h, err
 	}
-	epsilon, ok := f.Float("llama.attention.layer_norm_rms_epsilon")
+	epsilon, ok := f.Float(h.arch + "attention.layer_norm_rms_epsilon")
 	if !ok || !(epsilon > 0 && epsilon < 1) {
-		return h, fmt.Errorf("metadata llama.attention.layer_norm_rms_epsilon is missing or out of range (%g)", epsilon)
+		return h, fmt.Errorf("metadata %sattention.layer_norm_rms_epsilon is missing or out of range (%g)", h.arch, epsilon)
 	}
 	h.epsilon = float32(epsilon)
 	return h, nil
@@ -57,22 +79,22 @@ func (h *hyper) sizes(f *gguf.File) error {
 		{"context_length", &h.ContextLength, maxSize},
 		{"attention.head_count", &h.Heads, maxHeads},
 	} {
-		n, ok := f.Int("llama." + m.key)
+		n, ok := f.Int(h.arch + m.key)
 		if !ok || n < 1 || n > m.limit {
-			return fmt.Errorf("metadata llama.%s is missing or out of range (%d, at most %d)", m.key, n, m.limit)
+			return fmt.Errorf("metadata %s%s is missing or out of range (%d, at most %d)", h.arch, m.key, n, m.limit)
 		}
 		*m.to = n
 	}
-	if n, ok := f.Int("llama.expert_count"); ok && n > 0 {
-		return fmt.Errorf("mixtures of experts are not supported (llama.expert_count is %d)", n)
+	if n, ok := f.Int(h.arch + "expert_count"); ok && n > 0 {
+		return fmt.Errorf("mixtures of experts are not supported (%sexpert_count is %d)", h.arch, n)
 	}
 	optional := func(key string, otherwise, limit int) (int, error) {
-		if !f.Has("llama." + key) {
+		if !f.Has(h.arch + key) {
 			return otherwise, nil
 		}
-		n, ok := f.Int("llama." + key)
+		n, ok := f.Int(h.arch + key)
 		if !ok || n < 1 || n > limit {
-			return 0, fmt.Errorf("metadata llama.%s is no number from 1 to %d", key, limit)
+			return 0, fmt.Errorf("metadata %s%s is no number from 1 to %d", h.arch, key, limit)
 		}
 		return n, nil
 	}
@@ -108,19 +130,19 @@ func (h *hyper) sizes(f *gguf.File) error {
 // rope reads the rotary embedding's parameters and refuses the kinds that the graph cannot express.
 func (h *hyper) rope(f *gguf.File) error {
 	h.ropeBase, h.ropeScale = 10000, 1
-	if base, ok := f.Float("llama.rope.freq_base"); ok {
+	if base, ok := f.Float(h.arch + "rope.freq_base"); ok {
 		h.ropeBase = base
 	}
-	if dims, ok := f.Int("llama.rope.dimension_count"); ok && dims != h.HeadDim {
+	if dims, ok := f.Int(h.arch + "rope.dimension_count"); ok && dims != h.HeadDim {
 		return fmt.Errorf("rotary embedding of %d of %d dimensions is not supported", dims, h.HeadDim)
 	}
-	kind, _ := f.Text("llama.rope.scaling.type")
+	kind, _ := f.Text(h.arch + "rope.scaling.type")
 	switch kind {
 	case "", "none":
 	case "linear":
-		scale, ok := f.Float("llama.rope.scaling.factor")
+		scale, ok := f.Float(h.arch + "rope.scaling.factor")
 		if !ok {
-			return fmt.Errorf("metadata llama.rope.scaling.factor is missing")
+			return fmt.Errorf("metadata %srope.scaling.factor is missing", h.arch)
 		}
 		h.ropeScale = scale
 	default:

@@ -11,29 +11,27 @@ import (
 	"github.com/pelton-run/pelton/runtime/quant"
 )
 
-// builder writes the weights of a Llama decoder and collects the nodes of its graph. Each layer is
+// builder writes the weights of a decoder and collects the nodes of its graph. Each layer is
 //
-//	norm → QKV → GroupQueryAttention (rotary inside) → output → skip and norm → gate and up → SiLU(gate)·up → down → skip and norm
+//	norm → QKV (+ bias, + norms of heads) → GroupQueryAttention (rotary inside) → output → skip and norm → gate and up → SiLU(gate)·up → down → skip and norm
 //
 // with Q, K and V fused into one matrix, and gate and up into another. The rows whose logits are wanted
 // are gathered before the last norm, so that the head, a fifth of the weights, runs for them only. Names
 // of the graph's inputs and outputs are those of runtime/model.Shape.
 type builder struct {
-	ctx       context.Context
-	src       *gguf.File
-	h         hyper
-	variant   string
-	w         *weights
-	nodes     []message
-	constants []message
-	known     map[string]bool // constants by name
-	progress  func(done, total int64)
-	done      int64
-	total     int64
+	ctx     context.Context
+	src     *gguf.File
+	h       hyper
+	variant string
+	w       *weights
+	nodes
+	progress func(done, total int64)
+	done     int64
+	total    int64
 }
 
 func newBuilder(ctx context.Context, f *gguf.File, h hyper, opt Options, w *weights) *builder {
-	return &builder{ctx: ctx, src: f, h: h, variant: opt.Variant, w: w, progress: opt.Progress, known: map[string]bool{}}
+	return &builder{ctx: ctx, src: f, h: h, variant: opt.Variant, w: w, progress: opt.Progress, nodes: nodes{known: map[string]bool{}}}
 }
 
 func itoa(i int) string { return strconv.Itoa(i) }
@@ -43,23 +41,6 @@ func (b *builder) advance(n int64) {
 	if b.progress != nil {
 		b.progress(min(b.done, b.total), b.total)
 	}
-}
-
-func (b *builder) onnx(op, name string, in, out []string, attrs ...attribute) {
-	b.nodes = append(b.nodes, nodeProto(domainONNX, op, name, in, out, attrs))
-}
-
-func (b *builder) microsoft(op, name string, in, out []string, attrs ...attribute) {
-	b.nodes = append(b.nodes, nodeProto(domainMicrosoft, op, name, in, out, attrs))
-}
-
-// constant declares a small int64 vector once and returns its name.
-func (b *builder) constant(name string, values ...int64) string {
-	if !b.known[name] {
-		b.known[name] = true
-		b.constants = append(b.constants, constantProto(name, values...))
-	}
-	return name
 }
 
 // build writes all weights and adds all nodes.
@@ -117,26 +98,12 @@ func (b *builder) layer(i int) error {
 	return b.skipNorm("blk."+next+".attn_norm", p+"x", p+"down.out", "n."+next, "x."+next)
 }
 
-// attention adds the first half of layer i, up to the output projection.
-func (b *builder) attention(i int) error {
-	h, n, p := b.h, itoa(i), "blk."+itoa(i)+"."
-	q, kv := h.Heads*h.HeadDim, h.KVHeads*h.HeadDim
-	err := b.matrix(p+"qkv", "n."+n, p+"qkv.out", h.Hidden,
-		part{p + "attn_q.weight", q, h.Heads}, part{p + "attn_k.weight", kv, h.KVHeads}, part{p + "attn_v.weight", kv, 0})
-	if err != nil {
-		return err
-	}
-	b.microsoft("GroupQueryAttention", p+"attention",
-		[]string{p + "qkv.out", "", "", "past_k." + n, "past_v." + n, "seqlens_k", "total_len", "cos", "sin"},
-		[]string{p + "attention.out", "present_k." + n, "present_v." + n},
-		attribute{"num_heads", h.Heads}, attribute{"kv_num_heads", h.KVHeads}, attribute{"do_rotary", 1},
-		attribute{"rotary_interleaved", 0}, attribute{"scale", float32(1 / math.Sqrt(float64(h.HeadDim)))})
-	return b.matrix(p+"o", p+"attention.out", p+"o.out", q, part{p + "attn_output.weight", h.Hidden, 0})
-}
-
 // norm stores a norm's weights under the tensor's own name.
-func (b *builder) norm(name string) error {
-	v, err := b.vector(name)
+func (b *builder) norm(name string) error { return b.store(name, b.h.Hidden) }
+
+// store writes a vector of size values under the tensor's own name.
+func (b *builder) store(name string, size int) error {
+	v, err := b.vector(name, size)
 	if err != nil {
 		return err
 	}
@@ -244,7 +211,7 @@ func (b *builder) rotary() {
 func (b *builder) graph() message {
 	h := b.h
 	var g message
-	for _, n := range b.nodes {
+	for _, n := range b.nodes.list {
 		g.sub(1, n)
 	}
 	g.text(2, "decoder")

@@ -140,3 +140,27 @@ func modelProto(graph message) message {
 	}
 	return m
 }
+
+// nodes are the steps of a graph under construction and the small constants that they use.
+type nodes struct {
+	list      []message
+	constants []message
+	known     map[string]bool // constants by name
+}
+
+func (g *nodes) onnx(op, name string, in, out []string, attrs ...attribute) {
+	g.list = append(g.list, nodeProto(domainONNX, op, name, in, out, attrs))
+}
+
+func (g *nodes) microsoft(op, name string, in, out []string, attrs ...attribute) {
+	g.list = append(g.list, nodeProto(domainMicrosoft, op, name, in, out, attrs))
+}
+
+// constant declares a small int64 vector once and returns its name.
+func (g *nodes) constant(name string, values ...int64) string {
+	if !g.known[name] {
+		g.known[name] = true
+		g.constants = append(g.constants, constantProto(name, values...))
+	}
+	return name
+}

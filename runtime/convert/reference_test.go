@@ -8,8 +8,8 @@ import (
 	"github.com/pelton-run/pelton/runtime/gguf"
 )
 
-// reference computes a Llama model straight from the tensors of a GGUF file, the way the format means
-// them: rotary over neighboring pairs, no fusion, no cache, float64 sums.
+// reference computes a model straight from the tensors of a GGUF file, the way the format means them:
+// for llama rotary over neighboring pairs, for others over halves, no fusion, no cache, float64 sums.
 type reference struct {
 	t *testing.T
 	f *gguf.File
@@ -19,7 +19,9 @@ type reference struct {
 func (r reference) weights(name string) []float32 {
 	t, ok := r.f.Tensor(name + ".weight")
 	if !ok {
-		r.t.Fatalf("no tensor %s", name)
+		if t, ok = r.f.Tensor(name); !ok {
+			r.t.Fatalf("no tensor %s", name)
+		}
 	}
 	v, err := r.f.Floats(t, 0, t.Rows())
 	if err != nil {
@@ -61,7 +63,7 @@ func (r reference) norm(x []float64, name string) []float64 {
 	return out
 }
 
-// rope turns pairs (2i, 2i+1) of each head.
+// rope turns pairs (2i, 2i+1) of each head, or (i, i+dim/2).
 func (r reference) rope(x []float64, heads int) {
 	dim := r.c.headDim
 	var factors []float32
@@ -78,8 +80,12 @@ func (r reference) rope(x []float64, heads int) {
 			if r.c.ropeScale != 0 {
 				angle /= float64(r.c.ropeScale)
 			}
-			a, b := x[at+2*i], x[at+2*i+1]
-			x[at+2*i], x[at+2*i+1] = a*math.Cos(angle)-b*math.Sin(angle), a*math.Sin(angle)+b*math.Cos(angle)
+			p, q := at+2*i, at+2*i+1
+			if r.c.arch != "" {
+				p, q = at+i, at+i+dim/2
+			}
+			a, b := x[p], x[q]
+			x[p], x[q] = a*math.Cos(angle)-b*math.Sin(angle), a*math.Sin(angle)+b*math.Cos(angle)
 		}
 	}
 }
@@ -119,6 +125,15 @@ func plus(a, b []float64) []float64 {
 	return out
 }
 
+func (r reference) biased(x []float64, name string) []float64 {
+	w := r.weights(name)
+	out := make([]float64, len(x))
+	for i := range x {
+		out[i] = x[i] + float64(w[i%len(w)])
+	}
+	return out
+}
+
 // logits of every position.
 func (r reference) logits(ids []int64) []float64 {
 	c := r.c
@@ -133,6 +148,12 @@ func (r reference) logits(ids []int64) []float64 {
 		p := "blk." + strconv.Itoa(i) + "."
 		n := r.norm(x, p+"attn_norm")
 		q, k, v := r.times(n, c.hidden, p+"attn_q"), r.times(n, c.hidden, p+"attn_k"), r.times(n, c.hidden, p+"attn_v")
+		switch c.arch {
+		case "qwen2":
+			q, k, v = r.biased(q, p+"attn_q.bias"), r.biased(k, p+"attn_k.bias"), r.biased(v, p+"attn_v.bias")
+		case "qwen3":
+			q, k = r.norm(q, p+"attn_q_norm"), r.norm(k, p+"attn_k_norm")
+		}
 		r.rope(q, c.heads)
 		r.rope(k, c.kvHeads)
 		x = plus(x, r.times(r.attend(q, k, v), c.heads*c.headDim, p+"attn_output"))

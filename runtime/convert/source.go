@@ -2,11 +2,13 @@ package convert
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/pelton-run/pelton/runtime/gguf"
 )
 
-// Names of tensors in a Llama file; those of a layer carry the prefix "blk.N.".
+// Names of tensors in a file; those of a layer carry the prefix "blk.N.".
 const (
 	tensorEmbed     = "token_embd.weight"
 	tensorHead      = "output.weight" // absent when the embedding is the head too
@@ -20,6 +22,24 @@ var layerTensors = []string{
 	"ffn_norm.weight", "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight",
 }
 
+// Tensors that the layers of some families have beside them.
+var (
+	biasTensors     = []string{"attn_q.bias", "attn_k.bias", "attn_v.bias"}
+	headNormTensors = []string{"attn_q_norm.weight", "attn_k_norm.weight"}
+)
+
+// tensors are the names within a layer of all tensors that the family's layers have.
+func (f family) tensors() []string {
+	out := slices.Clone(layerTensors)
+	if f.bias {
+		out = append(out, biasTensors...)
+	}
+	if f.headNorms {
+		out = append(out, headNormTensors...)
+	}
+	return out
+}
+
 // chunkBytes is about how much of a tensor is read at a time.
 const chunkBytes = 1 << 20
 
@@ -27,17 +47,18 @@ const chunkBytes = 1 << 20
 type part struct {
 	name string
 	rows int
-	// heads is set for Q and K. GGUF stores their rows for a rotary kernel that turns neighboring pairs;
+	// heads is set for Q and K of interleaved families. GGUF stores their rows for a rotary kernel that turns neighboring pairs;
 	// the graph's kernel turns the first half of a head against the second.
 	heads int
 }
 
-// checkTensors makes sure that the file has the tensors of a Llama decoder and no others: a tensor that is
-// not used, such as a bias, would make the model wrong. It returns the bytes that will be converted.
+// checkTensors makes sure that the file has the tensors of its family's decoder and no others: a tensor
+// that is not used, such as a bias elsewhere, would make the model wrong. It returns the bytes that will be converted.
 func checkTensors(f *gguf.File, h hyper) (int64, error) {
 	wanted := map[string]bool{tensorEmbed: true, tensorLastNorm: true}
+	layers := h.tensors()
 	for i := range h.Layers {
-		for _, name := range layerTensors {
+		for _, name := range layers {
 			wanted[layerName(i, name)] = true
 		}
 	}
@@ -47,7 +68,7 @@ func checkTensors(f *gguf.File, h hyper) (int64, error) {
 		case wanted[t.Name]:
 			delete(wanted, t.Name)
 		case t.Name != tensorHead && t.Name != tensorRopeFreqs:
-			return 0, fmt.Errorf("tensor %s is not part of a Llama decoder as this converter knows it", t.Name)
+			return 0, fmt.Errorf("tensor %s is not part of a %s decoder as this converter knows it", t.Name, strings.TrimSuffix(h.arch, "."))
 		}
 		total += t.Size
 	}
@@ -57,7 +78,7 @@ func checkTensors(f *gguf.File, h hyper) (int64, error) {
 		}
 	}
 	for i := range h.Layers {
-		for _, name := range layerTensors {
+		for _, name := range layers {
 			if name = layerName(i, name); wanted[name] {
 				return 0, fmt.Errorf("tensor %s is missing", name)
 			}
@@ -125,14 +146,14 @@ func unpermute(raw []byte, rowBytes, dim int) []byte {
 	return out
 }
 
-// vector reads a norm's weights.
-func (b *builder) vector(name string) ([]float32, error) {
+// vector reads a norm's weights or a bias, size values.
+func (b *builder) vector(name string, size int) ([]float32, error) {
 	t, ok := b.src.Tensor(name)
 	if !ok {
 		return nil, fmt.Errorf("tensor %s is missing", name)
 	}
-	if t.Elements() != int64(b.h.Hidden) || t.Rows() != 1 {
-		return nil, fmt.Errorf("tensor %s has shape %v, wanted [%d]", name, t.Dims, b.h.Hidden)
+	if t.Elements() != int64(size) || t.Rows() != 1 {
+		return nil, fmt.Errorf("tensor %s has shape %v, wanted [%d]", name, t.Dims, size)
 	}
 	v, err := b.src.Floats(t, 0, 1)
 	if err != nil {

@@ -1,6 +1,7 @@
 package convert_test
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
@@ -15,6 +16,7 @@ import (
 
 // tiny describes a small Llama file with random weights.
 type tiny struct {
+	arch                                         string // "" is llama
 	hidden, heads, kvHeads, headDim, ffn, layers int
 
 	weights, embed quant.Format
@@ -57,17 +59,18 @@ func (c tiny) build() *gguftest.Builder {
 	rng := rand.New(rand.NewPCG(7, uint64(c.weights)))
 	var b gguftest.Builder
 	tokens, kinds := tinyTokens()
+	arch := cmp.Or(c.arch, "llama")
 	for _, kv := range []struct {
 		key   string
 		value any
 	}{
-		{"general.architecture", "llama"}, {"general.name", "Tiny Llama 1.0"},
-		{"llama.block_count", uint32(c.layers)}, {"llama.embedding_length", uint32(c.hidden)},
-		{"llama.feed_forward_length", uint32(c.ffn)}, {"llama.context_length", uint32(tinyContext)},
-		{"llama.attention.head_count", uint32(c.heads)}, {"llama.attention.head_count_kv", uint32(c.kvHeads)},
-		{"llama.attention.key_length", uint32(c.headDim)}, {"llama.attention.value_length", uint32(c.headDim)},
-		{"llama.rope.dimension_count", uint32(c.headDim)}, {"llama.rope.freq_base", float32(100)},
-		{"llama.attention.layer_norm_rms_epsilon", float32(1e-5)},
+		{"general.architecture", arch}, {"general.name", "Tiny Llama 1.0"},
+		{arch + ".block_count", uint32(c.layers)}, {arch + ".embedding_length", uint32(c.hidden)},
+		{arch + ".feed_forward_length", uint32(c.ffn)}, {arch + ".context_length", uint32(tinyContext)},
+		{arch + ".attention.head_count", uint32(c.heads)}, {arch + ".attention.head_count_kv", uint32(c.kvHeads)},
+		{arch + ".attention.key_length", uint32(c.headDim)}, {arch + ".attention.value_length", uint32(c.headDim)},
+		{arch + ".rope.dimension_count", uint32(c.headDim)}, {arch + ".rope.freq_base", float32(100)},
+		{arch + ".attention.layer_norm_rms_epsilon", float32(1e-5)},
 		{"tokenizer.ggml.model", "gpt2"}, {"tokenizer.ggml.pre", "smollm"}, {"tokenizer.ggml.tokens", tokens},
 		{"tokenizer.ggml.token_type", kinds}, {"tokenizer.ggml.merges", []string{"h e", "Ġ t"}},
 		{"tokenizer.ggml.eos_token_id", uint32(260)}, {"tokenizer.chat_template", "{{ messages[0].content }}<|im_end|>"},
@@ -75,8 +78,8 @@ func (c tiny) build() *gguftest.Builder {
 		b.Set(kv.key, kv.value)
 	}
 	if c.ropeScale != 0 {
-		b.Set("llama.rope.scaling.type", "linear")
-		b.Set("llama.rope.scaling.factor", c.ropeScale)
+		b.Set(arch+".rope.scaling.type", "linear")
+		b.Set(arch+".rope.scaling.factor", c.ropeScale)
 	}
 	add := func(name string, f quant.Format, dims ...int) {
 		n := 1
@@ -98,6 +101,14 @@ func (c tiny) build() *gguftest.Builder {
 		layer("attn_q", c.weights, c.hidden, q)
 		layer("attn_k", c.weights, c.hidden, kv)
 		layer("attn_v", c.weights, c.hidden, kv)
+		for name, n := range map[string]int{"q": q, "k": kv, "v": kv} {
+			if arch == "qwen2" {
+				b.Add("blk."+strconv.Itoa(i)+".attn_"+name+".bias", quant.F32, nearOne(rng, n), n)
+			}
+			if arch == "qwen3" && name != "v" {
+				b.Add("blk."+strconv.Itoa(i)+".attn_"+name+"_norm.weight", quant.F32, nearOne(rng, c.headDim), c.headDim)
+			}
+		}
 		layer("attn_output", c.weights, q, c.hidden)
 		b.Add("blk."+strconv.Itoa(i)+".ffn_norm.weight", quant.F32, nearOne(rng, c.hidden), c.hidden)
 		layer("ffn_gate", c.weights, c.hidden, c.ffn)

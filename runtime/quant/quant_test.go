@@ -58,9 +58,8 @@ func TestDequantizeEqualsReference(t *testing.T) {
 			t.Fatalf("%s: %v", c.Name, err)
 		}
 		for i := range want {
-			// The reference may order its multiplications differently: one unit in the last place.
-			if diff := math.Abs(float64(got[i] - want[i])); diff > 1.2e-7*math.Abs(float64(want[i]))+1e-9 {
-				t.Errorf("%s: value %d is %g, want %g", c.Name, i, got[i], want[i])
+			if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+				t.Errorf("%s: value %d is %g (%08x), want %g (%08x)", c.Name, i, got[i], math.Float32bits(got[i]), want[i], math.Float32bits(want[i]))
 			}
 		}
 	}

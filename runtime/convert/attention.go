@@ -1,0 +1,73 @@
+package convert
+
+import "math"
+
+// attention adds the first half of layer i, up to the output projection.
+func (b *builder) attention(i int) error {
+	h, n, p := b.h, itoa(i), "blk."+itoa(i)+"."
+	q, kv := h.Heads*h.HeadDim, h.KVHeads*h.HeadDim
+	parts := []part{{p + "attn_q.weight", q, 0}, {p + "attn_k.weight", kv, 0}, {p + "attn_v.weight", kv, 0}}
+	if h.interleaved {
+		parts[0].heads, parts[1].heads = h.Heads, h.KVHeads
+	}
+	if err := b.matrix(p+"qkv", "n."+n, p+"qkv.out", h.Hidden, parts...); err != nil {
+		return err
+	}
+	in := []string{p + "qkv.out", "", ""}
+	if h.bias {
+		if err := b.addBias(p, q, kv); err != nil {
+			return err
+		}
+		in[0] = p + "qkv.biased"
+	}
+	if h.headNorms {
+		if err := b.normHeads(p, in[0]); err != nil {
+			return err
+		}
+		in = []string{p + "q.normed", p + "k.normed", p + "v"}
+	}
+	b.microsoft("GroupQueryAttention", p+"attention",
+		append(in, "past_k."+n, "past_v."+n, "seqlens_k", "total_len", "cos", "sin"),
+		[]string{p + "attention.out", "present_k." + n, "present_v." + n},
+		attribute{"num_heads", h.Heads}, attribute{"kv_num_heads", h.KVHeads}, attribute{"do_rotary", 1},
+		attribute{"rotary_interleaved", 0}, attribute{"scale", float32(1 / math.Sqrt(float64(h.HeadDim)))})
+	return b.matrix(p+"o", p+"attention.out", p+"o.out", q, part{p + "attn_output.weight", h.Hidden, 0})
+}
+
+// addBias adds the biases of Q, K and V in one piece to the layer's qkv.out.
+func (b *builder) addBias(p string, q, kv int) error {
+	var all []float32
+	for i, name := range biasTensors {
+		v, err := b.vector(p+name, []int{q, kv, kv}[i])
+		if err != nil {
+			return err
+		}
+		all = append(all, v...)
+	}
+	b.w.floats(p+"qkv.bias", all, len(all))
+	b.onnx("Add", p+"qkv.add", []string{p + "qkv.out", p + "qkv.bias"}, []string{p + "qkv.biased"})
+	return nil
+}
+
+// normHeads cuts in, the layer's packed Q, K and V, and normalizes each head of Q and K by itself.
+func (b *builder) normHeads(p, in string) error {
+	h := b.h
+	q, kv := h.Heads*h.HeadDim, h.KVHeads*h.HeadDim
+	sizes := b.constant("qkv.sizes", int64(q), int64(kv), int64(kv))
+	b.onnx("Split", p+"qkv.split", []string{in, sizes}, []string{p + "q", p + "k", p + "v"}, attribute{"axis", -1})
+	for _, part := range []struct {
+		name  string
+		heads int
+	}{{"q", h.Heads}, {"k", h.KVHeads}} {
+		weight, at := p+"attn_"+part.name+"_norm.weight", p+part.name
+		if err := b.store(weight, h.HeadDim); err != nil {
+			return err
+		}
+		heads := b.constant("heads."+itoa(part.heads), 0, 0, int64(part.heads), int64(h.HeadDim))
+		flat := b.constant("flat."+itoa(part.heads), 0, 0, int64(part.heads*h.HeadDim))
+		b.onnx("Reshape", at+".cut", []string{at, heads}, []string{at + ".heads"})
+		b.rmsNorm(at+".norm", at+".heads", weight, at+".heads.normed")
+		b.onnx("Reshape", at+".join", []string{at + ".heads.normed", flat}, []string{at + ".normed"})
+	}
+	return nil
+}
