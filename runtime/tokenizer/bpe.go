@@ -15,11 +15,13 @@ const (
 	noMerge   = math.MaxUint64
 )
 
-// bpe merges the bytes of a word, pair by pair in the order of the merge list, until no pair is in it.
+// bpe merges the bytes or characters of a word, pair by pair in the order of the merge list, until no pair is in it.
 type bpe struct {
-	byteToken [256]int32 // -1: the vocabulary lacks the byte
-	unknown   int32      // stands for such a byte; -1: the byte is dropped
-	fuse      bool       // neighboring unknown tokens become one
+	byteToken [256]int32     // -1: the vocabulary lacks the byte
+	runes     map[rune]int32 // nil: words begin as bytes; else as characters
+	fallback  bool           // characters that are no tokens become bytes
+	unknown   int32          // stands for such a byte or character; -1: it is dropped
+	fuse      bool           // neighboring unknown tokens become one
 	merges    mergeTable
 	whole     map[string]int32 // words that are tokens as they stand; nil unless the file says ignore_merges
 	cache     wordCache
@@ -27,7 +29,7 @@ type bpe struct {
 
 // encode appends the tokens of one word. Linear in its length for short words, O(n log n) for long ones.
 func (b *bpe) encode(dst []int32, word string, s *scratch) []int32 {
-	if len(word) == 1 {
+	if len(word) == 1 && b.runes == nil {
 		return b.appendByte(dst, word[0], len(dst))
 	}
 	if id, ok := b.whole[word]; ok {
@@ -48,20 +50,29 @@ func (b *bpe) encode(dst []int32, word string, s *scratch) []int32 {
 
 // appendByte appends the token of one byte to a word whose first token is at start in dst.
 func (b *bpe) appendByte(dst []int32, c byte, start int) []int32 {
-	id := b.byteToken[c]
-	if id < 0 {
-		id = b.unknown
-		if id < 0 || b.fuse && len(dst) > start && dst[len(dst)-1] == id {
-			return dst
-		}
+	if id := b.byteToken[c]; id >= 0 {
+		return append(dst, id)
 	}
-	return append(dst, id)
+	return b.appendUnknown(dst, start)
+}
+
+func (b *bpe) appendUnknown(dst []int32, start int) []int32 {
+	if b.unknown < 0 || b.fuse && len(dst) > start && dst[len(dst)-1] == b.unknown {
+		return dst
+	}
+	return append(dst, b.unknown)
 }
 
 func (b *bpe) merge(dst []int32, word string, s *scratch) []int32 {
 	start := len(dst)
-	for i := range len(word) {
-		dst = b.appendByte(dst, word[i], start)
+	if b.runes != nil {
+		for _, r := range word {
+			dst = b.appendRune(dst, r, start)
+		}
+	} else {
+		for i := range len(word) {
+			dst = b.appendByte(dst, word[i], start)
+		}
 	}
 	ids := dst[start:]
 	if len(ids) <= shortWord {

@@ -43,14 +43,14 @@ type chatTemplate struct {
 }
 
 // newChatTemplate compiles source. It returns nil without error when there is nothing to compile.
-func newChatTemplate(source string, t *Tokenizer, f *fileJSON) (*chatTemplate, error) {
+func newChatTemplate(source string, t *Tokenizer, names map[string]string) (*chatTemplate, error) {
 	if strings.TrimSpace(source) == "" {
 		if _, ok := t.Special("<|im_start|>"); !ok {
 			return nil, nil
 		}
 		source = chatML
 	}
-	compiled, err := template.Compile(source, edgeTokens(f))
+	compiled, err := template.Compile(source, names)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func newChatTemplate(source string, t *Tokenizer, f *fileJSON) (*chatTemplate, e
 }
 
 // edgeTokens reads the names of the tokens at the edges of a text from the post-processor, the only
-// place in tokenizer.json that tells them.
+// place in tokenizer.json that tells them. What tokenizer_config.json says comes first.
 func edgeTokens(f *fileJSON) map[string]string {
 	type processor struct {
 		Type       string            `json:"type"`
@@ -118,7 +118,7 @@ func (t *Tokenizer) HasChatTemplate() bool { return t.chat != nil }
 //
 // The template runs in a sandbox without files, with bounds on steps, time and output; it sees
 // messages, add_generation_prompt, tools and documents (always none), bos_token and eos_token if
-// tokenizer.json tells them, raise_exception and strftime_now (in UTC).
+// tokenizer_config.json or tokenizer.json tells them, raise_exception and strftime_now (in UTC).
 func (t *Tokenizer) Chat(messages []Message, addGenerationPrompt bool) ([]int32, error) {
 	if t.chat == nil {
 		return nil, ErrNoTemplate

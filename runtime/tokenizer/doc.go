@@ -3,8 +3,9 @@
 // Previous step of the walk: runtime/sampler picks a token id (on the way out), the dispatcher's intake
 // counts a prompt's tokens (on the way in). Next step: worker/emit sends the text on.
 //
-// It reads Hugging Face tokenizer.json files that hold a byte-level BPE: the byte pairs are merged as
-// the reference implementation (PyPI tokenizers) does, token for token; a part of the file that this
+// It reads Hugging Face tokenizer.json files that hold a BPE, byte-level or in SentencePiece's style with
+// byte fallback: the pairs are merged as the reference implementation (PyPI tokenizers) does, token for
+// token; a part of the file that this
 // package does not implement is an error that names it, never a silent difference. Chat templates are
 // Jinja, run in a sandbox (see [Tokenizer.Chat]).
 //

@@ -158,6 +158,18 @@ func TestOtherPreTokenizersEqualReference(t *testing.T) {
 	}
 }
 
+// The other kinds of tokenizers that current models have: see testdata/families.py.
+func TestFamiliesEqualReference(t *testing.T) {
+	t.Parallel()
+	lines := readLines[golden](t, "testdata/families.jsonl")
+	if len(lines) < 500 {
+		t.Fatalf("%d texts, want at least 500", len(lines))
+	}
+	for _, g := range lines {
+		checkGolden(t, load(t, g.Tokenizer, ""), &g)
+	}
+}
+
 // TestAllTextsEqualReference compares with the file that reference.py --all writes: every evaluation
 // text and every code point. It is too large to keep, so it runs only when its path is given.
 func TestAllTextsEqualReference(t *testing.T) {

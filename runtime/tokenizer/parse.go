@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"unicode/utf8"
 )
 
 // Bounds on what a file may hold; the largest vocabularies known have about 260,000 tokens.
@@ -95,6 +96,13 @@ type partJSON struct {
 	Pattern          patternJSON       `json:"pattern"`
 	Behavior         string            `json:"behavior"`
 	Invert           bool              `json:"invert"`
+	Content          string            `json:"content"` // Replace, Strip
+	Prepend          string            `json:"prepend"`
+	Start            int               `json:"start"` // Strip
+	Stop             int               `json:"stop"`
+	Replacement      string            `json:"replacement"` // Metaspace
+	PrependScheme    string            `json:"prepend_scheme"`
+	Split            *bool             `json:"split"` // Metaspace: true unless given
 }
 
 type patternJSON struct {
@@ -106,21 +114,44 @@ type patternJSON struct {
 // may be empty. Errors name the part of the file that is at fault; a part that is not implemented is
 // ErrUnsupported.
 func Parse(tokenizerJSON, chatTemplate []byte) (*Tokenizer, error) {
+	return parse(tokenizerJSON, chatTemplate, nil)
+}
+
+func parse(tokenizerJSON, chatTemplate, config []byte) (*Tokenizer, error) {
 	var f fileJSON
 	if err := json.Unmarshal(tokenizerJSON, &f); err != nil {
-		return nil, fmt.Errorf("tokenizer.json: %w", err)
+		return nil, fmt.Errorf("tokenizer.json: %w", errors.Join(checkKind(&f), err))
 	}
 	t := &Tokenizer{}
-	for _, build := range []func(*fileJSON) error{t.parseTokens, t.parseModel, t.parseNormalizer, t.parsePreTokenizer, checkDecoder} {
+	for _, build := range []func(*fileJSON) error{checkKind, t.parseDecoder, t.parseTokens, t.parseModel, t.parseNormalizer, t.parsePreTokenizer} {
 		if err := build(&f); err != nil {
 			return nil, fmt.Errorf("tokenizer.json: %w", err)
 		}
 	}
-	var err error
-	if t.chat, err = newChatTemplate(string(bytes.TrimPrefix(chatTemplate, []byte("\ufeff"))), t, &f); err != nil {
+	names, template, err := readConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("tokenizer_config.json: %w", err)
+	}
+	for name, token := range edgeTokens(&f) {
+		if names[name] == "" {
+			names[name] = token
+		}
+	}
+	if len(bytes.TrimSpace(chatTemplate)) > 0 {
+		template = string(bytes.TrimPrefix(chatTemplate, []byte("\ufeff")))
+	}
+	if t.chat, err = newChatTemplate(template, t, names); err != nil {
 		return nil, fmt.Errorf("chat template: %w", err)
 	}
 	return t, nil
+}
+
+// checkKind refuses models whose parts mean something else, before they are looked at.
+func checkKind(f *fileJSON) error {
+	if kind := f.Model.Type; kind != "" && kind != "BPE" {
+		return fmt.Errorf("model %.*q: %w (only BPE is)", maxPartErrors, kind, ErrUnsupported)
+	}
+	return nil
 }
 
 // parseTokens checks ids and fills vocabulary and added tokens.
@@ -138,8 +169,7 @@ func (t *Tokenizer) parseTokens(f *fileJSON) error {
 	v := vocabulary{start: make([]uint32, 1, size+1), isSpecial: special}
 	var b strings.Builder
 	for id := range size {
-		raw, _ := tokenBytes(texts[id])
-		b.WriteString(raw)
+		b.WriteString(t.rawText(texts[id]))
 		if b.Len() > math.MaxUint32 {
 			return errors.New("vocabulary: more than 4 GiB of text")
 		}
@@ -148,6 +178,15 @@ func (t *Tokenizer) parseTokens(f *fileJSON) error {
 	v.bytes = b.String()
 	t.vocab, t.added = v, newAddedTokens(added)
 	return nil
+}
+
+// rawText is what a token of the file stands for.
+func (t *Tokenizer) rawText(token string) string {
+	if t.pieces {
+		return pieceText(token)
+	}
+	raw, _ := tokenBytes(token)
+	return raw
 }
 
 // tokenTexts returns the text of each id, as the file spells it, and one more than the largest id.
@@ -207,16 +246,14 @@ func tokenTexts(f *fileJSON) (texts []string, size int, err error) {
 func (t *Tokenizer) parseModel(f *fileJSON) error {
 	m := &f.Model
 	switch {
-	case m.Type != "" && m.Type != "BPE":
-		return fmt.Errorf("model %.*q: %w (only BPE is)", maxPartErrors, m.Type, ErrUnsupported)
 	case m.Dropout != nil && *m.Dropout != 0:
 		return fmt.Errorf("model.dropout: %w", ErrUnsupported)
 	case m.ContinuingSubwordPrefix != nil && *m.ContinuingSubwordPrefix != "":
 		return fmt.Errorf("model.continuing_subword_prefix: %w", ErrUnsupported)
 	case m.EndOfWordSuffix != nil && *m.EndOfWordSuffix != "":
 		return fmt.Errorf("model.end_of_word_suffix: %w", ErrUnsupported)
-	case m.ByteFallback:
-		return fmt.Errorf("model.byte_fallback: %w", ErrUnsupported)
+	case m.ByteFallback && !t.pieces:
+		return fmt.Errorf("model.byte_fallback with a ByteLevel decoder: %w", ErrUnsupported)
 	case len(m.Merges) > maxMerges:
 		return fmt.Errorf("model.merges: %d, at most %d are read", len(m.Merges), maxMerges)
 	}
@@ -228,12 +265,7 @@ func (t *Tokenizer) parseModel(f *fileJSON) error {
 		}
 		b.unknown = int32(id)
 	}
-	for c, r := range byteRune {
-		b.byteToken[c] = -1
-		if id, ok := m.Vocab[string(r)]; ok {
-			b.byteToken[c] = int32(id)
-		}
-	}
+	b.singles(m, t.pieces)
 	for rank, p := range m.Merges {
 		left, okLeft := m.Vocab[p.left]
 		right, okRight := m.Vocab[p.right]
@@ -247,13 +279,38 @@ func (t *Tokenizer) parseModel(f *fileJSON) error {
 	if m.IgnoreMerges {
 		b.whole = make(map[string]int32, len(m.Vocab))
 		for text, id := range m.Vocab {
-			if raw, coded := tokenBytes(text); coded {
+			if raw, coded := tokenBytes(text); t.pieces {
+				b.whole[text] = int32(id)
+			} else if coded {
 				b.whole[raw] = int32(id)
 			}
 		}
 	}
 	t.bpe = b
 	return nil
+}
+
+// singles fills the tables of the tokens that words begin as.
+func (b *bpe) singles(m *modelJSON, pieces bool) {
+	for c, r := range byteRune {
+		name := string(r)
+		if pieces {
+			name = byteName(byte(c))
+		}
+		b.byteToken[c] = -1
+		if id, ok := m.Vocab[name]; ok {
+			b.byteToken[c] = int32(id)
+		}
+	}
+	if !pieces {
+		return
+	}
+	b.runes, b.fallback = map[rune]int32{}, m.ByteFallback
+	for text, id := range m.Vocab {
+		if r, n := utf8.DecodeRuneInString(text); n == len(text) && (r != utf8.RuneError || n > 1) {
+			b.runes[r] = int32(id)
+		}
+	}
 }
 
 // part decodes one component of the file; a null or absent one has no type.
@@ -270,40 +327,6 @@ func part(raw json.RawMessage) (p partJSON, err error) {
 	return p, nil
 }
 
-func (t *Tokenizer) parseNormalizer(f *fileJSON) error {
-	p, err := part(f.Normalizer)
-	if err != nil {
-		return fmt.Errorf("normalizer: %w", err)
-	}
-	if p.Type == "Sequence" && len(p.Normalizers) <= maxStages {
-		for _, raw := range p.Normalizers {
-			if err := t.parseNormalizer(&fileJSON{Normalizer: unnested(raw)}); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	switch p.Type {
-	case "":
-	case "NFC":
-		t.nfc = true
-	default:
-		return fmt.Errorf("normalizer %.*q: %w (only NFC is)", maxPartErrors, p.Type, ErrUnsupported)
-	}
-	return nil
-}
-
-// unnested hides a sequence inside a sequence, which nobody writes, behind a type that is refused.
-func unnested(raw json.RawMessage) json.RawMessage {
-	var p struct {
-		Type string `json:"type"`
-	}
-	if json.Unmarshal(raw, &p) == nil && p.Type == "Sequence" {
-		return json.RawMessage(`{"type":"Sequence in a Sequence"}`)
-	}
-	return raw
-}
-
 func (t *Tokenizer) parsePreTokenizer(f *fileJSON) error {
 	p, err := part(f.PreTokenizer)
 	if err != nil {
@@ -317,6 +340,9 @@ func (t *Tokenizer) parsePreTokenizer(f *fileJSON) error {
 		return fmt.Errorf("pre_tokenizer: %d steps, at most %d are read", len(list), maxStages)
 	}
 	last := ""
+	if p.Type == "" {
+		list = nil
+	}
 	for i, raw := range list {
 		p, err := part(raw)
 		if err != nil {
@@ -331,8 +357,11 @@ func (t *Tokenizer) parsePreTokenizer(f *fileJSON) error {
 		}
 		t.stages, last = append(t.stages, s), p.Type
 	}
-	if last != "ByteLevel" {
+	if last != "ByteLevel" && !t.pieces {
 		return fmt.Errorf("pre_tokenizer does not end with ByteLevel: %w", ErrUnsupported)
+	}
+	if last == "ByteLevel" && t.pieces {
+		return fmt.Errorf("pre_tokenizer ByteLevel without a ByteLevel decoder: %w", ErrUnsupported)
 	}
 	return nil
 }
@@ -340,48 +369,54 @@ func (t *Tokenizer) parsePreTokenizer(f *fileJSON) error {
 func parseStage(p *partJSON) (stage, error) {
 	switch p.Type {
 	case "ByteLevel":
-		s := stage{prefixSpace: p.AddPrefixSpace == nil || *p.AddPrefixSpace}
+		var s stage
+		if p.AddPrefixSpace == nil || *p.AddPrefixSpace {
+			s.prepare = prefixSpace
+		}
 		if p.UseRegex == nil || *p.UseRegex {
 			s.next = nextGPT2
 		}
 		return s, nil
+	case "Metaspace":
+		return metaspace(p)
 	case "Digits":
 		if p.IndividualDigits {
 			return stage{next: nextDigit}, nil
 		}
 		return stage{next: nextDigits}, nil
 	case "Split":
-		if p.Pattern.Regex == nil {
-			return stage{}, fmt.Errorf("Split by other than a Regex: %w", ErrUnsupported)
-		}
-		next, ok := patterns[*p.Pattern.Regex]
-		if !ok {
-			return stage{}, fmt.Errorf("Split by the pattern %.*q: %w", maxPartErrors, *p.Pattern.Regex, ErrUnsupported)
-		}
-		// These patterns match everything or are wanted for what they match, so that cutting out the
-		// matches and keeping them apart is the same.
-		whole := *p.Pattern.Regex != `\p{N}` && *p.Pattern.Regex != `\p{N}{1,3}`
-		if (p.Behavior == "Isolated" && !p.Invert) || (p.Behavior == "Removed" && p.Invert && whole) {
-			return stage{next: next}, nil
-		}
-		return stage{}, fmt.Errorf("Split with behavior %.*q, invert %v: %w", maxPartErrors, p.Behavior, p.Invert, ErrUnsupported)
+		return parseSplit(p)
 	default:
 		return stage{}, fmt.Errorf("%.*q: %w", maxPartErrors, p.Type, ErrUnsupported)
 	}
 }
 
-func checkDecoder(f *fileJSON) error {
-	p, err := part(f.Decoder)
-	if err != nil {
-		return fmt.Errorf("decoder: %w", err)
+// parseSplit reads a Split step by a pattern or a plain text.
+func parseSplit(p *partJSON) (stage, error) {
+	if text := p.Pattern.String; text != nil && *text != "" && p.Behavior == "MergedWithPrevious" && !p.Invert {
+		return stage{next: func(s string) int { // a piece ends behind the text
+			if at := strings.Index(s, *text); at >= 0 {
+				return at + len(*text)
+			}
+			return len(s)
+		}}, nil
 	}
-	if p.Type == "Sequence" && len(p.Decoders) == 1 {
-		if p, err = part(p.Decoders[0]); err != nil {
-			return fmt.Errorf("decoder: %w", err)
+	if p.Pattern.Regex == nil {
+		return stage{}, fmt.Errorf("Split by other than a Regex: %w", ErrUnsupported)
+	}
+	pattern := *p.Pattern.Regex
+	next, known := patterns[pattern]
+	if !known {
+		var err error
+		if next, err = compilePattern(pattern); err != nil {
+			return stage{}, fmt.Errorf("Split by %w", err)
 		}
 	}
-	if p.Type != "ByteLevel" {
-		return fmt.Errorf("decoder %.*q: %w (only ByteLevel is)", maxPartErrors, p.Type, ErrUnsupported)
+	// The known patterns match everything or are wanted for what they match, so that cutting out the
+	// matches and keeping them apart is the same.
+	whole := known && pattern != `\p{N}` && pattern != `\p{N}{1,3}`
+	if (p.Behavior == "Isolated" && !p.Invert) || (p.Behavior == "Removed" && p.Invert && whole) {
+		return stage{next: next}, nil
 	}
-	return nil
+	return stage{}, fmt.Errorf("Split with behavior %.*q, invert %v: %w", maxPartErrors, p.Behavior, p.Invert, ErrUnsupported)
 }

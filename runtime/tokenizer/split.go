@@ -7,10 +7,18 @@ import (
 )
 
 // stage is one step of the pre-tokenizer: it cuts a text into pieces that are never merged with each
-// other. Go's regexp has no look-ahead, which these patterns use, so each is written out by hand.
+// other. Go's regexp has no look-ahead and is slow, so the patterns of most models are written out by hand.
 type stage struct {
-	next        func(s string) int // length of the first piece of s, which is not empty; nil: no cut
-	prefixSpace bool               // a text that does not begin with a space gets one first
+	next    func(s string) int                // length of the first piece of s, which is not empty; nil: no cut
+	prepare func(s string, first bool) string // changes what comes in, first at the start of a text; nil: nothing
+}
+
+// prefixSpace puts a space before what does not begin with one.
+func prefixSpace(s string, _ bool) string {
+	if strings.HasPrefix(s, " ") {
+		return s
+	}
+	return " " + s
 }
 
 // The patterns of pre-tokenizers that are known, by their exact text.

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/text/unicode/norm"
-
 	"github.com/pelton-run/pelton/runtime/tokenizer/template"
 )
 
@@ -18,11 +16,13 @@ import (
 const (
 	TokenizerFile    = "tokenizer.json"
 	ChatTemplateFile = "chat_template.jinja"
+	ConfigFile       = "tokenizer_config.json"
 )
 
-// Most bytes of the two files; larger ones are refused.
+// Most bytes of these files; larger ones are refused.
 const (
 	maxTokenizerFile = 64 << 20
+	maxConfigFile    = 4 << 20
 	maxTemplateFile  = template.MaxSource
 )
 
@@ -30,25 +30,35 @@ const (
 type Tokenizer struct {
 	vocab   vocabulary
 	added   addedTokens
-	nfc     bool // the text is brought to normal form C first
+	pieces  bool // the vocabulary is in SentencePiece's style, not byte-level
+	lead    lead
+	normal  []normalizer
 	stages  []stage
 	bpe     *bpe
 	chat    *chatTemplate // nil: the model has none
 	scratch scratchPool
 }
 
-// Load reads a model folder: tokenizer.json and, if it is there, chat_template.jinja. Without a
-// template, a vocabulary that has ChatML's tokens gets ChatML.
+// Load reads a model folder: tokenizer.json and, where they are there, chat_template.jinja and
+// tokenizer_config.json, which tells the names of the tokens at the edges of a text and, without the
+// former, the template. Without a template, a vocabulary that has ChatML's tokens gets ChatML.
 func Load(dir string) (*Tokenizer, error) {
 	tok, err := readLimited(filepath.Join(dir, TokenizerFile), maxTokenizerFile)
 	if err != nil {
 		return nil, err
 	}
-	chat, err := readLimited(filepath.Join(dir, ChatTemplateFile), maxTemplateFile)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	optional := func(name string, limit int64) []byte {
+		b, e := readLimited(filepath.Join(dir, name), limit)
+		if !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+		return b
+	}
+	chat, config := optional(ChatTemplateFile, maxTemplateFile), optional(ConfigFile, maxConfigFile)
+	if err != nil {
 		return nil, err
 	}
-	t, err := Parse(tok, chat)
+	t, err := parse(tok, chat, config)
 	if err != nil {
 		return nil, fmt.Errorf("model folder %s: %w", dir, err)
 	}
@@ -110,8 +120,13 @@ func (e *encoder) added(id int32) { e.ids = append(e.ids, id) }
 
 // text takes a piece between added tokens.
 func (e *encoder) text(s string) {
-	if e.t.nfc && !norm.NFC.IsNormalString(s) {
-		s = norm.NFC.String(s)
+	if s == "" {
+		return
+	}
+	for _, n := range e.t.normal {
+		if s = n(s); s == "" {
+			return
+		}
 	}
 	e.stage(0, s)
 }
@@ -123,8 +138,8 @@ func (e *encoder) stage(i int, s string) {
 		return
 	}
 	st := e.t.stages[i]
-	if st.prefixSpace && !strings.HasPrefix(s, " ") {
-		s = " " + s
+	if st.prepare != nil {
+		s = st.prepare(s, len(e.ids) == 0)
 	}
 	if st.next == nil {
 		e.stage(i+1, s)
@@ -137,17 +152,29 @@ func (e *encoder) stage(i int, s string) {
 	}
 }
 
-// Decode returns the text of ids. Special tokens and ids outside the vocabulary render as nothing;
-// bytes that are not UTF-8 become U+FFFD, one for each maximal invalid piece. It equals what a
-// Decoder yields for the same ids.
+// Decode returns the text of ids, a whole text: where the vocabulary puts a space before every text, it
+// is taken off again. Special tokens and ids outside the vocabulary render as nothing;
+// bytes that are not UTF-8 become U+FFFD, one for each maximal invalid piece. But for that space it
+// equals what a Decoder yields for the same ids.
 func (t *Tokenizer) Decode(ids []int32) string {
 	var b strings.Builder
+	first := true
 	for _, id := range ids {
-		if !t.vocab.special(id) {
-			b.WriteString(t.vocab.text(id))
+		if t.vocab.special(id) {
+			continue
 		}
+		text := t.vocab.text(id)
+		if first && t.lead == leadFirst {
+			text = strings.ReplaceAll(text, " ", "")
+		}
+		b.WriteString(text)
+		first = false
 	}
-	return validUTF8(b.String())
+	text := b.String()
+	if t.lead == leadStrip {
+		text = strings.TrimPrefix(text, " ")
+	}
+	return validUTF8(text)
 }
 
 // TokenBytes returns a copy of the bytes that a token stands for: often a part of a character. A

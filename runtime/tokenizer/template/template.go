@@ -68,7 +68,7 @@ func Compile(source string, names map[string]string) (*Template, error) {
 	}
 	for _, name := range []string{"bos_token", "eos_token"} {
 		if _, ok := names[name]; !ok && strings.Contains(source, name) {
-			return nil, fmt.Errorf("it uses %s, which the post_processor of tokenizer.json does not tell", name)
+			return nil, fmt.Errorf("it uses %s, which neither tokenizer_config.json nor the post_processor of tokenizer.json tells", name)
 		}
 	}
 	cfg := config.New()

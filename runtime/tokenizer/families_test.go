@@ -1,0 +1,100 @@
+package tokenizer_test
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pelton-run/pelton/runtime/tokenizer"
+)
+
+// A Decoder continues a text: it keeps the space that Decode takes off the start of one.
+func TestDecoderContinues(t *testing.T) {
+	t.Parallel()
+	tok := load(t, "family-llama2", "")
+	ids := tok.Encode("the sky é日\U0001F642 x")
+	d, text := tok.NewDecoder(), ""
+	for _, id := range ids {
+		text += d.Push(id)
+	}
+	if text += d.Flush(); text != " the sky é日\U0001F642 x" || tok.Decode(ids) != text[1:] {
+		t.Errorf("tokens %v: Push gave %q, Decode %q", ids, text, tok.Decode(ids))
+	}
+}
+
+func TestConfigFile(t *testing.T) {
+	t.Parallel()
+	folder := func(config, template string) string {
+		dir := t.TempDir()
+		write := func(name string, b []byte) {
+			if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(tokenizer.TokenizerFile, unzip(t, "family-llama2"))
+		if config != "" {
+			write(tokenizer.ConfigFile, []byte(config))
+		}
+		if template != "" {
+			write(tokenizer.ChatTemplateFile, []byte(template))
+		}
+		return dir
+	}
+	for _, c := range []struct{ name, config, template, want string }{
+		{"in the config", `{"bos_token":"<s>","chat_template":"{{ bos_token }}[{{ messages[0].content }}]"}`, "", "<s> [hi]"},
+		{"token as an object", `{"bos_token":{"content":"<s>"},"eos_token":null}`, "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}", "<s> hi"},
+		{"the file wins", `{"chat_template":"never"}`, "{{ messages[0].content }}!", " hi!"},
+		{"named templates", `{"chat_template":[{"name":"tool_use","template":"never"},{"name":"default","template":"{{ messages[0].content }}?"}]}`, "", " hi?"},
+		{"no tokens named", `{}`, "{{ bos_token }}{{ messages[0].content }}", " hi"},
+	} {
+		tok, err := tokenizer.Load(folder(c.config, c.template))
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		ids, err := tok.Chat([]tokenizer.Message{{Role: "user", Content: "hi"}}, true)
+		if got := spell(tok, ids); err != nil || got != c.want {
+			t.Errorf("%s: chat is %q, %v, want %q", c.name, got, err, c.want)
+		}
+	}
+	for _, config := range []string{"{", `{"chat_template":7}`, `{"chat_template":[{"name":"x","template":"y"}]}`, `{"bos_token":7}`} {
+		if _, err := tokenizer.Load(folder(config, "")); err == nil || !strings.Contains(err.Error(), "tokenizer_config.json") {
+			t.Errorf("config %s: error %v, want one that names tokenizer_config.json", config, err)
+		}
+	}
+}
+
+// What is not implemented is named, never taken for something else.
+func TestUnsupportedIsNamed(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ part, value, want string }{
+		{"normalizer", `{"type":"NFD"}`, `"NFD"`},
+		{"normalizer", `{"type":"Sequence","normalizers":[{"type":"Lowercase"}]}`, `"Lowercase"`},
+		{"normalizer", `{"type":"Replace","pattern":{"Regex":"\\d+"},"content":"0"}`, `the escape \d`},
+		{"pre_tokenizer", `{"type":"Punctuation"}`, `"Punctuation"`},
+		{"pre_tokenizer", `{"type":"Split","pattern":{"Regex":"a++"},"behavior":"Isolated","invert":false}`, "possessive"},
+		{"pre_tokenizer", `{"type":"Split","pattern":{"Regex":"(?<=a)b"},"behavior":"Isolated","invert":false}`, "(?<=a)b"},
+		{"pre_tokenizer", `{"type":"Split","pattern":{"Regex":"a|b"},"behavior":"Contiguous","invert":false}`, `"Contiguous"`},
+		{"pre_tokenizer", `{"type":"Metaspace","replacement":"_"}`, `"_"`},
+		{"decoder", `{"type":"CTC"}`, `"CTC"`},
+		{"decoder", `null`, "decoder"},
+		{"model", `{"type":"Unigram","vocab":[["a",-1]]}`, `"Unigram"`},
+		{"model", `{"type":"Unigram","vocab":{"a":0},"merges":[]}`, `"Unigram"`},
+	} {
+		var f map[string]json.RawMessage
+		if err := json.Unmarshal(unzip(t, "family-llama2"), &f); err != nil {
+			t.Fatal(err)
+		}
+		f[c.part] = json.RawMessage(c.value)
+		b, err := json.Marshal(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tokenizer.Parse(b, nil); !errors.Is(err, tokenizer.ErrUnsupported) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s %s: error %v, want ErrUnsupported with %s", c.part, c.value, err, c.want)
+		}
+	}
+}
