@@ -100,7 +100,7 @@ func fromFile(ctx context.Context, f *gguf.File, dir string, opt Options) (model
 	for _, text := range []struct {
 		name  string
 		bytes []byte
-	}{{model.GraphFile, graph}, {model.TokenizerFile, words.tokenizer}, {model.ChatTemplateFile, words.template}} {
+	}{{model.GraphFile, graph}, {model.TokenizerFile, words.tokenizer}, {model.TokenizerConfigFile, words.config}, {model.ChatTemplateFile, words.template}} {
 		if len(text.bytes) == 0 {
 			continue
 		}

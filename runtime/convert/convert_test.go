@@ -177,7 +177,7 @@ func TestFolder(t *testing.T) {
 
 func TestTokenizer(t *testing.T) {
 	t.Parallel()
-	for _, pre := range []string{"smollm", "gpt-2", "default", "llama-bpe", "qwen2", ""} {
+	for _, pre := range []string{"smollm", "gpt-2", "default", "llama-bpe", "qwen2", "tekken", ""} {
 		b := small(quant.Q80, quant.Q80).build()
 		if b.Set("tokenizer.ggml.pre", pre); pre == "" {
 			b.Unset("tokenizer.ggml.pre")
@@ -249,7 +249,8 @@ func TestRefused(t *testing.T) {
 		{"nothing in 4 bit", func(*gguftest.Builder) {}, convert.Options{Variant: convert.Q4}, "use q8"},
 		{"variant", func(*gguftest.Builder) {}, convert.Options{Variant: "q5"}, "choose one of q8, q4, fp32"},
 		{"name", func(*gguftest.Builder) {}, convert.Options{Name: "../x"}, "../x"},
-		{"tokenizer", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.model", "llama") }, convert.Options{}, `tokenizer "llama" is not supported`},
+		{"tokenizer", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.model", "bert") }, convert.Options{}, `tokenizer "bert" is not supported`},
+		{"scores", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.model", "llama") }, convert.Options{}, "tokenizer.ggml.scores has 0 entries"},
 		{"splitting", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.pre", "new") }, convert.Options{}, `tokenizer.ggml.pre "new" is not supported`},
 		{"tokens", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.tokens", []string{"a"}) }, convert.Options{}, "1 tokens, the embedding has 263"},
 		{"token twice", func(b *gguftest.Builder) { changeTokens(b, 9, "a") }, convert.Options{}, `tokens 9 and 97 are both "a"`},

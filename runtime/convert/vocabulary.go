@@ -14,6 +14,7 @@ import (
 // vocabulary is what a GGUF file says of its tokens, in the form of a model folder.
 type vocabulary struct {
 	tokenizer []byte // tokenizer.json, as Hugging Face's tokenizers library reads it
+	config    []byte // tokenizer_config.json: the names of the tokens at the edges of a text
 	template  []byte // Jinja chat template; empty when the file has none
 	eos       []int32
 }
@@ -34,13 +35,19 @@ const (
 	splitQwen2  = `{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},"behavior":"Isolated","invert":false},` + splitBytes + `]}`
 )
 
+// splitTekken is that of Mistral's newer models.
+var splitTekken = `{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"` + strings.ReplaceAll(patternTekken, `\`, `\\`) + `"},"behavior":"Isolated","invert":false},` + splitBytes + `]}`
+
+const patternTekken = `[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+
 // preTokenizers maps GGUF's names for the ways of cutting text into words to tokenizer.json's
 // pre_tokenizer. A file that does not name its way is old and is taken for GPT-2's.
 var preTokenizers = map[string]string{
 	"": splitGPT2, "default": splitGPT2, "gpt-2": splitGPT2, "gpt2": splitGPT2,
 	"smollm": splitDigits, "starcoder": splitDigits, "refact": splitDigits, "command-r": splitDigits, "codeshell": splitDigits,
 	"llama-bpe": splitLlama3, "llama3": splitLlama3, "llama-v3": splitLlama3,
-	"qwen2": splitQwen2,
+	"qwen2": splitQwen2, "deepseek-r1-qwen": splitQwen2,
+	"tekken": splitTekken,
 }
 
 // endTexts are tokens that end a turn wherever they exist as control tokens, though files often name only
@@ -72,16 +79,16 @@ type tokenizerJSON struct {
 }
 
 type bpeJSON struct {
-	Type         string   `json:"type"`
-	Dropout      any      `json:"dropout"`
-	UnkToken     any      `json:"unk_token"`
-	Prefix       any      `json:"continuing_subword_prefix"`
-	Suffix       any      `json:"end_of_word_suffix"`
-	FuseUnk      bool     `json:"fuse_unk"`
-	ByteFallback bool     `json:"byte_fallback"`
-	IgnoreMerges bool     `json:"ignore_merges"`
-	Vocab        idsByID  `json:"vocab"`
-	Merges       []string `json:"merges"`
+	Type         string  `json:"type"`
+	Dropout      any     `json:"dropout"`
+	UnkToken     any     `json:"unk_token"`
+	Prefix       any     `json:"continuing_subword_prefix"`
+	Suffix       any     `json:"end_of_word_suffix"`
+	FuseUnk      bool    `json:"fuse_unk"`
+	ByteFallback bool    `json:"byte_fallback"`
+	IgnoreMerges bool    `json:"ignore_merges"`
+	Vocab        idsByID `json:"vocab"`
+	Merges       any     `json:"merges"` // "left right" or ["left","right"] each
 }
 
 // idsByID writes a list of tokens as an object from text to id, in the order of the ids.
@@ -115,14 +122,6 @@ func marshal(v any) ([]byte, error) {
 // readVocabulary reads the file's tokens, of which there must be size.
 func readVocabulary(f *gguf.File, size int) (vocabulary, error) {
 	var v vocabulary
-	if kind, _ := f.Text("tokenizer.ggml.model"); kind != "gpt2" {
-		return v, fmt.Errorf("tokenizer %q is not supported, only \"gpt2\" (byte-level BPE) is", kind)
-	}
-	pre, _ := f.Text("tokenizer.ggml.pre")
-	split, ok := preTokenizers[pre]
-	if !ok {
-		return v, fmt.Errorf("tokenizer.ggml.pre %q is not supported", pre)
-	}
 	tokens, ok := f.Texts("tokenizer.ggml.tokens")
 	if !ok || len(tokens) != size {
 		return v, fmt.Errorf("metadata tokenizer.ggml.tokens has %d tokens, the embedding has %d", len(tokens), size)
@@ -131,18 +130,14 @@ func readVocabulary(f *gguf.File, size int) (vocabulary, error) {
 	if err != nil {
 		return v, err
 	}
-	merges, ok := f.Texts("tokenizer.ggml.merges")
-	if !ok {
-		return v, fmt.Errorf("metadata tokenizer.ggml.merges is missing")
-	}
-	if err := checkMerges(merges, ids); err != nil {
-		return v, err
-	}
 	kinds, _ := f.Ints("tokenizer.ggml.token_type")
 	if len(kinds) != size {
 		return v, fmt.Errorf("metadata tokenizer.ggml.token_type has %d entries for %d tokens", len(kinds), size)
 	}
-	added := addedTokens(tokens, kinds)
+	words, err := readWords(f, tokens, kinds, ids)
+	if err != nil {
+		return v, err
+	}
 	if v.eos, err = endTokens(f, ids, kinds); err != nil {
 		return v, err
 	}
@@ -152,12 +147,54 @@ func readVocabulary(f *gguf.File, size int) (vocabulary, error) {
 		}
 		v.template = []byte(template)
 	}
-	v.tokenizer, err = marshal(tokenizerJSON{
-		Version: "1.0", AddedTokens: added, PreTokenizer: json.RawMessage(split),
+	if v.config, err = edgeNames(f, tokens); err != nil {
+		return v, err
+	}
+	v.tokenizer, err = marshal(words)
+	return v, err
+}
+
+// readWords makes the tokenizer.json of either kind of vocabulary.
+func readWords(f *gguf.File, tokens []string, kinds []int64, ids map[string]int) (tokenizerJSON, error) {
+	switch kind, _ := f.Text("tokenizer.ggml.model"); kind {
+	case "gpt2":
+		return byteLevel(f, tokens, kinds, ids)
+	case "llama":
+		return pieces(f, tokens, kinds, ids)
+	default:
+		return tokenizerJSON{}, fmt.Errorf("tokenizer %q is not supported, only \"gpt2\" (byte-level BPE) and \"llama\" (SentencePiece's BPE) are", kind)
+	}
+}
+
+func byteLevel(f *gguf.File, tokens []string, kinds []int64, ids map[string]int) (tokenizerJSON, error) {
+	pre, _ := f.Text("tokenizer.ggml.pre")
+	split, ok := preTokenizers[pre]
+	if !ok {
+		return tokenizerJSON{}, fmt.Errorf("tokenizer.ggml.pre %q is not supported", pre)
+	}
+	merges, ok := f.Texts("tokenizer.ggml.merges")
+	if !ok {
+		return tokenizerJSON{}, fmt.Errorf("metadata tokenizer.ggml.merges is missing")
+	}
+	if err := checkMerges(merges, ids); err != nil {
+		return tokenizerJSON{}, err
+	}
+	return tokenizerJSON{
+		Version: "1.0", AddedTokens: addedTokens(tokens, kinds), PreTokenizer: json.RawMessage(split),
 		Decoder: json.RawMessage(`{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}`),
 		Model:   bpeJSON{Type: "BPE", IgnoreMerges: split == splitLlama3, Vocab: tokens, Merges: merges},
-	})
-	return v, err
+	}, nil
+}
+
+// edgeNames makes tokenizer_config.json, which tells templates what begins and ends a text.
+func edgeNames(f *gguf.File, tokens []string) ([]byte, error) {
+	names := map[string]any{"bos_token": nil, "eos_token": nil}
+	for key, id := range map[string]string{"bos_token": "tokenizer.ggml.bos_token_id", "eos_token": "tokenizer.ggml.eos_token_id"} {
+		if at, ok := f.Int(id); ok && at >= 0 && at < len(tokens) {
+			names[key] = tokens[at]
+		}
+	}
+	return marshal(names)
 }
 
 // checkTokens makes sure that each token is text and exists once, and returns their ids.

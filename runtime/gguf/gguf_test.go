@@ -32,7 +32,7 @@ func sample() *gguftest.Builder {
 	for key, v := range map[string]any{
 		"u8": uint8(200), "i8": int8(-7), "u16": uint16(60000), "i16": int16(-300), "u32": uint32(4000000000), "i32": int32(-5),
 		"u64": uint64(1 << 63), "i64": int64(-1 << 40), "f32": float32(1.5), "f64": 2.25, "yes": true, "no": false,
-		"text": "häß", "texts": []string{"a", "", "ccc"}, "ints": []int32{1, -2}, "nested": [][]int32{{1}, {2, 3}},
+		"text": "häß", "texts": []string{"a", "", "ccc"}, "ints": []int32{1, -2}, "floats": []float32{1.5, -0.25}, "nested": [][]int32{{1}, {2, 3}},
 	} {
 		b.Set(key, v)
 	}
@@ -66,8 +66,14 @@ func TestMetadata(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("metadata (-want +got):\n%s", diff)
 	}
-	if !f.Has("nested") || f.Has("absent") || len(f.Keys()) != 16 {
-		t.Errorf("Has(nested) %v, Has(absent) %v, %d keys; want true, false, 16", f.Has("nested"), f.Has("absent"), len(f.Keys()))
+	if numbers, ok := f.Numbers("floats"); !ok || len(numbers) != 2 || numbers[1] != -0.25 {
+		t.Errorf("Numbers(floats) = %v, %v, want [1.5 -0.25]", numbers, ok)
+	}
+	if _, ok := f.Numbers("ints"); ok {
+		t.Error("Numbers(ints) gave integers")
+	}
+	if !f.Has("nested") || f.Has("absent") || len(f.Keys()) != 17 {
+		t.Errorf("Has(nested) %v, Has(absent) %v, %d keys; want true, false, 17", f.Has("nested"), f.Has("absent"), len(f.Keys()))
 	}
 	if _, ok := f.Texts("ints"); ok {
 		t.Error("Texts(ints) gave numbers")

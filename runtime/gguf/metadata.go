@@ -162,6 +162,24 @@ func (f *File) Float(key string) (x float64, ok bool) {
 	return 0, false
 }
 
+// Numbers is the array of floating-point numbers under key; ok is false when there is none.
+func (f *File) Numbers(key string) (numbers []float64, ok bool) {
+	v, ok := f.meta[key]
+	if !ok || !v.array || (v.kind != kindFloat32 && v.kind != kindFloat64) {
+		return nil, false
+	}
+	if v.kind == kindFloat32 {
+		for b := v.raw; len(b) >= 4; b = b[4:] {
+			numbers = append(numbers, float64(math.Float32frombits(binary.LittleEndian.Uint32(b))))
+		}
+		return numbers, true
+	}
+	for b := v.raw; len(b) >= 8; b = b[8:] {
+		numbers = append(numbers, math.Float64frombits(binary.LittleEndian.Uint64(b)))
+	}
+	return numbers, true
+}
+
 // Bool is the truth value under key; ok is false when there is none.
 func (f *File) Bool(key string) (b, ok bool) {
 	v, ok := f.meta[key]

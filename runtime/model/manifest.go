@@ -15,6 +15,8 @@ const (
 	WeightsFile      = "weights.bin" // external data of the graph
 	TokenizerFile    = "tokenizer.json"
 	ChatTemplateFile = "chat_template.jinja"
+	// TokenizerConfigFile tells the tokens at the edges of a text, perhaps the chat template.
+	TokenizerConfigFile = "tokenizer_config.json"
 )
 
 // Format is the version of the folder layout that this code writes.

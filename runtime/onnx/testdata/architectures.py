@@ -15,7 +15,7 @@ HERE = pathlib.Path(__file__).parent
 CORPUS = ["The quick brown fox jumps over the lazy dog. ", "Pack my box with five dozen liquor jugs! ", "how much wood would a woodchuck chuck, "
           "if a woodchuck could chuck wood? ", "Numbers: 1234567 and 3.14; the café is naïve. ", "def f(x):\n    return x + 1\n"] * 8
 TEXTS = ["The fox", " a  woodchuck", "naïve café 123 4567", "", "日本語 ✓", "how\nmuch\n\n wood", "  leading and trailing  ", "x\t\ty <s> </s>", "it's we'LL"]
-HIDDEN, HEADS, KV, FFN, LAYERS, CONTEXT = 32, 4, 2, 64, 2, 64
+HIDDEN, DIM, FFN, LAYERS, CONTEXT = 32, 16, 64, 2, 64
 TOKENS = [1, 17, 45, 45, 200, 90, 8, 131, 77, 3, 60, 222]
 
 
@@ -44,7 +44,7 @@ def byte_pairs():
 
 
 def write(path, arch, tied):
-    DIM = 8 if arch == "qwen2" else 16  # llama.cpp wants square query matrices of qwen2
+    HEADS, KV = (2, 1) if arch == "qwen2" else (4, 2)  # llama.cpp wants square query matrices of qwen2
     rng = np.random.default_rng(len(arch) * 10 + int(arch[-1] in "23") + ord(arch[-1]))
     w = gguf.GGUFWriter(path, arch)
     w.add_name("Tiny " + arch)
