@@ -71,6 +71,9 @@ type Heartbeat struct {
 	Fingerprint   string `msgpack:"fingerprint" json:"fingerprint"`
 	ContextLength int    `msgpack:"context_length" json:"context_length"`
 
+	// Asleep: the weights are not in memory; the first job has them loaded.
+	Asleep bool `msgpack:"asleep,omitempty" json:"asleep,omitempty"`
+
 	KV    KVMemory     `msgpack:"kv" json:"kv"`
 	Slots int          `msgpack:"slots" json:"slots"` // most sequences at once
 	Jobs  []RunningJob `msgpack:"jobs,omitempty" json:"jobs,omitempty"`

@@ -11,7 +11,9 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/worker/emit"
+	"github.com/pelton-run/pelton/worker/intake"
 )
 
 // Config of a [Worker].
@@ -21,6 +23,10 @@ type Config struct {
 	Engine    engine.Engine   // stays the caller's, who shuts it down after Run; its KV budget is set
 	Tokenizer emit.Vocabulary // the decoding side of the model's tokenizer
 	EOS       []int32         // tokens that end a generation
+
+	// Memory is where jobs reserve their KV bytes; default: a budget of its own of what the engine has.
+	// It may be shared with other workers (see intake.Shared).
+	Memory intake.Bytes
 
 	Logger *slog.Logger // default: discards
 	Trace  *Trace       // default: none
@@ -58,6 +64,9 @@ func (c Config) withDefaults() Config {
 	if c.Trace == nil {
 		c.Trace = &Trace{}
 	}
+	if c.Memory == nil && c.Engine != nil {
+		c.Memory = memory.NewBudget(c.Engine.Memory().Budget)
+	}
 	if c.Resident == nil {
 		c.Resident = func() int64 { return 0 }
 	}
@@ -79,9 +88,9 @@ func (c Config) Validate() error {
 	bad(c.Heartbeat < 0 || c.FlushInterval < 0 || c.Sweep < 0 || c.AckWait < 0 || c.StopGrace < 0 || c.StepTimeout < 0, "durations must not be negative")
 	bad(c.PrefillTokens < 0 || c.FlushTokens < 0 || c.MaxFailures < 0, "counts must not be negative")
 	if c.Engine != nil {
-		info, kv := c.Engine.Info(), c.Engine.Memory().Budget
+		info, kv := c.Engine.Info(), c.Memory.Total()
 		bad(info.MaxSequences < 1 || info.ContextLength < 1 || info.Vocab < 1, "the engine holds %d sequences of %d tokens over a vocabulary of %d: each must be at least 1", info.MaxSequences, info.ContextLength, info.Vocab)
-		bad(kv < info.KVBytes(1), "the engine's KV budget of %d bytes is less than one block of %d: give the worker more memory", kv, info.KVBytes(1))
+		bad(kv < info.KVBytes(1), "the KV budget of %d bytes is less than one block of %d: give the worker more memory", kv, info.KVBytes(1))
 	}
 	return errors.Join(errs...)
 }

@@ -81,7 +81,7 @@ func (w *Worker) Snapshot() contracts.Heartbeat {
 		Model: w.info.Model, Variant: w.info.Variant, Backend: w.info.Backend, Device: w.info.Device,
 		Fingerprint: w.info.Fingerprint, ContextLength: w.info.ContextLength, Slots: w.info.MaxSequences,
 		KV:    contracts.KVMemory{Total: total, Reserved: total - free, Used: memory.Used, PerToken: w.info.KVBytesPerToken},
-		Stats: w.stats.snapshot(w.cfg.Resident()),
+		Stats: w.stats.snapshot(w.cfg.Resident()), Asleep: !w.room.Awake(),
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -59,7 +59,7 @@ func New(cfg Config) (*Worker, error) {
 		cfg: cfg, info: cfg.Engine.Info(), born: time.Now(), state: contracts.WorkerReady, jobs: map[jobKey]*job{},
 		beat: make(chan struct{}, 1), drains: make(chan context.Context, 1), ended: make(chan struct{}),
 	}
-	w.room = intake.NewRoom(cfg.Engine.Memory().Budget, w.info.MaxSequences)
+	w.room = intake.NewRoom(cfg.Memory, w.info.MaxSequences)
 	loop, err := batch.New(batch.Config{Engine: cfg.Engine, PrefillTokens: cfg.PrefillTokens, StepTimeout: cfg.StepTimeout, Logger: cfg.Logger, Stepped: func(s batch.Step) {
 		w.stats.step(s)
 		cfg.Trace.step(s)

@@ -2,14 +2,17 @@ package memory
 
 import "sync"
 
-// Budget counts bytes that are promised to somebody out of a fixed total. It is safe from any
-// goroutine and never blocks.
+// Budget counts bytes that are promised to somebody out of a total. It is safe from any goroutine and
+// never blocks.
 //
-// Invariants: 0 <= reserved <= total, and a refused call changes nothing.
+// Invariants: 0 <= reserved, a granted call never takes reserved beyond the total of that moment, and
+// a refused call changes nothing. A total that shrinks below what is reserved takes nothing away:
+// nothing more is granted until enough was given back.
 type Budget struct {
 	mu       sync.Mutex
 	total    int64
 	reserved int64
+	watchers []chan struct{}
 }
 
 // NewBudget makes a budget of total bytes, all free. A negative total counts as 0.
@@ -37,6 +40,7 @@ func (b *Budget) Release(n int64) bool {
 		return false
 	}
 	b.reserved -= n
+	b.notify()
 	return true
 }
 
@@ -46,18 +50,48 @@ func (b *Budget) Release(n int64) bool {
 func (b *Budget) Resize(before, after int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if before < 0 || after < 0 || before > b.reserved || after > b.total-(b.reserved-before) {
+	if before < 0 || after < 0 || before > b.reserved || after > before && after > b.total-(b.reserved-before) {
 		return false
 	}
 	b.reserved += after - before
+	if after < before {
+		b.notify()
+	}
 	return true
 }
 
-// Free is what Reserve could take now, in bytes.
+// Watch is a new channel that carries a value after bytes were given back or the total grew. One value
+// may stand for several such events; nobody waits for the reader.
+func (b *Budget) Watch() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := make(chan struct{}, 1)
+	b.watchers = append(b.watchers, w)
+	return w
+}
+
+// Notify tells the watchers to look again although nothing was given back, for those whose answer
+// depends on more than the budget.
+func (b *Budget) Notify() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.notify()
+}
+
+func (b *Budget) notify() {
+	for _, w := range b.watchers {
+		select {
+		case w <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Free is what Reserve could take now, in bytes; never negative.
 func (b *Budget) Free() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.total - b.reserved
+	return max(b.total-b.reserved, 0)
 }
 
 // Reserved is what is taken now, in bytes.
@@ -67,5 +101,20 @@ func (b *Budget) Reserved() int64 {
 	return b.reserved
 }
 
-// Total is the size of the budget in bytes; it never changes.
-func (b *Budget) Total() int64 { return b.total }
+// Total is the size of the budget in bytes.
+func (b *Budget) Total() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.total
+}
+
+// SetTotal changes the size of the budget; a negative one counts as 0. What is reserved stays so.
+func (b *Budget) SetTotal(total int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	grew := total > b.total
+	b.total = max(total, 0)
+	if grew {
+		b.notify()
+	}
+}

@@ -15,6 +15,15 @@ func TestBudgetAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		total := rapid.Int64Range(0, 1<<40).Draw(t, "total")
 		b := memory.NewBudget(total)
+		watch := b.Watch()
+		told := func() bool {
+			select {
+			case <-watch:
+				return true
+			default:
+				return false
+			}
+		}
 		var held []int64
 		sum := int64(0)
 		amount := rapid.OneOf(rapid.Int64Range(-2, 10), rapid.Int64Range(0, total/2+1), rapid.Int64())
@@ -34,8 +43,8 @@ func TestBudgetAgainstModel(t *testing.T) {
 					t.Skip()
 				}
 				i := rapid.IntRange(0, len(held)-1).Draw(t, "i")
-				if !b.Release(held[i]) {
-					t.Fatalf("Release(%d) refused with %d reserved", held[i], sum)
+				if !b.Release(held[i]) || !told() {
+					t.Fatalf("Release(%d) refused or not told of, with %d reserved", held[i], sum)
 				}
 				sum -= held[i]
 				held = append(held[:i], held[i+1:]...)
@@ -52,18 +61,30 @@ func TestBudgetAgainstModel(t *testing.T) {
 					t.Skip()
 				}
 				i, n := rapid.IntRange(0, len(held)-1).Draw(t, "i"), amount.Draw(t, "n")
-				want := n >= 0 && n <= total-(sum-held[i])
+				want := n >= 0 && (n <= held[i] || n <= total-(sum-held[i]))
+				less := want && n < held[i]
 				if got := b.Resize(held[i], n); got != want {
 					t.Fatalf("Resize(%d, %d) = %v, want %v with %d of %d reserved", held[i], n, got, want, sum, total)
+				}
+				if got := told(); got != less {
+					t.Fatalf("Resize(%d, %d) told the watcher: %v, want %v", held[i], n, got, less)
 				}
 				if want {
 					sum += n - held[i]
 					held[i] = n
 				}
 			},
+			"set total": func(t *rapid.T) {
+				n := amount.Draw(t, "n")
+				b.SetTotal(n)
+				if got, want := told(), n > total; got != want {
+					t.Fatalf("SetTotal(%d) from %d told the watcher: %v, want %v", n, total, got, want)
+				}
+				total = max(n, 0)
+			},
 			"": func(t *rapid.T) {
-				if b.Reserved() != sum || b.Free() != total-sum || b.Total() != total || b.Free() < 0 {
-					t.Fatalf("reserved %d free %d total %d, want %d %d %d", b.Reserved(), b.Free(), b.Total(), sum, total-sum, total)
+				if free := max(total-sum, 0); b.Reserved() != sum || b.Free() != free || b.Total() != total {
+					t.Fatalf("reserved %d free %d total %d, want %d %d %d", b.Reserved(), b.Free(), b.Total(), sum, free, total)
 				}
 			},
 		})

@@ -95,12 +95,18 @@ func (i *Intake) Run(ctx context.Context) error {
 		free, slots := i.cfg.Room.Free()
 		i.listen(slots > 0 && free >= i.lines.Smallest())
 		act := i.lines.Next(free, slots)
-		switch act.Do {
-		case Pull:
+		switch {
+		case act.Do == Pull && !i.cfg.Room.Awake():
+			if i.look(ctx, act.Line) {
+				i.cfg.Room.Want(act.Cost)
+				i.wait(ctx, sweep.C)
+			}
+		case act.Do == Pull:
 			i.pull(ctx, act)
-		case Look:
+		case act.Do == Look:
 			i.look(ctx, act.Line)
-		case Wait:
+		default:
+			i.cfg.Room.Want(act.Cost)
 			i.wait(ctx, sweep.C)
 		}
 	}
@@ -286,7 +292,7 @@ func (i *Intake) handBack(msg *nats.Msg) {
 }
 
 // look asks whether a job waits in a line without taking it.
-func (i *Intake) look(ctx context.Context, of Line) {
+func (i *Intake) look(ctx context.Context, of Line) bool {
 	ctx, cancel := context.WithTimeout(ctx, lookWait)
 	defer cancel()
 	msg, err := i.cfg.Conn.RequestWithContext(ctx, apiInfo+subject.Consumer(i.cfg.Model, of.Class, of.Size), nil)
@@ -295,7 +301,8 @@ func (i *Intake) look(ctx context.Context, of Line) {
 	}
 	if err != nil || json.Unmarshal(msg.Data, &info) != nil || info.NumPending == 0 {
 		i.empty(of)
-		return
+		return false
 	}
 	i.lines.Waits(of)
+	return true
 }

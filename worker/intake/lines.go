@@ -28,12 +28,12 @@ const (
 type Action struct {
 	Do   Do
 	Line Line
-	Cost int64 // bytes to reserve for a Pull
+	Cost int64 // bytes to reserve for a Pull, or that a Wait is for
 }
 
 type line struct {
 	Line
-	cost    int64
+	cost    int64 // at the last decision
 	rank    int
 	marked  bool // may hold a job
 	waiting bool // does hold one, as of the last look
@@ -43,16 +43,17 @@ type line struct {
 // Lines decides which line is asked next. See the rules in the package comment. Pure bookkeeping: no
 // clock, no I/O; not safe for concurrent use.
 type Lines struct {
-	all []line // in the order of rule 1
+	all  []line // in the order of rule 1
+	cost func(contracts.Size) int64
 }
 
-// NewLines makes the lines of a model. cost is the memory in bytes that a job of a size may need. All
-// lines start marked.
+// NewLines makes the lines of a model. cost is the memory in bytes that a job of a size may need now.
+// All lines start marked.
 func NewLines(cost func(contracts.Size) int64) *Lines {
-	l := &Lines{}
+	l := &Lines{cost: cost}
 	for rank, class := range contracts.Classes {
 		for _, size := range contracts.Sizes {
-			l.all = append(l.all, line{Line: Line{class, size}, cost: cost(size), rank: rank, marked: true})
+			l.all = append(l.all, line{Line: Line{class, size}, rank: rank, marked: true})
 		}
 	}
 	return l
@@ -60,9 +61,9 @@ func NewLines(cost func(contracts.Size) int64) *Lines {
 
 // Smallest is the least memory with which a Pull is possible.
 func (l *Lines) Smallest() int64 {
-	least := l.all[0].cost
-	for _, n := range l.all {
-		least = min(least, n.cost)
+	least := l.cost(contracts.Sizes[0])
+	for _, size := range contracts.Sizes[1:] {
+		least = min(least, l.cost(size))
 	}
 	return least
 }
@@ -71,6 +72,9 @@ func (l *Lines) Smallest() int64 {
 func (l *Lines) Next(free int64, slots int) Action {
 	if slots < 1 || free < l.Smallest() {
 		return Action{}
+	}
+	for i := range l.all {
+		l.all[i].cost = l.cost(l.all[i].Size)
 	}
 	for i := range l.all { // rule 3, overdue
 		if n := &l.all[i]; n.marked && n.passed >= overdue*Patience[n.Class] {
@@ -107,7 +111,7 @@ func (n *line) act(free int64) Action {
 	case !n.waiting:
 		return Action{Do: Look, Line: n.Line}
 	}
-	return Action{} // hold
+	return Action{Cost: n.cost} // hold
 }
 
 func (l *Lines) find(of Line) *line {

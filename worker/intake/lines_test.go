@@ -6,6 +6,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/worker/intake"
 )
 
@@ -56,12 +57,12 @@ func TestNext(t *testing.T) {
 		{"urgent first", only(p3s, p2s, p0l), 32, 1, intake.Action{Do: intake.Pull, Line: p0l, Cost: 16}},
 		{"small before large in a class", only(p2m, p2s), 32, 1, intake.Action{Do: intake.Pull, Line: p2s, Cost: 1}},
 		{"does a larger urgent job wait?", only(p0l, p3s), 8, 1, intake.Action{Do: intake.Look, Line: p0l}},
-		{"it does: hold for it", known(only(p0l, p3s), p0l), 8, 1, intake.Action{}},
+		{"it does: hold for it", known(only(p0l, p3s), p0l), 8, 1, intake.Action{Cost: 16}},
 		{"not due yet", age(only(p0s), p3x, p0s, 63), 32, 1, intake.Action{Do: intake.Pull, Line: p0s, Cost: 1}},
 		{"due and fits", age(only(p0s), p3x, p0s, 64), 32, 1, intake.Action{Do: intake.Pull, Line: p3x, Cost: 32}},
 		{"due, does not fit: urgent ones still pass", known(age(only(p0s), p3x, p0s, 64), p3x), 8, 1, intake.Action{Do: intake.Pull, Line: p0s, Cost: 1}},
-		{"due, does not fit: its own class holds", known(age(only(p3s), p3x, p3s, 64), p3x), 8, 1, intake.Action{}},
-		{"overdue: everything holds", known(age(only(p0s), p3x, p0s, 256), p3x), 8, 1, intake.Action{}},
+		{"due, does not fit: its own class holds", known(age(only(p3s), p3x, p3s, 64), p3x), 8, 1, intake.Action{Cost: 32}},
+		{"overdue: everything holds", known(age(only(p0s), p3x, p0s, 256), p3x), 8, 1, intake.Action{Cost: 32}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -137,7 +138,7 @@ func TestNobodyStarves(t *testing.T) {
 func TestRoom(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		r := intake.NewRoom(100, 8)
+		r := intake.NewRoom(memory.NewBudget(100), 8)
 		var held []*intake.Reservation
 		canceled := canceledContext()
 		for range rapid.IntRange(1, 60).Draw(t, "operations") {

@@ -4,40 +4,68 @@ import (
 	"context"
 	"errors"
 	"sync"
-
-	"github.com/pelton-run/pelton/runtime/memory"
 )
 
 // ErrNeverFits: the job needs more than this worker has in all. Another worker may be larger.
 var ErrNeverFits = errors.New("the job does not fit into this worker's memory")
 
+// Bytes is the memory that a Room gives out; memory.Budget is one. Safe from any goroutine.
+type Bytes interface {
+	Total() int64                    // what an empty worker could reserve
+	Free() int64                     // what may be reserved now
+	Resize(before, after int64) bool // turns one reservation into another, or changes nothing
+	Watch() <-chan struct{}          // a new channel that tells that bytes became free
+}
+
+// Shared is what Bytes may be besides: a part in memory that several models have together, in which
+// this model's weights are not always loaded.
+type Shared interface {
+	// Awake tells whether the weights are loaded. Without them, Free is what may be had with them.
+	Awake() bool
+	// Want says how many bytes a job waits for, 0 for none. Without the weights, it asks for them.
+	Want(bytes int64)
+}
+
 // Room is what a worker can still take: KV bytes and slots. Safe from any goroutine.
 type Room struct {
-	budget *memory.Budget
-	slots  int // in all
+	bytes Bytes
+	slots int // in all
+	freed <-chan struct{}
 
 	mu        sync.Mutex // bytes and slots change together
 	freeSlots int
-	freed     chan struct{}
 }
 
-// NewRoom is an empty worker with so many KV bytes and slots (sequences at once).
-func NewRoom(bytes int64, slots int) *Room {
-	return &Room{budget: memory.NewBudget(bytes), slots: slots, freeSlots: slots, freed: make(chan struct{}, 1)}
+// NewRoom is an empty worker with so many slots (sequences at once).
+func NewRoom(bytes Bytes, slots int) *Room {
+	return &Room{bytes: bytes, slots: slots, freeSlots: slots, freed: bytes.Watch()}
 }
 
 // Total is the room of an empty worker.
-func (r *Room) Total() (bytes int64, slots int) { return r.budget.Total(), r.slots }
+func (r *Room) Total() (bytes int64, slots int) { return r.bytes.Total(), r.slots }
 
-// Free is what nobody has reserved.
+// Free is what may be reserved now.
 func (r *Room) Free() (bytes int64, slots int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.budget.Free(), r.freeSlots
+	return r.bytes.Free(), r.freeSlots
 }
 
 // Freed carries a value after room was given back.
 func (r *Room) Freed() <-chan struct{} { return r.freed }
+
+// Awake tells whether the model can take a job at once.
+func (r *Room) Awake() bool {
+	s, ok := r.bytes.(Shared)
+	return !ok || s.Awake()
+}
+
+// Want says how many bytes a job waits for, 0 for none.
+func (r *Room) Want(bytes int64) {
+	if s, ok := r.bytes.(Shared); ok {
+		s.Want(bytes)
+	}
+}
 
 // Reserve takes bytes and slots, or nothing and returns nil.
 func (r *Room) Reserve(bytes int64, slots int) *Reservation {
@@ -62,37 +90,39 @@ type Reservation struct {
 func (v *Reservation) resize(bytes int64, slots int) bool {
 	r := v.room
 	ds := slots - v.slots
-	if slots < 0 || ds > r.freeSlots || !r.budget.Resize(v.bytes, bytes) {
+	if slots < 0 || ds > r.freeSlots || !r.bytes.Resize(v.bytes, bytes) {
 		return false
 	}
-	less := bytes < v.bytes || ds < 0
 	r.freeSlots -= ds
 	v.bytes, v.slots = bytes, slots
-	if less {
-		select {
-		case r.freed <- struct{}{}:
-		default:
-		}
-	}
 	return true
 }
 
 // Fit makes v hold exactly bytes and slots. Less than before is given back at once; for more it waits
-// until others gave enough back or ctx ends. Only one goroutine may wait: the one that also takes
-// jobs, so that nothing else is taken meanwhile and the wait ends when the jobs that run now have
-// ended. ErrNeverFits when the whole room is too small.
+// until others gave enough back or ctx ends. While it waits it holds no bytes, so that two models that
+// wait for a part of the same memory do not wait for each other. Only one goroutine may wait: the one
+// that also takes jobs, so that nothing else is taken meanwhile and the wait ends when the jobs that
+// run now have ended. ErrNeverFits when the whole room is too small.
 func (v *Reservation) Fit(ctx context.Context, bytes int64, slots int) error {
-	if bytes > v.room.budget.Total() || slots > v.room.slots {
-		return ErrNeverFits
+	if v.try(bytes, slots) {
+		return nil
 	}
-	for !v.try(bytes, slots) {
+	defer v.room.Want(0)
+	for {
+		if bytes > v.room.bytes.Total() || slots > v.room.slots {
+			return ErrNeverFits
+		}
+		v.room.Want(bytes)
+		v.try(0, v.slots)
+		if v.try(bytes, slots) {
+			return nil
+		}
 		select {
 		case <-v.room.freed:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
-	return nil
 }
 
 func (v *Reservation) try(bytes int64, slots int) bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/worker/intake"
 )
 
@@ -16,7 +17,7 @@ func canceledContext() context.Context {
 
 func TestFitWaitsForRoom(t *testing.T) {
 	t.Parallel()
-	r := intake.NewRoom(100, 4)
+	r := intake.NewRoom(memory.NewBudget(100), 4)
 	a, b := r.Reserve(60, 1), r.Reserve(30, 1)
 	if err := b.Fit(t.Context(), 101, 1); !errors.Is(err, intake.ErrNeverFits) {
 		t.Errorf("Fit(101 of 100) = %v, want %v", err, intake.ErrNeverFits)
