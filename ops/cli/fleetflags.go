@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,7 +23,7 @@ func engineFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.String("engine", "onnx", "onnx, or sim: a modelled device that needs no model")
 	f.String("device", "auto", "auto, cpu, or sim:h100, sim:h200, sim:a100, sim:l40s with --engine sim")
-	f.String("memory", "auto", "upper bound of each worker's resident memory, weights included, for example 800MiB")
+	f.String("memory", "auto", "upper bound of each worker's resident memory, weights of all its models included, for example 800MiB")
 	f.Int("threads", 0, "`threads` of each engine; 0 is one for each core")
 	f.String("models", model.DefaultRoot(), "`folder` of the converted models")
 	f.String("ort-lib", "", "`path` of the ONNX Runtime library; found or fetched when empty")
@@ -123,6 +124,23 @@ func (a *app) serve(ctx context.Context, names []string) ([]node.Served, error) 
 		out = append(out, s)
 	}
 	return out, nil
+}
+
+// pinFlag names the models that stay in memory.
+func pinFlag(c *cobra.Command) {
+	c.Flags().StringArray("pin", nil, "`NAME` of a model that is never unloaded to make room for another (repeatable)")
+}
+
+// pin marks the models that --pin names.
+func (a *app) pin(served []node.Served) error {
+	for _, name := range a.settings.list("pin") {
+		i := slices.IndexFunc(served, func(s node.Served) bool { return s.Name == name || slices.Contains(s.Aliases, name) })
+		if i < 0 {
+			return usageError{fmt.Errorf("--pin %s: no --model has this name", name)}
+		}
+		served[i].Pinned = true
+	}
+	return nil
 }
 
 func (a *app) serveSim(names []string) ([]node.Served, error) {

@@ -76,7 +76,8 @@ func (a *app) workerCommand() *cobra.Command {
 	brokerFlags(c)
 	engineFlags(c)
 	f := c.Flags()
-	f.String("model", "", "model `NAME[:VARIANT]`; default the same as up's")
+	f.StringArray("model", nil, "model `NAME[:VARIANT]` (repeatable); default the same as up's")
+	pinFlag(c)
 	f.String("http", "", "`address` for health and metrics; none when empty")
 	f.String("name", "", "worker `name`; default host name and a random suffix")
 	f.Duration("grace", 30*time.Second, "how long running jobs may take to finish at the end")
@@ -89,7 +90,10 @@ func (a *app) worker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	served, err := a.serve(ctx, orDefault(a.settings.text("model")))
+	served, err := a.serve(ctx, a.settings.list("model"))
+	if err == nil {
+		err = a.pin(served)
+	}
 	if err != nil {
 		return err
 	}
@@ -125,11 +129,19 @@ func workerTable(workers []contracts.Heartbeat) table {
 	t := table{head: []string{"WORKER", "STATE", "MODEL", "VARIANT", "DEVICE", "JOBS", "KV USED", "KV FREE", "RESIDENT", "FINGERPRINT", "STARTED"}, wide: 9, value: workers}
 	for _, w := range workers {
 		t.rows = append(t.rows, []string{
-			w.Worker, string(w.State), w.Model, w.Variant, w.Device, strconv.Itoa(len(w.Jobs)), size(w.KV.Reserved),
+			w.Worker, workerState(w), w.Model, w.Variant, w.Device, strconv.Itoa(len(w.Jobs)), size(w.KV.Reserved),
 			size(w.KV.Total - w.KV.Reserved), size(w.Stats.ResidentBytes), w.Fingerprint, ago(w.Started) + " ago",
 		})
 	}
 	return t
+}
+
+// workerState says also whether the model of a ready worker is in memory.
+func workerState(w contracts.Heartbeat) string {
+	if w.Asleep && w.State == contracts.WorkerReady {
+		return "asleep"
+	}
+	return string(w.State)
 }
 
 func (a *app) workerShow() *cobra.Command {
@@ -157,7 +169,7 @@ func describeWorker(w contracts.Heartbeat) table {
 	t := table{head: []string{"KEY", "VALUE"}, value: w}
 	add := func(k, v string) { t.rows = append(t.rows, []string{k, v}) }
 	add("worker", w.Worker)
-	add("state", string(w.State))
+	add("state", workerState(w))
 	add("model", w.Model+":"+w.Variant)
 	add("device", w.Device+" ("+w.Backend+")")
 	add("context length", strconv.Itoa(w.ContextLength))

@@ -19,9 +19,12 @@ func (a *app) upCommand() *cobra.Command {
 prints "ready" with a line to try. Jobs that wait survive a restart. SIGTERM or Ctrl-C drains: running
 jobs finish within --grace, the rest is handed back; a second signal stops at once.
 
+Models share the memory of --memory: when not all fit, the first job of one that is not loaded has it
+loaded, for which idle ones are unloaded; --pin keeps a model.
+
 On loopback every local client is let in. With --secure, or bound to another address, it asks for
 credentials and API keys and speaks TLS; it makes them in the folder of --data and prints where they are.`,
-		Example: example("pelton up", "pelton up --workers 2 --memory 1GiB", "pelton up --engine sim --device sim:h100", "pelton up --http 0.0.0.0:8080 --nats 0.0.0.0:4222 --tls-host llm.example.net"),
+		Example: example("pelton up", "pelton up --workers 2 --memory 1GiB", "pelton up --model smollm2 --model other --pin smollm2 --memory 700MiB", "pelton up --engine sim --device sim:h100", "pelton up --http 0.0.0.0:8080 --nats 0.0.0.0:4222 --tls-host llm.example.net"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.up(cmd.Context())
@@ -35,6 +38,7 @@ credentials and API keys and speaks TLS; it makes them in the folder of --data a
 	f.String("data", dataFolder(), "`folder` of the broker's streams")
 	f.Int("workers", 1, "workers for each model; 0 runs broker and dispatcher only")
 	f.StringArray("model", nil, "model `NAME[:VARIANT]` (repeatable; the first is the default)")
+	pinFlag(c)
 	f.Duration("grace", 30*time.Second, "how long running jobs may take to finish at the end")
 	return c
 }
@@ -52,6 +56,9 @@ func (a *app) up(ctx context.Context) error {
 		return err
 	}
 	served, err := a.serve(ctx, a.settings.list("model"))
+	if err == nil {
+		err = a.pin(served)
+	}
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,7 @@ type Registry struct {
 	left     *prometheus.CounterVec
 	gateway  *prometheus.HistogramVec
 	moved    *prometheus.CounterVec
+	memory   memoryMetrics
 }
 
 // New makes a registry with the process's own metrics in it.
@@ -65,6 +66,7 @@ func New() *Registry {
 	r.running = r.gauge("pelton_running_jobs", "Jobs that a worker holds.", "worker", "model")
 	r.left = r.counter("pelton_handed_back_total", "Jobs that left a worker before their end.", "model", "cause")
 	r.moved = r.counter("pelton_dispatcher_moves_total", "Jobs that a dispatcher took from their worker: dead (handed over) or preempt (asked to give way).", "cause")
+	r.memory = r.newMemory()
 	return r
 }
 

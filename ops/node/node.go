@@ -26,6 +26,7 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/gateway/apikey"
 	"github.com/pelton-run/pelton/ops/auth"
 	"github.com/pelton-run/pelton/ops/metrics"
+	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/worker"
 	"github.com/pelton-run/pelton/worker/batch"
 )
@@ -42,7 +43,7 @@ type Config struct {
 	Workers    int    // for each model
 	WorkerName string // default host name and a random suffix
 	Models     []Served
-	Memory     int64         // upper bound of each worker's resident bytes; 0 is what the machine allows
+	Memory     int64         // upper bound of each worker's resident bytes, of which all models have a part; 0 is what the machine allows
 	Grace      time.Duration // how long a drain may take; default 30 s
 	Topology   topology.Config
 
@@ -58,6 +59,7 @@ type Node struct {
 	conns      []*nats.Conn
 	dispatcher *dispatcher.Dispatcher
 	workers    []*worker.Worker
+	memory     *sharing // of the engines; nil without any, or with modelled ones
 	http       *http.Server
 	listener   net.Listener
 	keys       *apikey.Ring // of the HTTP door; nil lets everybody in
@@ -148,9 +150,12 @@ func (n *Node) startWorkers(ctx, run context.Context) error {
 			engines = append(engines, &n.cfg.Models[i])
 		}
 	}
-	opened, err := openEngines(ctx, engines, n.cfg.Memory, n.cfg.Log)
+	opened, err := n.openEngines(ctx, engines)
 	if err != nil {
 		return err
+	}
+	if n.memory != nil {
+		n.goRun("memory", func() error { return n.memory.run(run) })
 	}
 	for i, e := range opened {
 		id := name
@@ -163,7 +168,7 @@ func (n *Node) startWorkers(ctx, run context.Context) error {
 		}
 		w, err := worker.New(worker.Config{
 			Name: id, Conn: nc, Engine: e, Tokenizer: engines[i].Tokenizer, EOS: engines[i].EOS, Logger: n.cfg.Log,
-			Trace: n.cfg.Metrics.Worker(e.Info().Model), Resident: resident,
+			Trace: n.cfg.Metrics.Worker(e.Info().Model), Resident: memory.Resident, Memory: e.Bytes,
 		})
 		if err != nil {
 			return err
@@ -171,7 +176,9 @@ func (n *Node) startWorkers(ctx, run context.Context) error {
 		n.workers = append(n.workers, w)
 		n.goRun("worker "+id, func() error {
 			err := w.Run(run)
-			if !errors.Is(err, batch.ErrHung) { // a step that hangs still uses the engine
+			if errors.Is(err, batch.ErrHung) {
+				e.abandon() // a step that hangs still uses the engine
+			} else {
 				_ = e.Shutdown()
 			}
 			return err

@@ -101,6 +101,19 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
+// Bytes is what the models that are loaded, or being loaded, take beside their jobs.
+func (m *Manager) Bytes() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var n int64
+	for _, s := range m.seats {
+		if s.loaded != nil || s.busy {
+			n += s.size
+		}
+	}
+	return n
+}
+
 // serve does all that can be done for those who wait now, and says when to try again by itself.
 func (m *Manager) serve(ctx context.Context) time.Duration {
 	for ctx.Err() == nil {
@@ -155,20 +168,24 @@ func (m *Manager) urgent(w want) bool {
 // room finds the idle models to unload so that a seat's model, if it is asleep, and jobs of so many
 // bytes fit.
 func (m *Manager) room(s *Seat, bytes int64) (victims []int, ok bool) {
-	need := bytes - m.budget.Free()
+	need := bytes + m.budget.Reserved() - m.budget.Total()
 	if s.loaded == nil {
 		need += s.size
 	}
 	if need <= 0 {
 		return nil, true
 	}
-	var idle []Candidate
+	return Victims(m.idle(s), need)
+}
+
+// idle lists the models that may be unloaded for a seat.
+func (m *Manager) idle(s *Seat) (idle []Candidate) {
 	for _, o := range m.seats {
 		if o != s && o.loaded != nil && !o.busy && !o.closed && !o.model.Pinned && o.reserved == 0 && !m.wants.has(o.id) {
 			idle = append(idle, Candidate{Seat: o.id, Bytes: o.size, Load: o.took, Uses: o.uses.now(m.cfg.Now())})
 		}
 	}
-	return Victims(idle, need)
+	return idle
 }
 
 // total is what the jobs of a seat could have together.

@@ -61,7 +61,8 @@ func (s *Seat) Total() int64 {
 	return s.m.total(s)
 }
 
-// Free is what its jobs may reserve now, or could after the model is loaded.
+// Free is what its jobs may reserve now, or could after a Want by which it is loaded and idle models
+// are unloaded.
 func (s *Seat) Free() int64 {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
@@ -71,7 +72,11 @@ func (s *Seat) Free() int64 {
 	case s.m.held(s):
 		return 0
 	}
-	return min(s.m.budget.Free(), s.m.total(s))
+	free := s.m.budget.Free()
+	for _, c := range s.m.idle(s) {
+		free += c.Bytes
+	}
+	return min(free, s.m.total(s))
 }
 
 // Resize turns a reservation of its jobs into another. None is given while the model is asleep.

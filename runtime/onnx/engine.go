@@ -88,6 +88,7 @@ func loadFolder(dir string) (model.Manifest, error) {
 }
 
 func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
+	trim() // or what others freed would hide what this takes
 	start, before := time.Now(), memory.Resident()
 	kv := kvcache.Config{
 		BlockTokens: blockTokens(m.Shape), BytesPerToken: m.Shape.KVBytesPerToken(),
@@ -180,6 +181,7 @@ func (e *Engine) Shutdown() error {
 	}
 	g := e.graph
 	e.graph = nil
+	defer trim()
 	if err := g.destroy(); err != nil {
 		return fmt.Errorf("unload %s: %w", e.info.Model, err)
 	}

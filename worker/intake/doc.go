@@ -10,8 +10,9 @@
 // urgent than what came meanwhile. Instead of polling, an idle worker listens to the bell of its model
 // as long as it has room, and sweeps all lines once a second in case a bell was missed.
 //
-// Where several models share memory, a model whose weights are not loaded only looks whether a job
-// waits; if one does, it asks for the weights and pulls when they are there.
+// Where several models share memory, free may mean: once this model is loaded, or an idle one unloaded.
+// Then nothing can be reserved yet, and the intake only looks whether a job waits; if one does, it says
+// so and pulls when there is room.
 //
 // Which line to ask next is decided by [Lines], which is pure. Its rules:
 //

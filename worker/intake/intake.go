@@ -95,17 +95,17 @@ func (i *Intake) Run(ctx context.Context) error {
 		free, slots := i.cfg.Room.Free()
 		i.listen(slots > 0 && free >= i.lines.Smallest())
 		act := i.lines.Next(free, slots)
-		switch {
-		case act.Do == Pull && !i.cfg.Room.Awake():
-			if i.look(ctx, act.Line) {
+		switch act.Do {
+		case Pull:
+			if r := i.cfg.Room.Reserve(act.Cost, 1); r != nil {
+				i.pull(ctx, act, r)
+			} else if i.look(ctx, act.Line) { // a model must be loaded or unloaded first
 				i.cfg.Room.Want(act.Cost)
 				i.wait(ctx, sweep.C)
 			}
-		case act.Do == Pull:
-			i.pull(ctx, act)
-		case act.Do == Look:
+		case Look:
 			i.look(ctx, act.Line)
-		default:
+		case Wait:
 			i.cfg.Room.Want(act.Cost)
 			i.wait(ctx, sweep.C)
 		}
@@ -217,12 +217,8 @@ func (i *Intake) markEchoes() {
 	}
 }
 
-// pull reserves room and asks a line for one job.
-func (i *Intake) pull(ctx context.Context, act Action) {
-	r := i.cfg.Room.Reserve(act.Cost, 1)
-	if r == nil {
-		return // cannot be: only this goroutine reserves
-	}
+// pull asks a line for one job, for which room is reserved.
+func (i *Intake) pull(ctx context.Context, act Action, r *Reservation) {
 	i.requests++
 	reply := i.inbox + "." + strconv.FormatUint(i.requests, 10)
 	consumer := subject.Consumer(i.cfg.Model, act.Line.Class, act.Line.Size)

@@ -12,7 +12,7 @@ var ErrNeverFits = errors.New("the job does not fit into this worker's memory")
 // Bytes is the memory that a Room gives out; memory.Budget is one. Safe from any goroutine.
 type Bytes interface {
 	Total() int64                    // what an empty worker could reserve
-	Free() int64                     // what may be reserved now
+	Free() int64                     // what may be reserved now, or after a Want
 	Resize(before, after int64) bool // turns one reservation into another, or changes nothing
 	Watch() <-chan struct{}          // a new channel that tells that bytes became free
 }
@@ -20,9 +20,9 @@ type Bytes interface {
 // Shared is what Bytes may be besides: a part in memory that several models have together, in which
 // this model's weights are not always loaded.
 type Shared interface {
-	// Awake tells whether the weights are loaded. Without them, Free is what may be had with them.
+	// Awake tells whether the weights are loaded; without them, nothing can be reserved.
 	Awake() bool
-	// Want says how many bytes a job waits for, 0 for none. Without the weights, it asks for them.
+	// Want says how many bytes a job waits for, 0 for none, so that models are loaded and unloaded.
 	Want(bytes int64)
 }
 
@@ -54,7 +54,7 @@ func (r *Room) Free() (bytes int64, slots int) {
 // Freed carries a value after room was given back.
 func (r *Room) Freed() <-chan struct{} { return r.freed }
 
-// Awake tells whether the model can take a job at once.
+// Awake tells whether the model is in memory.
 func (r *Room) Awake() bool {
 	s, ok := r.bytes.(Shared)
 	return !ok || s.Awake()
