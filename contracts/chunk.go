@@ -28,6 +28,7 @@ type Chunk struct {
 	Tokens   []int32        `msgpack:"tokens,omitempty" json:"tokens,omitempty"`
 	Text     string         `msgpack:"text,omitempty" json:"text,omitempty"`
 	Logprobs []TokenLogprob `msgpack:"logprobs,omitempty" json:"logprobs,omitempty"` // one for each of Tokens
+	Outputs  []Tensor       `msgpack:"outputs,omitempty" json:"outputs,omitempty"`   // in the final record of an embed or tensor job
 	Finish   string         `msgpack:"finish,omitempty" json:"finish,omitempty"`
 	Usage    *Usage         `msgpack:"usage,omitempty" json:"usage,omitempty"`
 	Timings  *Timings       `msgpack:"timings,omitempty" json:"timings,omitempty"`

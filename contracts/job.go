@@ -15,12 +15,12 @@ const Version = 1
 // Kind says what is asked of a model.
 type Kind string
 
-// The kinds of jobs. KindEmbed and KindTensor are reserved: today's workers refuse them.
+// The kinds of jobs. A model serves either chat and text, or embed, or tensor.
 const (
 	KindChat   Kind = "chat"   // Messages in, streamed text out
 	KindText   Kind = "text"   // Prompt (or Tokens) in, streamed text out
-	KindEmbed  Kind = "embed"  // reserved
-	KindTensor Kind = "tensor" // reserved
+	KindEmbed  Kind = "embed"  // Input (or Rows) in, one vector for each out
+	KindTensor Kind = "tensor" // Tensors in, tensors out
 )
 
 // Class is the priority of a job: p0 goes first.
@@ -128,7 +128,12 @@ type Job struct {
 	NotBefore     int64             `msgpack:"not_before,omitempty" json:"not_before,omitempty"` // Unix milliseconds: the job is not started earlier; 0 is at once
 	Messages      []Message         `msgpack:"messages,omitempty" json:"messages,omitempty"`
 	Prompt        string            `msgpack:"prompt,omitempty" json:"prompt,omitempty"`
-	Tokens        []int32           `msgpack:"tokens,omitempty" json:"tokens,omitempty"` // a text prompt as token ids, instead of Prompt
+	Tokens        []int32           `msgpack:"tokens,omitempty" json:"tokens,omitempty"`     // a text prompt as token ids, instead of Prompt
+	Input         []string          `msgpack:"input,omitempty" json:"input,omitempty"`       // texts to embed
+	Rows          [][]int32         `msgpack:"rows,omitempty" json:"rows,omitempty"`         // the same as token ids, just as the model reads them
+	Truncate      bool              `msgpack:"truncate,omitempty" json:"truncate,omitempty"` // of Input: cut what is longer than the model reads, instead of refusing the job
+	Tensors       []Tensor          `msgpack:"tensors,omitempty" json:"tensors,omitempty"`
+	Outputs       []string          `msgpack:"outputs,omitempty" json:"outputs,omitempty"` // tensors that are wanted; none is all
 	Params        Params            `msgpack:"params,omitempty" json:"params,omitzero"`
 	Labels        map[string]string `msgpack:"labels,omitempty" json:"labels,omitempty"`
 	CancelOnLeave bool              `msgpack:"cancel_on_leave,omitempty" json:"cancel_on_leave,omitempty"`
@@ -141,8 +146,10 @@ type Admitted struct {
 	V        int     `msgpack:"v" json:"v"`
 	Job      Job     `msgpack:"job" json:"job"`             // without Messages and Prompt
 	Tokens   []int32 `msgpack:"tokens" json:"tokens"`       // the rendered prompt
-	KVTokens int     `msgpack:"kv_tokens" json:"kv_tokens"` // KV cache needed over all choices, in tokens
+	KVTokens int     `msgpack:"kv_tokens" json:"kv_tokens"` // memory needed, in tokens: of KV cache over all choices, or of activations over all rows
 	Digest   string  `msgpack:"digest" json:"digest"`       // of what the producer asked, to tell a repeat from a conflict
+	// Rows are the token ids of an embed job's inputs.
+	Rows [][]int32 `msgpack:"rows,omitempty" json:"rows,omitempty"`
 }
 
 // Validate checks everything that can be checked without knowing the model. The error is an [*Error]
@@ -201,12 +208,14 @@ func (j *Job) validateInput() error {
 			return invalid("tokens", "tokens must be at most %d ids, none negative", MaxMaxTokens)
 		}
 		return validText("prompt", j.Prompt)
-	case KindEmbed, KindTensor:
-		return &Error{Code: CodeUnimplemented, Param: "kind", Message: fmt.Sprintf("jobs of kind %q are not served yet: use chat or text", j.Kind)}
+	case KindEmbed:
+		return j.validateEmbed()
+	case KindTensor:
+		return j.validateTensor()
 	case "":
-		return invalid("kind", "kind is missing: use chat or text")
+		return invalid("kind", "kind is missing: use chat, text, embed or tensor")
 	}
-	return invalid("kind", "kind %.40q is not one of chat, text", j.Kind)
+	return invalid("kind", "kind %.40q is not one of chat, text, embed, tensor", j.Kind)
 }
 
 func (j *Job) validateChat() error {

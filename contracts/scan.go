@@ -23,6 +23,7 @@ const (
 	keyFence   = "fence"  // the only number that may not be negative and use all 64 bits
 	keyTokens  = "tokens" // the only long array
 	keyToken   = "token"
+	keyRows    = "rows"  // arrays of token ids
 	keyBytes   = "bytes" // these two values need not be UTF-8
 	keyDead    = "admitted"
 )
@@ -163,7 +164,7 @@ func (s *scanner) number(n uint64, negative bool, depth int, key []byte) error {
 	case string(key) == keyFence:
 	case !negative && n > math.MaxInt64:
 		return fmt.Errorf("%q: number %d is over 63 bits", key, n)
-	case (string(key) == keyTokens || string(key) == keyToken) && int64(n) != int64(int32(n)):
+	case (string(key) == keyTokens || string(key) == keyToken || string(key) == keyRows) && int64(n) != int64(int32(n)):
 		return fmt.Errorf("%q: token id %d is over 32 bits", key, int64(n))
 	}
 	return nil

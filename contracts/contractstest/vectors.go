@@ -58,7 +58,26 @@ func Vectors() []Vector {
 			V: 1, Job: vectorJob, Fence: 3, Index: 6, Finish: contracts.FinishError, Usage: &contracts.Usage{PromptTokens: 12, CompletionTokens: 6, TotalTokens: 18},
 			Code: contracts.CodeDeadlineExceeded, Message: "the deadline passed after 6 tokens", Claim: claim,
 		}),
-	}, statusVectors(claim, usage, timings)...)
+	}, append(tensorVectors(claim, timings), statusVectors(claim, usage, timings)...)...)
+}
+
+func tensorVectors(claim *contracts.Claim, timings *contracts.Timings) []Vector {
+	image := contracts.Tensor{Name: "image", Type: contracts.Uint8, Shape: []int64{1, 2, 3}, Data: []byte{0, 1, 127, 128, 254, 255}}
+	vectors := contracts.Tensor{Name: contracts.Embedding, Type: contracts.Float32, Shape: []int64{2, 2}, Data: []byte{0, 0, 0x80, 0x3f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80, 0xbf}}
+	embed := contracts.Job{V: 1, ID: vectorJob, Tenant: "default", Model: "minilm", Kind: contracts.KindEmbed, Input: []string{"a text", "水 🙂"}, Truncate: true}
+	return []Vector{
+		vector("job_embed", embed),
+		vector("job_embed_rows", contracts.Job{V: 1, ID: vectorJob, Tenant: "default", Model: "minilm", Kind: contracts.KindEmbed, Rows: [][]int32{{101, 7592, 102}, {101, 102}}}),
+		vector("job_tensor", contracts.Job{V: 1, ID: vectorJob, Tenant: "default", Model: "digits", Kind: contracts.KindTensor, Tensors: []contracts.Tensor{image}, Outputs: []string{"label"}}),
+		vector("admitted_embed", contracts.Admitted{
+			V: 1, Job: contracts.Job{V: 1, ID: vectorJob, Tenant: "default", Model: "minilm", Kind: contracts.KindEmbed, Class: contracts.P2, Submitted: vectorTime},
+			Tokens: []int32{}, KVTokens: 5, Digest: "9f86d081", Rows: [][]int32{{101, 7592, 102}, {101, 102}},
+		}),
+		vector("chunk_outputs", contracts.Chunk{
+			V: 1, Job: vectorJob, Fence: 1, Outputs: []contracts.Tensor{vectors}, Finish: contracts.FinishStop, Usage: &contracts.Usage{PromptTokens: 5, TotalTokens: 5}, Timings: timings,
+			Checksum: "b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c", Claim: claim,
+		}),
+	}
 }
 
 func fullJob() contracts.Job {

@@ -10,17 +10,23 @@ import (
 )
 
 // Checksum computes what the final record says of a whole stream: SHA-256 over, for each choice in
-// order, SHA-256 of its token ids (4 bytes each, little endian) followed by SHA-256 of its text. How
-// the stream was cut into pieces does not matter. The zero value is an empty stream.
+// order, SHA-256 of its token ids (4 bytes each, little endian) followed by SHA-256 of its text, and
+// then, for each output in order, SHA-256 of its bytes. How the stream was cut into pieces does not
+// matter. The zero value is an empty stream.
 type Checksum struct {
 	choices []sums
+	outputs [][]byte
 }
 
 type sums struct{ tokens, text hash.Hash }
 
 // Add takes the next record; those of one choice must come in order. Claims change nothing, and so does
-// a final record without text.
+// a final record without text and outputs.
 func (s *Checksum) Add(c *contracts.Chunk) {
+	for i := range c.Outputs {
+		sum := sha256.Sum256(c.Outputs[i].Data)
+		s.outputs = append(s.outputs, sum[:])
+	}
 	if c.IsClaim() || (c.Final() && c.Text == "") || c.Choice < 0 || c.Choice >= contracts.MaxChoices {
 		return
 	}
@@ -42,6 +48,9 @@ func (s *Checksum) Sum() string {
 	for _, c := range s.choices {
 		all.Write(c.tokens.Sum(nil))
 		all.Write(c.text.Sum(nil))
+	}
+	for _, o := range s.outputs {
+		all.Write(o)
 	}
 	return hex.EncodeToString(all.Sum(nil))
 }
