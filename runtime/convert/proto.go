@@ -18,6 +18,7 @@ const (
 	producer         = "pelton"
 	attributeFloat   = 1 // AttributeProto.AttributeType
 	attributeInt     = 2
+	attributeInts    = 7
 	externalLocation = 1 // TensorProto.DataLocation
 )
 
@@ -27,6 +28,7 @@ type dataType int64
 const (
 	typeFloat dataType = 1
 	typeUint8 dataType = 2
+	typeInt8  dataType = 3
 	typeInt32 dataType = 6
 	typeInt64 dataType = 7
 )
@@ -50,7 +52,7 @@ func (m *message) sub(field protowire.Number, v message) {
 	*m = protowire.AppendBytes(protowire.AppendTag(*m, field, protowire.BytesType), v)
 }
 
-// attribute makes one AttributeProto; value is an int or a float32.
+// attribute makes one AttributeProto; value is an int, a float32 or a []int64.
 type attribute struct {
 	name  string
 	value any
@@ -66,6 +68,11 @@ func (a attribute) encode() message {
 	case int:
 		m.int(3, int64(v))
 		m.int(20, attributeInt)
+	case []int64:
+		for _, i := range v {
+			m.int(8, i)
+		}
+		m.int(20, attributeInts)
 	}
 	return m
 }
@@ -120,6 +127,15 @@ func constantProto(name string, values ...int64) message {
 	for _, v := range values {
 		m.int(7, v)
 	}
+	m.text(8, name)
+	return m
+}
+
+// scalarProto encodes an int64 initializer without dimensions.
+func scalarProto(name string, value int64) message {
+	var m message
+	m.int(2, int64(typeInt64))
+	m.int(7, value)
 	m.text(8, name)
 	return m
 }

@@ -30,7 +30,16 @@ type Manifest struct {
 	Architecture string `json:"architecture"` // "llama"
 	Parameters   int64  `json:"parameters"`   // count of weights
 
-	Shape Shape `json:"shape"`
+	// Kind is what the model does; "" writes text.
+	Kind  string `json:"kind,omitempty"`
+	Shape Shape  `json:"shape"` // of everything but KindTensor
+
+	// Inputs and Outputs are the graph's, for KindEmbed and KindTensor. MaxBatch is the most rows of the
+	// first dimension that calls of several jobs may be joined to; up to 1 is never. (Texts to embed are
+	// always joined.)
+	Inputs   []Port `json:"inputs,omitempty"`
+	Outputs  []Port `json:"outputs,omitempty"`
+	MaxBatch int    `json:"max_batch,omitempty"`
 
 	EOS []int32 `json:"eos"` // token ids that end generation, never part of the text
 
@@ -39,7 +48,31 @@ type Manifest struct {
 	Created time.Time `json:"created"`
 }
 
-// Shape is what the runtime must know of the graph. The graph's values are
+// Kinds of models besides those that write text.
+const (
+	// KindEmbed makes a vector of each text. The graph reads EmbedIDs [T], the token ids of all texts one
+	// after the other, and EmbedLengths [B], how many each has, and yields EmbedOutput [B, dimensions].
+	KindEmbed = "embed"
+	// KindTensor is any graph.
+	KindTensor = "tensor"
+
+	EmbedIDs     = "ids"
+	EmbedLengths = "lengths"
+	EmbedOutput  = "embedding"
+)
+
+// Port is an input or an output of a graph; in the shape, -1 is a free dimension. Types are called as in
+// the Open Inference Protocol: FP32, INT64, …
+type Port struct {
+	Name  string  `json:"name"`
+	Type  string  `json:"datatype"`
+	Shape []int64 `json:"shape"`
+}
+
+// Dimensions is the length of the vectors of a model of KindEmbed.
+func (m Manifest) Dimensions() int { return m.Shape.Hidden }
+
+// Shape is what the runtime must know of the graph of a model that writes text. The graph's values are
 //
 //	inputs   ids [B,S] int64, seqlens_k [B] int32 (past+new-1 of each row), total_len [1] int32,
 //	         sel [R] int64 (rows of the flattened B*S whose logits are wanted),

@@ -20,6 +20,11 @@ const (
 	maxContext = 1 << 26
 	maxEOS     = 64
 	maxFiles   = 64
+
+	maxPorts    = 64
+	maxPortName = 128
+	maxRank     = 8
+	maxBatch    = 1 << 16
 )
 
 // plainName is what models, variants and files may be called: it is one path element on every system
@@ -52,14 +57,26 @@ func (m Manifest) Validate() error {
 			all = append(all, fmt.Errorf("%s %w", what, err))
 		}
 	}
-	add(m.Parameters > 0, "parameters %d: must be above 0", m.Parameters)
-	all = append(all, m.Shape.validate()...)
+	switch m.Kind {
+	case "", KindEmbed:
+		add(m.Parameters > 0, "parameters %d: must be above 0", m.Parameters)
+		all = append(all, m.Shape.validate()...)
+		all = append(all, validateFiles(m.Files, GraphFile, WeightsFile, TokenizerFile)...)
+	case KindTensor:
+		all = append(all, validateFiles(m.Files, GraphFile)...)
+	default:
+		add(false, "kind %.100q is not one that this version serves", m.Kind)
+	}
+	if m.Kind != "" {
+		all = append(all, validatePorts("inputs", m.Inputs)...)
+		all = append(all, validatePorts("outputs", m.Outputs)...)
+		add(m.MaxBatch >= 0 && m.MaxBatch <= maxBatch, "max_batch %d: must be 0 to %d", m.MaxBatch, maxBatch)
+	}
 	add(len(m.EOS) <= maxEOS, "eos: %d tokens, at most %d", len(m.EOS), maxEOS)
 	for _, id := range m.EOS {
 		add(id >= 0 && int(id) < max(m.Shape.Vocab, 1), "eos token %d is outside the vocabulary of %d", id, m.Shape.Vocab)
 	}
 	add(m.Source.SHA256 == "" || isSum(m.Source.SHA256), "source sha256 %.70q is no checksum", m.Source.SHA256)
-	all = append(all, validateFiles(m.Files)...)
 	return errors.Join(all...)
 }
 
@@ -88,7 +105,29 @@ func (s Shape) validate() []error {
 	return all
 }
 
-func validateFiles(files []File) []error {
+// validatePorts checks the names, types and shapes of a graph's inputs or outputs.
+func validatePorts(what string, ports []Port) []error {
+	var all []error
+	if len(ports) == 0 || len(ports) > maxPorts {
+		return []error{fmt.Errorf("%s: %d of them, must be 1 to %d", what, len(ports), maxPorts)}
+	}
+	for i, p := range ports {
+		if p.Name == "" || len(p.Name) > maxPortName || slices.ContainsFunc(ports[:i], func(o Port) bool { return o.Name == p.Name }) {
+			all = append(all, fmt.Errorf("%s: name %.110q: must be 1 to %d bytes and stand there once", what, p.Name, maxPortName))
+		}
+		if p.Type == "" || len(p.Type) > maxPortName || len(p.Shape) > maxRank {
+			all = append(all, fmt.Errorf("%s %.110s: type %.20q and %d dimensions, at most %d", what, p.Name, p.Type, len(p.Shape), maxRank))
+		}
+		for _, d := range p.Shape {
+			if d < -1 || d > maxWidth*maxWidth {
+				all = append(all, fmt.Errorf("%s %.110s: dimension %d", what, p.Name, d))
+			}
+		}
+	}
+	return all
+}
+
+func validateFiles(files []File, needed ...string) []error {
 	var all []error
 	if len(files) > maxFiles {
 		return []error{fmt.Errorf("files: %d of them, at most %d", len(files), maxFiles)}
@@ -107,7 +146,7 @@ func validateFiles(files []File) []error {
 		}
 		names = append(names, f.Name)
 	}
-	for _, name := range []string{GraphFile, WeightsFile, TokenizerFile} {
+	for _, name := range needed {
 		if !slices.Contains(names, name) {
 			all = append(all, fmt.Errorf("file %s is not listed", name))
 		}
