@@ -17,6 +17,8 @@ check: ## format, vet, cgo-free build; layers and shape are tests in integration
 race: ## all tests with the race detector; the first run fetches library and model
 	$(GO) run ./ops/cmd/pelton model pull smollm2
 	$(GO) run ./ops/cmd/pelton model pull smollm2:fp32
+	$(GO) run ./ops/cmd/pelton model pull minilm
+	$(GO) run ./ops/cmd/pelton model pull minilm:q8
 	$(GO) test -race -timeout 20m -coverprofile=coverage.out -coverpkg=./contracts/...,./dispatcher/...,./worker/...,./runtime/... $(PKGS)
 
 cover: ## line coverage of the last race run, by package group

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // ErrBadTensor: an input is not what the graph reads: its name, type or shape, or a value in it.
@@ -21,6 +22,44 @@ type Port struct {
 	Name  string
 	Type  string
 	Shape []int64 // -1 is a free dimension
+}
+
+// Check says how t does not fit the port; the error wraps ErrBadTensor.
+func (p Port) Check(t Tensor) error {
+	if t.Type != p.Type {
+		return fmt.Errorf("%w: %q has elements of type %.20s, the model reads %s", ErrBadTensor, p.Name, t.Type, p.Type)
+	}
+	if len(t.Shape) != len(p.Shape) {
+		return fmt.Errorf("%w: %q has the shape %.100v, the model reads %v", ErrBadTensor, p.Name, t.Shape, p.Shape)
+	}
+	n := int64(ElementSize(p.Type))
+	for i, d := range t.Shape {
+		if d < 1 || p.Shape[i] >= 0 && d != p.Shape[i] || d > int64(len(t.Data)) {
+			return fmt.Errorf("%w: %q has the shape %v, the model reads %v (-1 is any of at least 1)", ErrBadTensor, p.Name, t.Shape, p.Shape)
+		}
+		if n *= d; n > int64(len(t.Data)) {
+			break
+		}
+	}
+	if n != int64(len(t.Data)) {
+		return fmt.Errorf("%w: %q of %s and shape %v does not take %d bytes", ErrBadTensor, p.Name, t.Type, t.Shape, len(t.Data))
+	}
+	return nil
+}
+
+// ElementSize is the bytes of one element of a type, 0 for one that graphs do not have.
+func ElementSize(t string) int {
+	switch t {
+	case "BOOL", "UINT8", "INT8":
+		return 1
+	case "UINT16", "INT16", "FP16":
+		return 2
+	case "UINT32", "INT32", "FP32":
+		return 4
+	case "UINT64", "INT64", "FP64":
+		return 8
+	}
+	return 0
 }
 
 // GraphInfo says what a graph runs and what it costs. It never changes while the graph lives.

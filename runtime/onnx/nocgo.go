@@ -7,6 +7,7 @@ import (
 	"errors"
 
 	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/model"
 )
 
 var errNoCgo = errors.New("this build cannot run onnx models: build it with CGO_ENABLED=1 and a C compiler on linux or macos, or use a simulated device")
@@ -16,6 +17,27 @@ type Engine struct{}
 
 // Open says that this build has no ONNX engine.
 func Open(Config) (*Engine, error) { return nil, errNoCgo }
+
+// Net stands in for the real graph in builds without cgo. OpenNet never returns one.
+type Net struct{}
+
+// OpenNet says that this build has no ONNX graphs.
+func OpenNet(Config) (*Net, error) { return nil, errNoCgo }
+
+// Ports says that this build reads no ONNX files.
+func Ports(_, _ string) (inputs, outputs []model.Port, err error) { return nil, nil, errNoCgo }
+
+// Info describes nothing.
+func (*Net) Info() engine.GraphInfo { return engine.GraphInfo{} }
+
+// Footprint is zero.
+func (*Net) Footprint() (weights, arena int64) { return 0, 0 }
+
+// Run returns an error.
+func (*Net) Run(context.Context, []engine.Tensor) ([]engine.Tensor, error) { return nil, errNoCgo }
+
+// Shutdown does nothing.
+func (*Net) Shutdown() error { return nil }
 
 // Info describes nothing.
 func (*Engine) Info() engine.Info { return engine.Info{} }
