@@ -68,15 +68,25 @@ func (c Certs) Certify(hosts ...string) error {
 	if err := sign(leaf, lifeOfServer, ca, c.Cert, c.Key); err != nil {
 		return err
 	}
-	config := "# written by pelton auth certs: include it in the block tls { } of clients and of cluster { }\n"
-	for _, line := range [][2]string{{"ca_file", c.CA}, {"cert_file", c.Cert}, {"key_file", c.Key}} {
-		path, err := filepath.Abs(line[1])
-		if err != nil {
-			return err
-		}
-		config += fmt.Sprintf("%s: %q\n", line[0], path)
+	config, err := c.absolute()
+	if err != nil {
+		return err
 	}
-	return writeFile(c.Config, []byte(config+"min_version: \"1.3\"\n"), 0o644)
+	return writeFile(c.Config, []byte(config.include()), 0o644)
+}
+
+// absolute is c with paths that hold in every folder.
+func (c Certs) absolute() (Certs, error) {
+	var errs [3]error
+	c.CA, errs[0] = filepath.Abs(c.CA)
+	c.Cert, errs[1] = filepath.Abs(c.Cert)
+	c.Key, errs[2] = filepath.Abs(c.Key)
+	return c, errors.Join(errs[:]...)
+}
+
+// include is what a NATS server reads of c.
+func (c Certs) include() string {
+	return fmt.Sprintf("# written by pelton auth: include it in the block tls { } of clients and of cluster { }\nca_file: %q\ncert_file: %q\nkey_file: %q\nmin_version: \"1.3\"\n", c.CA, c.Cert, c.Key)
 }
 
 // ValidFor tells whether there is a server certificate that lasts so much longer.

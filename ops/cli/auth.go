@@ -13,6 +13,7 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/gateway/apikey"
 	"github.com/pelton-run/pelton/ops/auth"
 	"github.com/pelton-run/pelton/ops/node"
+	"github.com/pelton-run/pelton/runtime/hub"
 )
 
 func (a *app) authCommand() *cobra.Command {
@@ -21,7 +22,7 @@ func (a *app) authCommand() *cobra.Command {
 fleet; these commands are for NATS servers of your own, and for more tenants.`}
 	key := &cobra.Command{Use: "key", Short: "Keys of the HTTP door", Args: cobra.NoArgs, RunE: needSubcommand}
 	key.AddCommand(a.keyAdd(), a.keyList(), a.keyRemove())
-	c.AddCommand(a.authInit(), a.authIssue(), a.authCerts(), key)
+	c.AddCommand(a.authInit(), a.authIssue(), a.authCerts(), a.authDeploy(), key)
 	return c
 }
 
@@ -99,6 +100,27 @@ runs takes the new certificate up by itself, NATS servers when they reload. No c
 			for _, line := range [][2]string{{"ca", certs.CA}, {"cert", certs.Cert}, {"key", certs.Key}, {"include", certs.Config}} {
 				fmt.Fprintf(a.out, "%-8s %s\n", line[0], line[1])
 			}
+			return nil
+		},
+	}
+	dirFlag(c)
+	return c
+}
+
+func (a *app) authDeploy() *cobra.Command {
+	c := &cobra.Command{
+		Use: "deploy DIR HOST...", Short: "Make all of a fleet's secrets, and one folder of them for each of its parts", Args: cobra.MinimumNArgs(2),
+		Long: `deploy does init and certs, makes a first API key, and lays out DIR/nats, DIR/gateway, DIR/dispatcher,
+DIR/worker, … each with what that part of the fleet needs and nothing else. The keys that sign them stay
+in the folder of --data, which no part needs. HOST is every name and address by which NATS servers and
+HTTP doors are reached. Run again, it keeps what is there, renews a certificate that ends within 30 days
+or lacks a host, and gives the roles the rights of this version.`,
+		Example: example("pelton auth deploy /etc/pelton nats-1 nats-2 nats-3 dispatcher-1 dispatcher-2 gateway localhost 127.0.0.1 --data /secure/keys"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := auth.Deploy(a.settings.text("data"), args[0], args[1:]...); err != nil {
+				return err
+			}
+			fmt.Fprintln(a.out, args[0])
 			return nil
 		},
 	}
@@ -189,6 +211,9 @@ after upgrades. Where credentials have roles, only the provisioner's allow it.`,
 			defer nc.Close()
 			var served []node.Served
 			for _, name := range a.settings.list("model") {
+				if e, ok := hub.Lookup(name); ok {
+					name = e.Name
+				}
 				served = append(served, node.Served{Name: name})
 			}
 			return node.Provision(cmd.Context(), nc, topology.Config{Replicas: a.settings.number("replicas")}, served)
@@ -196,6 +221,6 @@ after upgrades. Where credentials have roles, only the provisioner's allow it.`,
 	}
 	brokerFlags(c)
 	c.Flags().Int("replicas", 1, "copies of each stream")
-	c.Flags().StringArray("model", nil, "full `name` of a model that gets queues (repeatable)")
+	c.Flags().StringArray("model", nil, "`name` of a model that gets queues (repeatable)")
 	return c
 }

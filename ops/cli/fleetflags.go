@@ -69,6 +69,9 @@ func orDefault(name string) []string {
 	return []string{name}
 }
 
+// simModel is the name of the modelled device's model when it is given none.
+const simModel = "sim"
+
 // knownModel tells whether name (with or without :VARIANT) is in the catalog or already converted.
 func knownModel(name string) bool {
 	name, _, _ = strings.Cut(name, ":")
@@ -87,6 +90,28 @@ func knownModel(name string) bool {
 // serve makes the named models ready to be opened: fetched, converted, the library found. No name
 // means the default model; with --engine sim a modelled device needs none.
 func (a *app) serve(ctx context.Context, names []string) ([]node.Served, error) {
+	return a.serveWith(ctx, names, true)
+}
+
+// admit is serve for a process that only admits jobs: it runs no engine and needs no library, and the
+// model "sim" is a modelled one beside the others.
+func (a *app) admit(ctx context.Context, names []string) ([]node.Served, error) {
+	real := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == simModel })
+	if a.settings.text("engine") == "sim" || len(real) == len(names) {
+		return a.serveWith(ctx, names, false)
+	}
+	var out []node.Served
+	if len(real) > 0 {
+		var err error
+		if out, err = a.serveWith(ctx, real, false); err != nil {
+			return nil, err
+		}
+	}
+	modeled, err := a.serveSim([]string{simModel})
+	return append(out, modeled...), err
+}
+
+func (a *app) serveWith(ctx context.Context, names []string, run bool) ([]node.Served, error) {
 	switch engine := a.settings.text("engine"); engine {
 	case "sim":
 		return a.serveSim(names)
@@ -102,9 +127,12 @@ func (a *app) serve(ctx context.Context, names []string) ([]node.Served, error) 
 	}
 	bar := a.newProgress()
 	defer bar.finish()
-	library, err := hub.Library(ctx, a.settings.text("ort-lib"), bar.report)
-	if err != nil {
-		return nil, err
+	library := ""
+	if run {
+		var err error
+		if library, err = hub.Library(ctx, a.settings.text("ort-lib"), bar.report); err != nil {
+			return nil, err
+		}
 	}
 	store := model.Store{Root: a.settings.text("models")}
 	var out []node.Served
@@ -149,7 +177,7 @@ func (a *app) serveSim(names []string) ([]node.Served, error) {
 		device = "sim:h100"
 	}
 	if len(names) == 0 {
-		names = []string{"sim"}
+		names = []string{simModel}
 	}
 	var out []node.Served
 	for _, name := range names {

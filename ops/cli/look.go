@@ -16,8 +16,14 @@ import (
 	"github.com/pelton-run/pelton/runtime/memory"
 )
 
-// version is the module's version, or the commit it was built from.
+// release is the version that a build of images or packages sets (-ldflags -X).
+var release string
+
+// version is the release, the module's version, or the commit it was built from.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -41,7 +41,7 @@ from NATS and HTTP, and relays the answers. Several may run side by side.`,
 				return err
 			}
 			security.APIKeys = a.settings.text("api-keys")
-			served, err := a.serve(cmd.Context(), a.settings.list("model"))
+			served, err := a.admit(cmd.Context(), a.settings.list("model"))
 			if err != nil {
 				return err
 			}
@@ -57,7 +57,7 @@ from NATS and HTTP, and relays the answers. Several may run side by side.`,
 	f := c.Flags()
 	f.String("http", "127.0.0.1:8080", "`address` of the HTTP door")
 	f.Int("replicas", 1, "copies of each stream")
-	f.StringArray("model", nil, "model `NAME[:VARIANT]` whose jobs are admitted (repeatable)")
+	f.StringArray("model", nil, "model `NAME[:VARIANT]` whose jobs are admitted (repeatable); sim is the modelled one")
 	f.Duration("grace", 30*time.Second, "how long open requests may take to finish at the end")
 	f.String("api-keys", "", "`file` of API keys (pelton auth key); needed where other machines reach the HTTP door")
 	doorFlags(c)
