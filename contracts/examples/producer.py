@@ -1,10 +1,14 @@
 """Submit a chat to a Pelton fleet over NATS and print the answer as it is written.
 
-    pip install nats-py msgpack
+    pip install "nats-py[nkeys]" msgpack
     python producer.py nats://127.0.0.1:4222 MODEL PROMPT
+
+For a fleet that asks for credentials, PELTON_CREDS and PELTON_TLS_CA name the files.
 """
 
 import asyncio
+import os
+import ssl
 import sys
 import time
 import uuid
@@ -13,8 +17,18 @@ import msgpack
 import nats
 
 
+def secrets(tenant: str) -> dict:
+    if "PELTON_CREDS" not in os.environ:
+        return {}
+    return {
+        "user_credentials": os.environ["PELTON_CREDS"],
+        "tls": ssl.create_default_context(cafile=os.environ.get("PELTON_TLS_CA")),
+        "inbox_prefix": f"_INBOX_{tenant}".encode(),  # the only one that the credentials may listen on
+    }
+
+
 async def ask(url: str, model: str, prompt: str, tenant: str = "default") -> int:
-    nc = await nats.connect(url)
+    nc = await nats.connect(url, **secrets(tenant))
     job = str(uuid.uuid4())  # any id of your own: submitting it again never runs it twice
 
     # Listen first, so that nothing is missed.

@@ -2,9 +2,12 @@
 //
 //   npm install @nats-io/transport-node @msgpack/msgpack
 //   npx tsx producer.ts nats://127.0.0.1:4222 MODEL PROMPT
+//
+// For a fleet that asks for credentials, PELTON_CREDS and PELTON_TLS_CA name the files.
 import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { decode, encode } from "@msgpack/msgpack";
-import { connect } from "@nats-io/transport-node";
+import { connect, credsAuthenticator } from "@nats-io/transport-node";
 
 interface Answer {
   outcome: string;
@@ -22,8 +25,15 @@ interface Chunk {
   message?: string;
 }
 
+function secrets(tenant: string) {
+  const { PELTON_CREDS: creds, PELTON_TLS_CA: caFile } = process.env;
+  if (!creds) return {};
+  // The only inbox that the credentials may listen on is the tenant's.
+  return { authenticator: credsAuthenticator(readFileSync(creds)), tls: { caFile }, inboxPrefix: `_INBOX_${tenant}` };
+}
+
 async function ask(url: string, model: string, prompt: string, tenant = "default"): Promise<number> {
-  const nc = await connect({ servers: url });
+  const nc = await connect({ servers: url, ...secrets(tenant) });
   try {
     const job = randomUUID(); // any id of your own: submitting it again never runs it twice
     const live = nc.subscribe(`live.${tenant}.${job}`); // first, so that nothing is missed

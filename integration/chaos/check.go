@@ -46,6 +46,17 @@ func (h *History) Check() []string {
 	return wrong
 }
 
+// Failed counts the jobs of which a promise was broken, or that ended in an error.
+func (h *History) Failed() (n int) {
+	for job := range h.Kinds {
+		records := h.Out[job]
+		if len(h.job(job)) > 0 || records[len(records)-1].Code != "" {
+			n++
+		}
+	}
+	return n
+}
+
 // job checks one job.
 func (h *History) job(id string) (wrong []string) {
 	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }

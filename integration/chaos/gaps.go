@@ -33,6 +33,16 @@ func (h *History) Gaps() map[string][]time.Duration {
 	return out
 }
 
+// Longest is the longest wait between two pieces that any reader had.
+func (h *History) Longest() (longest time.Duration) {
+	for _, readers := range h.Received {
+		for _, r := range readers {
+			longest = max(longest, r.Gap)
+		}
+	}
+	return longest
+}
+
 // Quantile is the smallest of d that at least the share q of them do not exceed, 0 if there are none.
 func Quantile(d []time.Duration, q float64) time.Duration {
 	if len(d) == 0 {

@@ -89,7 +89,8 @@ func (a *Answer) Tokens() int {
 // Received is what one reader got, over all its connections.
 type Received struct {
 	Answer
-	Wrong []string // records that were not the next ones, or ends that are none
+	Wrong []string      // records that were not the next ones, or ends that are none
+	Gap   time.Duration // the longest wait between two pieces
 }
 
 // Take adds a record as it arrives.

@@ -21,9 +21,12 @@ import (
 type reader struct {
 	nats  string
 	doors []string
+	http  *http.Client
+	shut  bool // OUT cannot be read over NATS: it comes back over HTTP
 	rng   *rand.Rand
 	job   string
-	many  bool // the job has several choices: only an event's id says where to go on
+	at    time.Time // of the last piece; the zero time before
+	many  bool      // the job has several choices: only an event's id says where to go on
 	got   *Received
 	last  int    // index of the last piece, -1 before the first
 	id    string // of the last event, "" if the last record came over NATS
@@ -55,6 +58,9 @@ func (r *reader) read(ctx context.Context, first *client.Stream, leaves int) *Re
 func (r *reader) counting(stay int) func(*contracts.Chunk) error {
 	return func(c *contracts.Chunk) error {
 		r.got.Take(c)
+		if !c.IsClaim() {
+			r.waited()
+		}
 		r.last = c.Index
 		if stay--; stay == 0 && !c.Final() {
 			return errLeave
@@ -63,12 +69,21 @@ func (r *reader) counting(stay int) func(*contracts.Chunk) error {
 	}
 }
 
+// waited notes how long the reader waited for the piece that came.
+func (r *reader) waited() {
+	now := time.Now()
+	if !r.at.IsZero() {
+		r.got.Gap = max(r.got.Gap, now.Sub(r.at))
+	}
+	r.at = now
+}
+
 // leg is one connection.
 func (r *reader) leg(ctx context.Context, first *client.Stream, take func(*contracts.Chunk) error) error {
 	if first != nil {
 		return drainStream(first, take)
 	}
-	overHTTP := r.rng.IntN(2) == 0
+	overHTTP := r.rng.IntN(2) == 0 || r.shut
 	if r.many && (!overHTTP || r.id == "") {
 		r.got.Answer, r.last, r.id = Answer{}, -1, ""
 	}
@@ -114,7 +129,7 @@ func (r *reader) overHTTP(ctx context.Context, take func(*contracts.Chunk) error
 	if r.id != "" {
 		req.Header.Set("Last-Event-ID", r.id)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := r.http.Do(req)
 	if err != nil {
 		return err
 	}

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -26,12 +29,20 @@ type Target interface {
 	Doors() []string
 	// Strike does a fault and tells whether it hit a worker in the middle of a stream.
 	Strike(ctx context.Context, f Fault) bool
-	// Rest stops the fleet's workers and says how many bytes of KV cache each still had reserved.
+	// Rest ends the run and says how many bytes of KV cache each worker still had reserved.
 	Rest() map[string]int64
+}
+
+// Guarded is a target that asks who comes.
+type Guarded interface {
+	Producer() (*nats.Conn, error) // submits and reads live records as tenant "default", and reads no stream
+	Keeper() (*nats.Conn, error)   // may read the streams
+	HTTP() *http.Client            // shows the doors an API key
 }
 
 // Plan is what a run does.
 type Plan struct {
+	Name        string // begins the ids of the run's jobs; needed where a fleet outlives a run
 	Seed        uint64
 	Orders      map[string]contracts.Job // kinds of jobs
 	Jobs        int                      // at least; more are submitted while the script is not over
@@ -48,6 +59,8 @@ type run struct {
 	target Target
 	client *client.Client
 	js     jetstream.JetStream
+	http   *http.Client
+	shut   bool // producers cannot read OUT
 	kinds  []string
 
 	mu      sync.Mutex
@@ -80,19 +93,34 @@ func begin(ctx context.Context, t testing.TB, target Target, p Plan) *run {
 	if p.MaxFailures == 0 {
 		p.MaxFailures = topology.MaxFailures
 	}
-	nc, err := client.Connect(target.NATS())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &run{t: t, plan: p, target: target, client: client.New(nc, "default", client.WithIdle(2*time.Second)), js: js, kinds: slices.Sorted(maps.Keys(p.Orders)), struck: map[Kind]int{},
+	r := &run{t: t, plan: p, target: target, http: http.DefaultClient, kinds: slices.Sorted(maps.Keys(p.Orders)), struck: map[Kind]int{},
 		history: &History{Kinds: map[string]string{}, Out: map[string][]Record{}, Received: map[string][]*Received{}, Dead: map[string]bool{}, References: map[string]*Answer{}, MaxFailures: p.MaxFailures}}
+	r.connect()
 	r.calm(ctx)
 	return r
+}
+
+// connect opens the run's connections: to a guarded target, one for each role.
+func (r *run) connect() {
+	r.t.Helper()
+	open := func() (*nats.Conn, error) { return client.Connect(r.target.NATS()) }
+	producer, keeper := open, open
+	if g, ok := r.target.(Guarded); ok {
+		producer, keeper, r.http, r.shut = g.Producer, g.Keeper, g.HTTP(), true
+	}
+	nc, err := producer()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(nc.Close)
+	r.client = client.New(nc, "default", client.WithIdle(2*time.Second))
+	if nc, err = keeper(); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(nc.Close)
+	if r.js, err = jetstream.New(nc); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 // calm learns the answers.
@@ -100,11 +128,11 @@ func (r *run) calm(ctx context.Context) {
 	r.t.Helper()
 	var all sync.WaitGroup
 	for _, kind := range r.kinds {
-		all.Go(func() { r.job(ctx, "calm-"+kind, kind, 0) })
+		all.Go(func() { r.job(ctx, r.plan.Name+"calm-"+kind, kind, 0) })
 	}
 	all.Wait()
 	for _, kind := range r.kinds {
-		id := "calm-" + kind
+		id := r.plan.Name + "calm-" + kind
 		got := r.history.Received[id]
 		if len(got) != 1 || got[0].Final == nil || got[0].Final.Code != "" {
 			r.t.Fatalf("%s has no calm answer", kind)
@@ -123,7 +151,7 @@ func (r *run) storm(ctx context.Context) int {
 			for ctx.Err() == nil && (int(next.Load()) < r.plan.Jobs || !over.Load()) {
 				i := int(next.Add(1))
 				rng := rand.New(rand.NewPCG(r.plan.Seed, uint64(1000+i)))
-				r.job(ctx, fmt.Sprintf("job-%05d", i), r.kinds[i%len(r.kinds)], rng.IntN(3))
+				r.job(ctx, fmt.Sprintf("%sjob-%05d", r.plan.Name, i), r.kinds[i%len(r.kinds)], rng.IntN(3))
 			}
 		})
 	}
@@ -150,7 +178,7 @@ func (r *run) storm(ctx context.Context) int {
 func (r *run) job(ctx context.Context, id, kind string, leaves int) {
 	order := r.plan.Orders[kind]
 	order.ID = id
-	rd := &reader{nats: r.target.NATS(), doors: r.target.Doors(), rng: rand.New(rand.NewPCG(r.plan.Seed, uint64(len(id))+uint64(leaves))), job: id,
+	rd := &reader{nats: r.target.NATS(), doors: r.target.Doors(), http: r.http, shut: r.shut, rng: rand.New(rand.NewPCG(r.plan.Seed, uint64(len(id))+uint64(leaves))), job: id,
 		many: order.Params.N != nil, got: &Received{}, last: -1}
 	var s *client.Stream
 	for {
@@ -184,12 +212,18 @@ func (r *run) collect(ctx context.Context) {
 		if err = errors.Join(err, contracts.Decode(m.Data(), &c)); err != nil {
 			r.t.Errorf("record on %s: %v", m.Subject(), err)
 		}
+		if !strings.HasPrefix(id, r.plan.Name) {
+			return // of a run before
+		}
 		r.history.Out[id] = append(r.history.Out[id], Record{&c, at})
 	})
 	r.records(ctx, topology.StreamDead, func(m jetstream.Msg, _ time.Time) {
 		_, id, err := subject.ParseJobRef("dlq", m.Subject())
 		if err != nil {
 			r.t.Errorf("dead letter %s: %v", m.Subject(), err)
+		}
+		if !strings.HasPrefix(id, r.plan.Name) {
+			return
 		}
 		r.history.Dead[id] = true
 	})

@@ -1,14 +1,15 @@
 """Checks a Pelton gateway with OpenAI's own Python client: python check.py BASE_URL MODEL
 
-BASE_URL is http://HOST:PORT; any model will do, only shapes and rules are checked, no words.
+BASE_URL is http://HOST:PORT, OPENAI_API_KEY the key of a door that asks for one; any model will do, only shapes and rules are checked, no words.
 """
+import os
 import sys
 import time
 
 import openai
 
 base, model = sys.argv[1].rstrip("/"), sys.argv[2]
-client = openai.OpenAI(base_url=base + "/v1", api_key="none", max_retries=0, timeout=120)
+client = openai.OpenAI(base_url=base + "/v1", api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=0, timeout=120)
 ASK = [{"role": "user", "content": "Count from one to twenty, separated by commas."}]
 
 

@@ -5,7 +5,7 @@ import OpenAI from 'openai';
 
 const base = process.argv[2].replace(/\/$/, '');
 const model = process.argv[3];
-const client = new OpenAI({ baseURL: base + '/v1', apiKey: 'none', maxRetries: 0, timeout: 120_000 });
+const client = new OpenAI({ baseURL: base + '/v1', apiKey: process.env.OPENAI_API_KEY ?? 'none', maxRetries: 0, timeout: 120_000 });
 const ask: OpenAI.ChatCompletionMessageParam[] = [{ role: 'user', content: 'Count from one to twenty, separated by commas.' }];
 const chat = { model, messages: ask, max_tokens: 12, seed: 7 };
 const text = { model, prompt: 'One, two, three,', max_tokens: 12, seed: 7 };
