@@ -64,8 +64,13 @@ vuln: ## known vulnerabilities in what the code calls; asks vuln.go.dev
 licenses: ## the license of every module in the binary; others than these are refused
 	$(GO) test -run TestLicenses -v -count 1 ./integration
 
-e2e: ## the compose fleet; installs nothing
-	@test -f compose.yaml || { echo "compose.yaml is not part of this version"; exit 1; }
+BUILDX = $(if $(shell docker buildx version 2>/dev/null),,DOCKER_BUILDKIT=0)
+e2e: ## compose.yaml's fleet under every client and fault; needs Docker with compose v2, and installs nothing
+	@docker compose version >/dev/null 2>&1 || { echo "Docker with compose v2 is needed: https://docs.docker.com/compose/install"; exit 1; }
+	@docker info >/dev/null 2>&1 || { echo "no Docker engine answers: start one, or run integration/compose/engine.sh start as root"; exit 1; }
+	docker compose --profile '*' config --quiet
+	$(BUILDX) docker compose build model worker
+	PELTON_E2E=1 $(GO) test ./integration/compose -run TestCompose -v -count 1 -timeout 30m
 
 tidy:
 	$(GO) mod tidy
