@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: build test check race cover fuzz bench bench-agree bench-stream chaos soak quality quality-llamacpp vuln licenses e2e tidy
+.PHONY: build test check race cover fuzz memory bench bench-agree bench-stream chaos soak quality quality-llamacpp vuln licenses e2e tidy
 
 build: ## one binary in bin/
 	$(GO) build -o bin/pelton ./ops/cmd/pelton
@@ -47,6 +47,10 @@ chaos: ## 1,000 deaths in 3,000 streams of a simulated fleet, 50 of processes, 5
 
 soak: ## half an hour of load and deaths: memory, goroutines and file handles stay flat; DURATION=3m is shorter
 	$(GO) test -run 'TestSoak' -v -count 1 -timeout 24h ./integration/chaos -soak $(or $(DURATION),30m)
+
+memory: ## predicted against resident memory over 100 mixes; 1,000 hostile mixes in a control group (as root); MIXES=100 is shorter
+	$(GO) test -run 'TestPrediction' -v -count 1 -timeout 60m ./integration/hostile -mixes 100
+	$(GO) test -run 'TestHostile' -v -count 1 -timeout 24h ./integration/hostile -hostile $(or $(MIXES),1000)
 
 quality: ## the default variant against its fp32 twin, on 200 prompts
 	$(GO) run ./ops/cmd/pelton model eval smollm2:q8 --reference fp32

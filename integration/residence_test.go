@@ -2,52 +2,19 @@ package integration
 
 import (
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/integration/harness"
-	store "github.com/pelton-run/pelton/runtime/model"
 )
-
-// twins makes a folder of models that are the default one under other names.
-func twins(t testing.TB, names ...string) (root string) {
-	t.Helper()
-	dir, m, err := store.Store{Root: store.DefaultRoot()}.Find(model, "q8")
-	if err != nil {
-		t.Fatalf("the default model is needed: run make race, which fetches it: %v", err)
-	}
-	root = t.TempDir()
-	for _, name := range names {
-		to := filepath.Join(root, name, "q8")
-		if err := os.MkdirAll(to, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range m.Files {
-			if err := os.Symlink(filepath.Join(dir, f.Name), filepath.Join(to, f.Name)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		manifest, err := os.ReadFile(filepath.Join(dir, store.ManifestFile))
-		if err != nil {
-			t.Fatal(err)
-		}
-		manifest = []byte(strings.Replace(string(manifest), `"name": "`+model+`"`, `"name": "`+name+`"`, 1))
-		if err := os.WriteFile(filepath.Join(to, store.ManifestFile), manifest, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return root
-}
 
 // TestModelsShareMemory serves two models in memory for one: the first job of the one that is not
 // loaded has it loaded.
 func TestModelsShareMemory(t *testing.T) {
 	t.Parallel()
-	p := harness.Up(t, t.TempDir(), "--memory", "460MiB", "--models", twins(t, "a", "b"), "--model", "a", "--model", "b")
+	p := harness.Up(t, t.TempDir(), "--memory", "460MiB", "--models", harness.Twins(t, "a", "b"), "--model", "a", "--model", "b")
 	c := connect(t, p)
 	ctx := testContext(t, 5*time.Minute)
 	var answers []string

@@ -92,20 +92,21 @@ const startTime = 2 * time.Minute
 // the test if it still runs.
 func Start(t testing.TB, args ...string) *Process {
 	t.Helper()
-	return start(t, "", args)
+	return start(t, nil, "", args)
 }
 
 // StartParts is Start for a dispatcher or a broker that nobody serves yet: it waits until the process is
 // up. The process must be given its addresses, because it prints them when it is ready.
 func StartParts(t testing.TB, args ...string) *Process {
 	t.Helper()
-	return start(t, "up; ", args)
+	return start(t, nil, "up; ", args)
 }
 
-// start waits for the word "ready", or for up on stderr unless it is empty.
-func start(t testing.TB, up string, args []string) *Process {
+// start waits for the word "ready", or for up on stderr unless it is empty. The process is in box from
+// its first byte of memory, unless that is nil.
+func start(t testing.TB, box *Box, up string, args []string) *Process {
 	t.Helper()
-	p := &Process{t: t, cmd: exec.Command(Binary(t), args...), exited: make(chan struct{}), stderr: &buffer{wanted: up, seen: make(chan struct{})}}
+	p := &Process{t: t, cmd: box.Command(Binary(t), args...), exited: make(chan struct{}), stderr: &buffer{wanted: up, seen: make(chan struct{})}}
 	p.cmd.Stderr = p.stderr
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -133,6 +134,12 @@ func start(t testing.TB, up string, args []string) *Process {
 func Up(t testing.TB, data string, args ...string) *Process {
 	t.Helper()
 	return Start(t, append([]string{"up", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--data", data}, args...)...)
+}
+
+// UpIn is Up for a fleet that is confined to a box.
+func UpIn(t testing.TB, box *Box, data string, args ...string) *Process {
+	t.Helper()
+	return start(t, box, "", append([]string{"up", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--data", data}, args...))
 }
 
 // read waits for the lines that name the addresses and then for the end of the output. A worker has no
