@@ -42,6 +42,7 @@ type Floor struct {
 	Worker      func(*worker.Config)                    // optional: changes every worker
 	Engine      func(engine.Engine) engine.Engine       // optional: stands before every engine
 	Dispatcher  func(which int, cfg *dispatcher.Config) // optional: changes every dispatcher
+	Before      func(broker *nats.Conn)                 // optional: runs when there is the broker, and nothing else yet
 }
 
 // InProcess is a fleet in this process: a broker on a port, dispatchers with their HTTP doors, and
@@ -95,6 +96,9 @@ func NewInProcess(t testing.TB, floor Floor) *InProcess {
 	f.ctl, err = nats.Connect(f.broker.URL())
 	f.must(err)
 	t.Cleanup(f.ctl.Close)
+	if floor.Before != nil {
+		floor.Before(f.ctl)
+	}
 	tok, err := tokenizer.Parse(sim.TokenizerJSON(), sim.ChatTemplate())
 	f.must(err)
 	f.model = dispatcher.Model{Name: Model, Tokenizer: tok, ContextLength: 8192, Vocab: 259}

@@ -72,7 +72,8 @@ var rightsOf = map[Role]rights{
 			"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + topology.StreamJobs + ".*"},
 		replies: true,
 	},
-	Provisioner: {publish: []string{api + ">", "$SRV.>"}},
+	// The snapshots of a backup are acknowledged, and those of a restore sent, on subjects of their own.
+	Provisioner: {publish: []string{api + ">", "$JS.SNAPSHOT.ACK.>", "$JS.SNAPSHOT.RESTORE.>", "$SRV.>"}},
 }
 
 var streams = []string{topology.StreamJobs, topology.StreamOut, topology.StreamSched, topology.StreamDead}

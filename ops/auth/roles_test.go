@@ -104,7 +104,7 @@ func TestRights(t *testing.T) {
 			{"live.ann.j", false}, {"$JS.API.DIRECT.GET.JOBS", false}, {"$JS.API.DIRECT.GET.DLQ.dlq.ann.j", false},
 			{"$JS.API.CONSUMER.CREATE.JOBS.evil", false}, {"$JS.API.CONSUMER.CREATE.OUT.evil.out.>", false}, {"$JS.API.CONSUMER.DURABLE.CREATE.JOBS.evil", false},
 			{"$JS.API.CONSUMER.DELETE.JOBS.m-p0-s", false}, {"$JS.API.CONSUMER.MSG.NEXT.SCHED.due", false}, {"$JS.API.STREAM.DELETE.JOBS", false}, {"$JS.API.STREAM.PURGE.JOBS", false},
-			{"$JS.API.STREAM.MSG.DELETE.JOBS", false}, {"$JS.API.STREAM.UPDATE.JOBS", false}, {"$JS.ACK.SCHED.due.9.9.9.9.9", false}, {"_INBOX_ann.x", false},
+			{"$JS.API.STREAM.MSG.DELETE.JOBS", false}, {"$JS.API.STREAM.UPDATE.JOBS", false}, {"$JS.API.STREAM.SNAPSHOT.OUT", false}, {"$JS.API.STREAM.RESTORE.OUT", false}, {"$JS.ACK.SCHED.due.9.9.9.9.9", false}, {"_INBOX_ann.x", false},
 		}, []right{
 			{"bell.m", true}, {"ctl.cancel.*.*", true}, {"ctl.preempt.*.*", true}, {"_PELTON.worker.w1.>", true},
 			{"jobs.>", false}, {"submit.*", false}, {"live.ann.*", false}, {"out.>", false}, {"hb.*", false}, {"_PELTON.worker.w2.>", false}, {"_PELTON.>", false}, {"_INBOX.>", false}, {"_INBOX_ann.>", false}, {">", false},
@@ -115,6 +115,7 @@ func TestRights(t *testing.T) {
 			{"$JS.API.STREAM.INFO.JOBS", true}, {"$JS.API.CONSUMER.INFO.JOBS.m-p0-s", true}, {"$JS.API.DIRECT.GET.DLQ", true}, {"$JS.API.DIRECT.GET.OUT.out.ann.j", true},
 			{"$JS.API.STREAM.MSG.DELETE.OUT", false}, {"$JS.API.STREAM.DELETE.JOBS", false}, {"$JS.API.STREAM.PURGE.OUT", false}, {"$JS.API.STREAM.CREATE.EVIL", false}, {"$JS.API.STREAM.UPDATE.JOBS", false},
 			{"$JS.API.CONSUMER.CREATE.JOBS.evil", false}, {"$JS.API.CONSUMER.DELETE.JOBS.m-p0-s", false}, {"$JS.API.CONSUMER.MSG.NEXT.JOBS.m-p0-s", false},
+			{"$JS.API.STREAM.SNAPSHOT.JOBS", false}, {"$JS.API.STREAM.RESTORE.JOBS", false}, {"$JS.SNAPSHOT.RESTORE.JOBS.x", false},
 			{"due.ann.j", false}, {"live.ann.j", false}, {"submit.ann", false}, {"_INBOX_ann.x", false}, {"_PELTON.worker.w1.x", false},
 		}, []right{
 			{"submit.*", true}, {"cancel.*.*", true}, {"live.*.*", true}, {"hb.*", true}, {"$SRV.PING", true}, {"_PELTON.dispatcher.d1.>", true},
@@ -122,7 +123,7 @@ func TestRights(t *testing.T) {
 		}},
 		{auth.Console, "c", []right{
 			{"$JS.API.STREAM.INFO.JOBS", false}, {"$JS.API.INFO", false}, {"anything", false},
-			{"$JS.API.STREAM.DELETE.JOBS", false}, {"$JS.API.DIRECT.GET.OUT", false}, {"$JS.API.DIRECT.GET.JOBS", false}, {"$JS.API.STREAM.MSG.GET.JOBS", false}, {"$JS.API.CONSUMER.CREATE.OUT.c.out.>", false},
+			{"$JS.API.STREAM.DELETE.JOBS", false}, {"$JS.API.STREAM.SNAPSHOT.OUT", false}, {"$JS.API.DIRECT.GET.OUT", false}, {"$JS.API.DIRECT.GET.JOBS", false}, {"$JS.API.STREAM.MSG.GET.JOBS", false}, {"$JS.API.CONSUMER.CREATE.OUT.c.out.>", false},
 			{job, false}, {"submit.c", false}, {"cancel.ann.j", false}, {"ctl.cancel.ann.j", false}, {"hb.w", false},
 		}, []right{
 			{"hb.*", true}, {"$JS.EVENT.ADVISORY.>", true}, {"_PELTON.console.c.>", true},
@@ -130,6 +131,7 @@ func TestRights(t *testing.T) {
 		}},
 		{auth.Provisioner, "p", []right{
 			{"$JS.API.STREAM.INFO.JOBS", true}, {"$JS.API.STREAM.NAMES", true},
+			{"$JS.API.STREAM.SNAPSHOT.JOBS", true}, {"$JS.API.STREAM.RESTORE.JOBS", true}, {"$JS.SNAPSHOT.ACK.JOBS.x.1.1", true}, {"$JS.SNAPSHOT.RESTORE.JOBS.x", true},
 			{job, false}, {"submit.p", false}, {"out.ann.j", false}, {"$JS.ACK.JOBS.m-p0-s.9.9.9.9.9", false}, {"$SYS.REQ.SERVER.PING", false},
 		}, []right{{"_PELTON.provisioner.p.>", true}, {"live.>", false}, {"jobs.>", false}, {"hb.*", false}, {">", false}}},
 	} {
