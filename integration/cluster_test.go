@@ -24,16 +24,18 @@ import (
 	"github.com/pelton-run/pelton/ops/node"
 )
 
-// cluster is three NATS servers with JetStream in this process.
+// cluster is three NATS servers with JetStream in this process, or more.
 type cluster struct {
 	t       *testing.T
+	auth    string // configuration file that says who may connect; "" asks nobody
+	creds   string // of parts that join
+	routes  []*url.URL
 	servers []*server.Server
 }
 
-func startCluster(t *testing.T) *cluster {
+func startCluster(t *testing.T, auth string) *cluster {
 	t.Helper()
-	c := &cluster{t: t}
-	var routes []*url.URL
+	c := &cluster{t: t, auth: auth}
 	var ports []int
 	for range 3 { // ports that are free now
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -42,26 +44,13 @@ func startCluster(t *testing.T) *cluster {
 		}
 		defer func() { _ = l.Close() }()
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+		c.routes = append(c.routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for i, port := range ports {
-		s, err := server.NewServer(&server.Options{
-			ServerName: "n" + strconv.Itoa(i), Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true,
-			JetStream: true, StoreDir: t.TempDir(), Routes: routes,
-			Cluster: server.ClusterOpts{Name: "pelton", Host: "127.0.0.1", Port: port},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Start()
-		t.Cleanup(func() {
-			s.Shutdown()
-			s.WaitForShutdown()
-		})
-		c.servers = append(c.servers, s)
+	for _, port := range ports {
+		c.add(port)
 	}
 	for _, s := range c.servers {
 		if !s.ReadyForConnections(time.Minute) {
@@ -69,6 +58,29 @@ func startCluster(t *testing.T) *cluster {
 		}
 	}
 	return c
+}
+
+// add starts one more server, with its routes on a port.
+func (c *cluster) add(port int) *server.Server {
+	c.t.Helper()
+	o := &server.Options{}
+	if err := o.ProcessConfigFile(c.auth); err != nil {
+		c.t.Fatal(err)
+	}
+	o.ServerName, o.Host, o.Port, o.NoSigs, o.NoLog = "n"+strconv.Itoa(len(c.servers)), "127.0.0.1", server.RANDOM_PORT, true, true
+	o.JetStream, o.StoreDir, o.Routes = true, c.t.TempDir(), c.routes
+	o.Cluster = server.ClusterOpts{Name: "pelton", Host: "127.0.0.1", Port: port}
+	s, err := server.NewServer(o)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	s.Start()
+	c.t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	c.servers = append(c.servers, s)
+	return s
 }
 
 // url lists the servers, beginning with the first: that is where a client connects.
@@ -105,6 +117,7 @@ func (c *cluster) join(cfg node.Config) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	cfg.Remote.Creds = c.creds
 	cfg.Models, cfg.Topology, cfg.Log = []node.Served{served}, topology.Config{Replicas: 3}, slog.New(slog.DiscardHandler)
 	n, err := node.Start(testContext(c.t, time.Minute), cfg)
 	if err != nil {
@@ -123,7 +136,7 @@ func (c *cluster) join(cfg node.Config) {
 // middle of the streams costs no token: each answer is that of a run that nothing disturbed.
 func TestReplicatedBroker(t *testing.T) {
 	const jobs, tokens = 12, 400
-	c := startCluster(t)
+	c := startCluster(t, "")
 	c.join(node.Config{Remote: node.Remote{URL: c.url(0)}, Dispatcher: true, Workers: 1, WorkerName: "a"})
 	c.join(node.Config{Remote: node.Remote{URL: c.url(1)}, Workers: 1, WorkerName: "b"})
 	nc, err := nats.Connect(c.url(2), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))

@@ -8,6 +8,7 @@ package subject
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -141,6 +142,17 @@ func JobsOf(model string, class contracts.Class, size contracts.Size) string {
 // Consumer is the durable name of the consumer over JobsOf.
 func Consumer(model string, class contracts.Class, size contracts.Size) string {
 	return Escape(model) + "-" + string(class) + "-" + string(size)
+}
+
+// ParseConsumer is the model whose jobs a consumer of JOBS delivers.
+func ParseConsumer(name string) (model string, class contracts.Class, size contracts.Size, err error) {
+	if n := len(name) - len("-p0-s"); n > 0 && name[n] == '-' && name[n+3] == '-' {
+		class, size = contracts.Class(name[n+1:n+3]), contracts.Size(name[n+4:])
+		if model, err = Unescape(name[:n]); err == nil && Consumer(model, class, size) == name && class.Valid() && slices.Contains(contracts.Sizes, size) {
+			return model, class, size, nil
+		}
+	}
+	return "", "", "", fmt.Errorf("consumer %q is not <model>-<class>-<size>", name)
 }
 
 // ParseJob parses a subject of the stream JOBS.

@@ -40,6 +40,25 @@ func TestEscape(t *testing.T) {
 	}
 }
 
+func TestParseConsumer(t *testing.T) {
+	t.Parallel()
+	for _, model := range []string{"m", "llama 3.2", "a-p0-s", ""} {
+		for _, class := range contracts.Classes {
+			for _, size := range contracts.Sizes {
+				name := subject.Consumer(model, class, size)
+				if m, c, s, err := subject.ParseConsumer(name); err != nil || m != model || c != class || s != size {
+					t.Errorf("ParseConsumer(%q) is %q %s %s, %v", name, m, c, s, err)
+				}
+			}
+		}
+	}
+	for _, name := range []string{"", "due", "-p0-s", "m-p4-s", "m-p0-q", "m-p0-s ", "m.x-p0-s", "m_p0-s", "mp0-s"} {
+		if m, _, _, err := subject.ParseConsumer(name); err == nil {
+			t.Errorf("ParseConsumer(%q) is %q, want an error", name, m)
+		}
+	}
+}
+
 func TestSubjects(t *testing.T) {
 	t.Parallel()
 	j := subject.Job{Model: "llama 3.2", Class: contracts.P1, Size: contracts.SizeM, Tenant: "a.b", Job: "id"}

@@ -148,76 +148,101 @@ func (c Config) Consumers(model string) []jetstream.ConsumerConfig {
 // Drift is one difference between the layout and what the broker had.
 type Drift struct {
 	Object string // "stream OUT", "consumer m-p0-s"
-	Change string // "created", "updated"
+	Change string // Ensure: "created", "updated"; Check: "missing", "differs"
 }
 
 // Ensure creates what is missing and updates what differs: the streams, and the consumers of models.
 // It reports every change it made. A difference that the broker cannot change in place is an error
 // that names it.
 func Ensure(ctx context.Context, js jetstream.JetStream, c Config, models ...string) ([]Drift, error) {
-	var drift []Drift
-	for _, want := range c.Streams() {
-		change, err := ensureStream(ctx, js, want)
-		if err != nil {
-			return drift, fmt.Errorf("stream %s: %w", want.Name, err)
-		}
-		if change != "" {
-			drift = append(drift, Drift{"stream " + want.Name, change})
-		}
-	}
-	due := jetstream.ConsumerConfig{Durable: ConsumerDue, Description: "jobs whose time has come", FilterSubject: subject.AllDue,
-		AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverAllPolicy, AckWait: AckWait, MaxDeliver: -1,
-		MaxAckPending: 1000, MaxWaiting: 512, Replicas: c.withDefaults().Replicas}
-	change, err := ensureConsumer(ctx, js, StreamSched, due)
-	if err != nil {
-		return drift, fmt.Errorf("consumer %s: %w", due.Durable, err)
-	}
-	if change != "" {
-		drift = append(drift, Drift{"consumer " + due.Durable, change})
-	}
-	for _, model := range models {
-		for _, want := range c.Consumers(model) {
-			change, err := ensureConsumer(ctx, js, StreamJobs, want)
-			if err != nil {
-				return drift, fmt.Errorf("consumer %s: %w", want.Durable, err)
-			}
-			if change != "" {
-				drift = append(drift, Drift{"consumer " + want.Durable, change})
-			}
-		}
-	}
-	return drift, nil
+	return (&walk{js: js, apply: true}).layout(ctx, c.withDefaults(), models)
 }
 
-func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (string, error) {
-	s, err := js.Stream(ctx, want.Name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		_, err = js.CreateOrUpdateStream(ctx, want)
-		return "created", err
+// Check reports what Ensure would create or update, and changes nothing.
+func Check(ctx context.Context, js jetstream.JetStream, c Config, models ...string) ([]Drift, error) {
+	return (&walk{js: js}).layout(ctx, c.withDefaults(), models)
+}
+
+// walk goes through the layout and notes what the broker has otherwise.
+type walk struct {
+	js    jetstream.JetStream
+	apply bool // change it
+	drift []Drift
+}
+
+func (w *walk) layout(ctx context.Context, c Config, models []string) ([]Drift, error) {
+	for _, want := range c.Streams() {
+		if err := w.note("stream "+want.Name, func() (string, error) { return w.stream(ctx, want) }); err != nil {
+			return w.drift, err
+		}
 	}
+	consumers := map[string][]jetstream.ConsumerConfig{StreamSched: {c.due()}}
+	for _, model := range models {
+		consumers[StreamJobs] = append(consumers[StreamJobs], c.Consumers(model)...)
+	}
+	for _, stream := range []string{StreamSched, StreamJobs} {
+		for _, want := range consumers[stream] {
+			if err := w.note("consumer "+want.Durable, func() (string, error) { return w.consumer(ctx, stream, want) }); err != nil {
+				return w.drift, err
+			}
+		}
+	}
+	return w.drift, nil
+}
+
+// due is the consumer of the jobs whose time has come.
+func (c Config) due() jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{Durable: ConsumerDue, Description: "jobs whose time has come", FilterSubject: subject.AllDue,
+		AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverAllPolicy, AckWait: AckWait, MaxDeliver: -1,
+		MaxAckPending: 1000, MaxWaiting: 512, Replicas: c.Replicas}
+}
+
+func (w *walk) note(object string, match func() (change string, err error)) error {
+	change, err := match()
 	if err != nil {
+		return fmt.Errorf("%s: %w", object, err)
+	}
+	if change != "" {
+		w.drift = append(w.drift, Drift{object, change})
+	}
+	return nil
+}
+
+func (w *walk) stream(ctx context.Context, want jetstream.StreamConfig) (string, error) {
+	s, err := w.js.Stream(ctx, want.Name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound) && !w.apply:
+		return "missing", nil
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		_, err = w.js.CreateOrUpdateStream(ctx, want)
+		return "created", err
+	case err != nil:
 		return "", err
-	}
-	if sameStream(s.CachedInfo().Config, want) {
+	case sameStream(s.CachedInfo().Config, want):
 		return "", nil
+	case !w.apply:
+		return "differs", nil
 	}
-	_, err = js.UpdateStream(ctx, want)
+	_, err = w.js.UpdateStream(ctx, want)
 	return "updated", err
 }
 
-func ensureConsumer(ctx context.Context, js jetstream.JetStream, stream string, want jetstream.ConsumerConfig) (string, error) {
-	c, err := js.Consumer(ctx, stream, want.Durable)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		_, err = js.CreateOrUpdateConsumer(ctx, stream, want)
+func (w *walk) consumer(ctx context.Context, stream string, want jetstream.ConsumerConfig) (string, error) {
+	c, err := w.js.Consumer(ctx, stream, want.Durable)
+	switch {
+	case (errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)) && !w.apply:
+		return "missing", nil
+	case errors.Is(err, jetstream.ErrConsumerNotFound):
+		_, err = w.js.CreateOrUpdateConsumer(ctx, stream, want)
 		return "created", err
-	}
-	if err != nil {
+	case err != nil:
 		return "", err
-	}
-	if sameConsumer(c.CachedInfo().Config, want) {
+	case sameConsumer(c.CachedInfo().Config, want):
 		return "", nil
+	case !w.apply:
+		return "differs", nil
 	}
-	_, err = js.UpdateConsumer(ctx, stream, want)
+	_, err = w.js.UpdateConsumer(ctx, stream, want)
 	return "updated", err
 }
 

@@ -38,6 +38,9 @@ func ensure(t *testing.T, js jetstream.JetStream, c topology.Config, models ...s
 func TestEnsure(t *testing.T) {
 	t.Parallel()
 	js, c := setup(t)
+	if found, err := topology.Check(t.Context(), js, c, "m"); err != nil || len(found) != 4+1+16 || found[0].Change != "missing" {
+		t.Errorf("check of an empty broker: %v, %v, want all missing", found, err)
+	}
 	first := ensure(t, js, c, "m", "llama 3.2")
 	if len(first) != 4+1+2*16 || first[0] != (topology.Drift{Object: "stream JOBS", Change: "created"}) {
 		t.Errorf("first run: %d changes %v, want 37 created", len(first), first)
@@ -91,6 +94,10 @@ func TestDrift(t *testing.T) {
 	}
 	if err := js.DeleteConsumer(t.Context(), topology.StreamJobs, subject.Consumer("m", contracts.P3, contracts.SizeX)); err != nil {
 		t.Fatal(err)
+	}
+	found, err := topology.Check(t.Context(), js, c, "m")
+	if err != nil || len(found) != 3 || found[0] != (topology.Drift{Object: "stream OUT", Change: "differs"}) || found[2] != (topology.Drift{Object: "consumer m-p3-x", Change: "missing"}) {
+		t.Errorf("check: %v, %v, want three differences", found, err)
 	}
 	want := []topology.Drift{{Object: "stream OUT", Change: "updated"}, {Object: "consumer " + name, Change: "updated"}, {Object: "consumer m-p3-x", Change: "created"}}
 	got := ensure(t, js, c, "m")

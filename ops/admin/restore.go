@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // ErrRunning is returned when a dispatcher answers on the broker that is to be filled: stop the fleet.
@@ -23,6 +24,14 @@ var ErrRunning = errors.New("a dispatcher is running")
 const (
 	mark       = "pelton-restore"
 	unfinished = " unfinished"
+)
+
+// The broker gives a restore of which it hears nothing up after five seconds; until then its stream's name
+// is taken.
+const (
+	codeNameTaken jetstream.ErrorCode = 10130
+	busyTime                          = 20 * time.Second
+	busyPause                         = 300 * time.Millisecond
 )
 
 // RestoreOptions say what a Restore may do. The zero value changes nothing that is there.
@@ -122,14 +131,42 @@ func (r *restore) missing(ctx context.Context, all []Copy) (todo []Copy, err err
 	return todo, nil
 }
 
-// stream makes one stream, in the place of what has its name.
-func (r *restore) stream(ctx context.Context, c Copy) (err error) {
-	if _, there, err := describe(ctx, r.nc, c.Stream); err != nil {
-		return err
-	} else if there {
-		if err := call(ctx, r.nc, "STREAM.DELETE."+c.Stream, nil, nil); err != nil {
-			return fmt.Errorf("delete it first: %w", err)
+// stream makes one stream, in the place of what has its name. The broker may still be busy with it when an
+// earlier Restore was interrupted a moment ago.
+func (r *restore) stream(ctx context.Context, c Copy) error {
+	for late := time.Now().Add(busyTime); ; {
+		err := r.fill(ctx, c)
+		taken, is := errors.AsType[*jetstream.APIError](err)
+		if !is || taken.ErrorCode != codeNameTaken || time.Now().After(late) {
+			return err
 		}
+		select {
+		case <-time.After(busyPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// clear deletes the stream that has the name, if that is allowed.
+func (r *restore) clear(ctx context.Context, stream string) error {
+	config, there, err := describe(ctx, r.nc, stream)
+	if err != nil || !there {
+		return err
+	}
+	if !r.options.Replace && labelOf(config) != r.id+unfinished {
+		return fmt.Errorf("somebody made it meanwhile: %w", ErrExists)
+	}
+	if err := call(ctx, r.nc, "STREAM.DELETE."+stream, nil, nil); err != nil {
+		return fmt.Errorf("delete it first: %w", err)
+	}
+	return nil
+}
+
+// fill makes one stream.
+func (r *restore) fill(ctx context.Context, c Copy) (err error) {
+	if err := r.clear(ctx, c.Stream); err != nil {
+		return err
 	}
 	config, err := edit(c.Config, func(config map[string]any) {
 		setLabel(config, r.id+unfinished)

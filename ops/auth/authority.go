@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/nats-io/jwt/v2"
@@ -77,7 +78,7 @@ func (a *Authority) Issue(role Role, name string, life time.Duration) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	account, err := a.public("account", nkeys.CreateAccount)
+	account, err := a.public(accountOf(role), nkeys.CreateAccount)
 	if err != nil {
 		return nil, err
 	}
@@ -136,6 +137,9 @@ func (a *Authority) writeConfig() error {
 	}
 	sc := jwt.NewAccountClaims(system)
 	sc.Name = "SYS"
+	if err := a.scopes(sc, Keeper); err != nil {
+		return err
+	}
 	tokens := []any{trusted}
 	for _, c := range []jwt.Claims{sc, fleet} {
 		token, err := c.Encode(operator)
@@ -178,15 +182,28 @@ func (a *Authority) fleet() (*jwt.AccountClaims, error) {
 	c := jwt.NewAccountClaims(id)
 	c.Name = "pelton"
 	c.Limits.JetStreamLimits = jwt.JetStreamLimits{DiskStorage: jwt.NoLimit, MemoryStorage: jwt.NoLimit, Streams: jwt.NoLimit, Consumer: jwt.NoLimit}
-	for _, role := range Roles {
+	return c, a.scopes(c, slices.DeleteFunc(slices.Clone(Roles), func(r Role) bool { return r == Keeper })...)
+}
+
+// scopes lets the signing keys of roles issue credentials of an account, with the rights of the role.
+func (a *Authority) scopes(c *jwt.AccountClaims, roles ...Role) (err error) {
+	for _, role := range roles {
 		scope := jwt.NewUserScope()
 		if scope.Key, err = a.public(string(role), nkeys.CreateAccount); err != nil {
-			return nil, err
+			return err
 		}
 		scope.Role, scope.Template.Permissions = string(role), permissions(role)
 		c.SigningKeys.AddScopedSigner(scope)
 	}
-	return c, nil
+	return nil
+}
+
+// accountOf is the name of the key of the account that a role belongs to.
+func accountOf(role Role) string {
+	if role == Keeper {
+		return "system"
+	}
+	return "account"
 }
 
 // key reads a secret key, or creates it.

@@ -20,11 +20,12 @@ const (
 	Console     Role = "console"     // hears of workers and of what JetStream reports, and publishes nothing
 	Worker      Role = "worker"      // pulls jobs and writes their records
 	Dispatcher  Role = "dispatcher"  // admits jobs of all tenants
-	Provisioner Role = "provisioner" // creates and changes streams and consumers
+	Provisioner Role = "provisioner" // creates, changes, copies and restores streams and consumers
+	Keeper      Role = "keeper"      // takes a server that is lost out of the broker's cluster, and nothing else
 )
 
 // Roles is every role.
-var Roles = []Role{Producer, Console, Worker, Dispatcher, Provisioner}
+var Roles = []Role{Producer, Console, Worker, Dispatcher, Provisioner, Keeper}
 
 // replyTime is how long a dispatcher may take to answer a request; cancels wait the longest.
 const replyTime = 2 * time.Minute
@@ -74,6 +75,8 @@ var rightsOf = map[Role]rights{
 	},
 	// The snapshots of a backup are acknowledged, and those of a restore sent, on subjects of their own.
 	Provisioner: {publish: []string{api + ">", "$JS.SNAPSHOT.ACK.>", "$JS.SNAPSHOT.RESTORE.>", "$SRV.>"}},
+	// In the servers' own account, which has no streams.
+	Keeper: {publish: []string{api + "SERVER.REMOVE"}},
 }
 
 var streams = []string{topology.StreamJobs, topology.StreamOut, topology.StreamSched, topology.StreamDead}

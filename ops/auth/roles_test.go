@@ -134,6 +134,11 @@ func TestRights(t *testing.T) {
 			{"$JS.API.STREAM.SNAPSHOT.JOBS", true}, {"$JS.API.STREAM.RESTORE.JOBS", true}, {"$JS.SNAPSHOT.ACK.JOBS.x.1.1", true}, {"$JS.SNAPSHOT.RESTORE.JOBS.x", true},
 			{job, false}, {"submit.p", false}, {"out.ann.j", false}, {"$JS.ACK.JOBS.m-p0-s.9.9.9.9.9", false}, {"$SYS.REQ.SERVER.PING", false},
 		}, []right{{"_PELTON.provisioner.p.>", true}, {"live.>", false}, {"jobs.>", false}, {"hb.*", false}, {">", false}}},
+		{auth.Keeper, "k", []right{
+			{"$JS.API.SERVER.REMOVE", true},
+			{"$JS.API.STREAM.INFO.JOBS", false}, {"$JS.API.STREAM.NAMES", false}, {"$JS.API.META.LEADER.STEPDOWN", false}, {"$JS.API.ACCOUNT.PURGE.x", false}, {"$SYS.REQ.SERVER.PING", false},
+			{"$SYS.REQ.CLAIMS.UPDATE", false}, {"$SYS.REQ.SERVER.x.RELOAD", false}, {job, false}, {"submit.k", false},
+		}, []right{{"_PELTON.keeper.k.>", true}, {"$SYS.>", false}, {"$SYS.ACCOUNT.x.CONNECT", false}, {"live.>", false}, {">", false}}},
 	} {
 		nc := f.connect(c.role, c.name)
 		for _, r := range c.publish {

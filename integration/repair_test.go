@@ -1,0 +1,160 @@
+package integration
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/client"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/ops/admin"
+	"github.com/pelton-run/pelton/ops/auth"
+	"github.com/pelton-run/pelton/ops/node"
+)
+
+// as connects with new credentials of a role, to whatever server is there.
+func (c *cluster) as(keys *auth.Authority, role auth.Role) *nats.Conn {
+	c.t.Helper()
+	nc, err := client.Connect(c.url(0), nats.UserCredentials(keys.Creds(role)), nats.CustomInboxPrefix(auth.Inbox(role, nameOf(role))))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(nc.Close)
+	return nc
+}
+
+func nameOf(role auth.Role) string {
+	if role == auth.Producer {
+		return "default"
+	}
+	return string(role)
+}
+
+// settled waits until admin sees what ok wants.
+func (c *cluster) settled(nc *nats.Conn, what string, ok func(*admin.Status) bool) *admin.Status {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 3*time.Minute)
+	defer cancel()
+	for {
+		s, err := admin.Look(ctx, nc, topology.Config{}, "m")
+		if err == nil && ok(s) {
+			return s
+		}
+		if ctx.Err() != nil {
+			c.t.Fatalf("waited for %s: %+v, %v", what, s, err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// TestRepair: one server of three is lost for good, and later another. Status names it, repair gives its
+// copies to a new server and makes what is missing, and a job that was queued before is done.
+func TestRepair(t *testing.T) {
+	keys, err := auth.Init(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := startCluster(t, keys.Config())
+	provisioner := c.as(keys, auth.Provisioner)
+	js, err := jetstream.New(provisioner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ctx := testContext(t, 2*time.Minute); ; { // until the cluster has a leader it answers nothing
+		soon, cancel := context.WithTimeout(ctx, 5*time.Second)
+		_, err := topology.Ensure(soon, js, topology.Config{Replicas: 3}, "m")
+		cancel()
+		if err == nil {
+			break
+		} else if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
+	c.settled(provisioner, "three copies of all", (*admin.Status).Well)
+	c.creds = keys.Creds(auth.Dispatcher)
+	c.join(node.Config{Remote: node.Remote{URL: c.url(0)}, Dispatcher: true})
+	producer := client.New(c.as(keys, auth.Producer), "default", client.WithoutReplay())
+	stream, err := producer.Run(testContext(t, time.Minute), &contracts.Job{ID: "waiting", Model: "m", Kind: contracts.KindText, Prompt: "hello", Params: contracts.Params{MaxTokens: new(5), IgnoreEOS: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layout := admin.RepairOptions{Models: []string{"m"}}
+	if _, err := admin.Repair(testContext(t, time.Minute), provisioner, withLost(layout, "n2", nil)); err == nil || !strings.Contains(err.Error(), "stop it first") {
+		t.Errorf("taking out a server that lives: %v", err)
+	}
+	lose(c.servers[2])
+	if err := js.DeleteConsumer(testContext(t, time.Minute), topology.StreamJobs, subject.Consumer("m", contracts.P0, contracts.SizeS)); err != nil {
+		t.Fatal(err)
+	}
+	s := c.settled(provisioner, "the loss of n2", func(s *admin.Status) bool {
+		return len(s.Drift) == 1 && !slices.ContainsFunc(s.Streams, func(s admin.Stream) bool { return !strings.Contains(strings.Join(s.Problems, " "), "n2 is offline") })
+	})
+	t.Logf("after the loss: %v, %v", s.Streams[0].Problems, s.Drift)
+	if _, err := admin.Repair(testContext(t, time.Minute), provisioner, withLost(layout, "n2", nil)); err == nil || !strings.Contains(err.Error(), "add one") {
+		t.Errorf("nobody there to take the copies: %v", err)
+	}
+	c.add(server.RANDOM_PORT)
+	c.repaired(provisioner, withLost(layout, "n2", nil), "n3")
+	keeper := c.as(keys, auth.Keeper)
+	if done, err := admin.Repair(testContext(t, time.Minute), provisioner, withLost(layout, "n2", keeper)); err != nil || len(done) != 1 {
+		t.Fatalf("taking n2 out of the cluster: %v, %v", done, err)
+	}
+	lose(c.servers[1])
+	c.add(server.RANDOM_PORT)
+	c.repaired(provisioner, withLost(layout, "n1", keeper), "n4")
+	c.creds = keys.Creds(auth.Worker)
+	c.join(node.Config{Remote: node.Remote{URL: c.url(0)}, Workers: 1, WorkerName: "w"})
+	tokens := 0
+	for chunk, err := range stream.Chunks() {
+		if err != nil || chunk.Err() != nil {
+			t.Fatal(err, chunk.Err())
+		}
+		tokens += len(chunk.Tokens)
+	}
+	if tokens != 5 {
+		t.Errorf("the job from before got %d tokens, want 5", tokens)
+	}
+}
+
+func withLost(o admin.RepairOptions, lost string, keeper *nats.Conn) admin.RepairOptions {
+	o.Lost, o.Cluster = lost, keeper
+	return o
+}
+
+func lose(s *server.Server) {
+	s.Shutdown()
+	s.WaitForShutdown()
+}
+
+// repaired repairs, and waits until all is well with copies on the new server.
+func (c *cluster) repaired(nc *nats.Conn, o admin.RepairOptions, fresh string) {
+	c.t.Helper()
+	var err error
+	var done []topology.Drift
+	for ctx := testContext(c.t, 3*time.Minute); ; time.Sleep(100 * time.Millisecond) { // the new server joins
+		var some []topology.Drift
+		some, err = admin.Repair(ctx, nc, o)
+		done = append(done, some...)
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil {
+		c.t.Fatalf("repair after %v: %v", done, err)
+	}
+	c.t.Logf("repaired: %v", done)
+	s := c.settled(nc, "copies on "+fresh, (*admin.Status).Well)
+	for _, stream := range s.Streams {
+		if stream.Leader != fresh && !slices.ContainsFunc(stream.Peers, func(p admin.Peer) bool { return p.Name == fresh && p.Current }) {
+			c.t.Errorf("stream %s has no copy on %s: %+v", stream.Name, fresh, stream)
+		}
+	}
+}

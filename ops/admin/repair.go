@@ -1,0 +1,161 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pelton-run/pelton/contracts/topology"
+)
+
+const (
+	// moveTime is how long the broker may take to give a lost server's copies to others, and elect leaders.
+	moveTime  = 2 * time.Minute
+	movePause = 200 * time.Millisecond
+)
+
+// Errors of the broker that say what to do.
+const (
+	codePeerRemap    jetstream.ErrorCode = 10075 // no server to take the copy
+	codeNotAMember   jetstream.ErrorCode = 10044
+	codePeerNoMember jetstream.ErrorCode = 10040
+)
+
+// RepairOptions say what a Repair does beside making what is missing.
+type RepairOptions struct {
+	Layout topology.Config // Replicas 0 is as the stream JOBS has
+	Models []string        // beside those whose consumers are there
+	// Lost is the name of a server of the broker that will not come back: its copies go to others.
+	Lost string
+	// Cluster is a connection of the keeper, in the servers' own account; nil leaves the lost server in the
+	// cluster's own group, where it counts for the majority.
+	Cluster *nats.Conn
+	// Recreate names streams without a leader that are deleted, with all that was in them, and made anew.
+	Recreate []string
+}
+
+// Repair takes a lost server out, recreates streams that cannot come back, and makes what is missing or
+// differs from the fleet's layout. It returns what it changed, also with an error. What it does it can
+// do again. A server that is alive is not taken out.
+func Repair(ctx context.Context, nc *nats.Conn, o RepairOptions) (done []topology.Drift, err error) {
+	s, err := Look(ctx, nc, o.Layout, o.Models...)
+	if err != nil {
+		return nil, err
+	}
+	if o.Lost != "" {
+		if done, err = remove(ctx, nc, s, o); err != nil {
+			return done, fmt.Errorf("server %s: %w", o.Lost, err)
+		}
+	}
+	for _, name := range o.Recreate {
+		i := slices.IndexFunc(s.Streams, func(s Stream) bool { return s.Name == name })
+		if i < 0 {
+			return done, fmt.Errorf("stream %s: there is none", name)
+		}
+		if s.Streams[i].Leader != "" {
+			return done, fmt.Errorf("stream %s: it has a leader, so nothing is lost: it is not deleted", name)
+		}
+		if err := call(ctx, nc, "STREAM.DELETE."+name, nil, nil); err != nil {
+			return done, fmt.Errorf("stream %s: %w", name, err)
+		}
+		done = append(done, topology.Drift{Object: "stream " + name, Change: "deleted"})
+	}
+	if o.Layout.Replicas == 0 {
+		for _, stream := range s.Streams {
+			if stream.Name == topology.StreamJobs {
+				o.Layout.Replicas = stream.Replicas
+			}
+		}
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return done, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, moveTime)
+	defer cancel()
+	made, err := topology.Ensure(ctx, js, o.Layout, s.Models...)
+	return append(done, made...), err
+}
+
+// remove takes a lost server out of every stream, and out of the cluster.
+func remove(ctx context.Context, nc *nats.Conn, s *Status, o RepairOptions) (done []topology.Drift, err error) {
+	var streams []string
+	for _, stream := range s.Streams {
+		if stream.Leader == o.Lost {
+			return nil, fmt.Errorf("it leads the stream %s, so it is alive: stop it first", stream.Name)
+		}
+		for _, p := range stream.Peers {
+			if p.Name != o.Lost {
+				continue
+			}
+			if !p.Offline {
+				return nil, fmt.Errorf("the leader of the stream %s hears it: stop it first", stream.Name)
+			}
+			streams = append(streams, stream.Name)
+		}
+	}
+	if len(streams) == 0 && o.Cluster == nil {
+		return nil, errors.New("no stream has a copy there; to take it out of the cluster the keeper's credentials are needed")
+	}
+	for _, name := range streams {
+		if err := call(ctx, nc, "STREAM.PEER.REMOVE."+name, map[string]string{"peer": o.Lost}, nil); err != nil {
+			return done, fmt.Errorf("copy of the stream %s: %w", name, explained(err))
+		}
+		done = append(done, topology.Drift{Object: "stream " + name, Change: "copy of " + o.Lost + " moved"})
+	}
+	if err := moved(ctx, nc, streams, o.Lost); err != nil {
+		return done, err
+	}
+	if o.Cluster == nil {
+		return done, nil
+	}
+	if err := call(ctx, o.Cluster, "SERVER.REMOVE", map[string]string{"peer": o.Lost}, nil); err != nil {
+		return done, explained(err)
+	}
+	return append(done, topology.Drift{Object: "server " + o.Lost, Change: "removed"}), nil
+}
+
+// moved waits until the streams have a leader and no copy on the lost server. That the new copies are
+// complete takes as long as their bytes do; Look tells.
+func moved(ctx context.Context, nc *nats.Conn, streams []string, lost string) error {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, moveTime, fmt.Errorf("its copies are not with others after %v: run it again", moveTime))
+	defer cancel()
+	for _, name := range streams {
+		for there := true; there; {
+			s, _ := look(ctx, js, name)
+			there = s.Leader == "" || slices.ContainsFunc(s.Peers, func(p Peer) bool { return p.Name == lost })
+			if !there {
+				break
+			}
+			select {
+			case <-time.After(movePause):
+			case <-ctx.Done():
+				return fmt.Errorf("stream %s: %w", name, context.Cause(ctx))
+			}
+		}
+	}
+	return nil
+}
+
+// explained adds what to do to an error of the broker.
+func explained(err error) error {
+	e, is := errors.AsType[*jetstream.APIError](err)
+	switch {
+	case !is:
+		return err
+	case e.ErrorCode == codePeerRemap:
+		return fmt.Errorf("%w: no other server can take the copy: add one to the cluster first", err)
+	case e.ErrorCode == codeNotAMember || e.ErrorCode == codePeerNoMember:
+		return fmt.Errorf("%w: the cluster knows no server of this name; pelton admin status lists them", err)
+	}
+	return err
+}
