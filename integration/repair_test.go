@@ -82,45 +82,70 @@ func TestRepair(t *testing.T) {
 	c.creds = keys.Creds(auth.Dispatcher)
 	c.join(node.Config{Remote: node.Remote{URL: c.url(0)}, Dispatcher: true})
 	producer := client.New(c.as(keys, auth.Producer), "default", client.WithoutReplay())
-	stream, err := producer.Run(testContext(t, time.Minute), &contracts.Job{ID: "waiting", Model: "m", Kind: contracts.KindText, Prompt: "hello", Params: contracts.Params{MaxTokens: new(5), IgnoreEOS: true}})
+	_, err = producer.Submit(testContext(t, time.Minute), &contracts.Job{ID: "waiting", Model: "m", Kind: contracts.KindText, Prompt: "hello", Params: contracts.Params{MaxTokens: new(5), IgnoreEOS: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	layout := admin.RepairOptions{Models: []string{"m"}}
-	if _, err := admin.Repair(testContext(t, time.Minute), provisioner, withLost(layout, "n2", nil)); err == nil || !strings.Contains(err.Error(), "stop it first") {
-		t.Errorf("taking out a server that lives: %v", err)
-	}
-	lose(c.servers[2])
+	c.refused(provisioner, withLost(layout, "n2", nil), "stop it first")
 	if err := js.DeleteConsumer(testContext(t, time.Minute), topology.StreamJobs, subject.Consumer("m", contracts.P0, contracts.SizeS)); err != nil {
 		t.Fatal(err)
 	}
+	lose(c.servers[2])
 	s := c.settled(provisioner, "the loss of n2", func(s *admin.Status) bool {
 		return len(s.Drift) == 1 && !slices.ContainsFunc(s.Streams, func(s admin.Stream) bool { return !strings.Contains(strings.Join(s.Problems, " "), "n2 is offline") })
 	})
 	t.Logf("after the loss: %v, %v", s.Streams[0].Problems, s.Drift)
-	if _, err := admin.Repair(testContext(t, time.Minute), provisioner, withLost(layout, "n2", nil)); err == nil || !strings.Contains(err.Error(), "add one") {
-		t.Errorf("nobody there to take the copies: %v", err)
-	}
+	c.refused(provisioner, withLost(layout, "n2", nil), "add one")
 	c.add(server.RANDOM_PORT)
 	c.repaired(provisioner, withLost(layout, "n2", nil), "n3")
 	keeper := c.as(keys, auth.Keeper)
-	if done, err := admin.Repair(testContext(t, time.Minute), provisioner, withLost(layout, "n2", keeper)); err != nil || len(done) != 1 {
-		t.Fatalf("taking n2 out of the cluster: %v, %v", done, err)
-	}
+	c.repaired(provisioner, withLost(layout, "n2", keeper), "n3") // out of the cluster too, where it counts for the majority
 	lose(c.servers[1])
 	c.add(server.RANDOM_PORT)
 	c.repaired(provisioner, withLost(layout, "n1", keeper), "n4")
 	c.creds = keys.Creds(auth.Worker)
 	c.join(node.Config{Remote: node.Remote{URL: c.url(0)}, Workers: 1, WorkerName: "w"})
-	tokens := 0
-	for chunk, err := range stream.Chunks() {
-		if err != nil || chunk.Err() != nil {
-			t.Fatal(err, chunk.Err())
+	for ctx := testContext(t, 2*time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		var last contracts.Chunk
+		m, err := stored(ctx, js, topology.StreamOut, subject.Out("default", "waiting"))
+		if err == nil {
+			err = contracts.Decode(m.Data, &last)
 		}
-		tokens += len(chunk.Tokens)
+		if err == nil && last.Final() {
+			if last.Err() != nil || last.Usage.CompletionTokens != 5 {
+				t.Errorf("the job from before ended with %+v, want 5 tokens", last)
+			}
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("the job from before is not done: %+v, %v", last, err)
+		}
 	}
-	if tokens != 5 {
-		t.Errorf("the job from before got %d tokens, want 5", tokens)
+}
+
+// stored is the last message on a subject.
+func stored(ctx context.Context, js jetstream.JetStream, stream, subj string) (*jetstream.RawStreamMsg, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	s, err := js.Stream(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	return s.GetLastMsgForSubject(ctx, subj)
+}
+
+// refused waits until a repair is refused for the reason wanted; until then the cluster may be busy.
+func (c *cluster) refused(nc *nats.Conn, o admin.RepairOptions, want string) {
+	c.t.Helper()
+	for ctx := testContext(c.t, 2*time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		done, err := admin.Repair(ctx, nc, o)
+		if err != nil && strings.Contains(err.Error(), want) {
+			return
+		}
+		if err == nil || ctx.Err() != nil {
+			c.t.Fatalf("repair %+v did %v: %v, want an error with %q", o, done, err, want)
+		}
 	}
 }
 
@@ -139,7 +164,7 @@ func (c *cluster) repaired(nc *nats.Conn, o admin.RepairOptions, fresh string) {
 	c.t.Helper()
 	var err error
 	var done []topology.Drift
-	for ctx := testContext(c.t, 3*time.Minute); ; time.Sleep(100 * time.Millisecond) { // the new server joins
+	for ctx := testContext(c.t, 4*time.Minute); ; time.Sleep(100 * time.Millisecond) { // the new server joins
 		var some []topology.Drift
 		some, err = admin.Repair(ctx, nc, o)
 		done = append(done, some...)

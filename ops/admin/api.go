@@ -15,7 +15,23 @@ const (
 	api = "$JS.API."
 	// answerTime is how long the broker may take to answer a request that moves no data.
 	answerTime = 20 * time.Second
+	// askTimes is how often a question is asked in this time: what is asked while the cluster elects a leader
+	// is never answered.
+	askTimes = 4
 )
+
+// ask is call for requests that change nothing.
+func ask(ctx context.Context, nc *nats.Conn, subject string, request, answer any) (err error) {
+	for range askTimes {
+		soon, cancel := context.WithTimeout(ctx, answerTime/askTimes)
+		err = call(soon, nc, subject, request, answer)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
+}
 
 // call asks JetStream and decodes its answer. Configurations go through as JSON, so that fields which
 // this version does not know survive.
@@ -73,7 +89,7 @@ type description struct {
 // stream.
 func describe(ctx context.Context, nc *nats.Conn, stream string) (config json.RawMessage, ok bool, err error) {
 	var d description
-	err = call(ctx, nc, "STREAM.INFO."+stream, nil, &d)
+	err = ask(ctx, nc, "STREAM.INFO."+stream, nil, &d)
 	if api, is := errors.AsType[*jetstream.APIError](err); is && api.ErrorCode == jetstream.JSErrCodeStreamNotFound {
 		return nil, false, nil
 	}
@@ -87,7 +103,7 @@ func names(ctx context.Context, nc *nats.Conn) (list []string, err error) {
 			Total   int      `json:"total"`
 			Streams []string `json:"streams"`
 		}
-		if err := call(ctx, nc, "STREAM.NAMES", map[string]int{"offset": len(list)}, &page); err != nil {
+		if err := ask(ctx, nc, "STREAM.NAMES", map[string]int{"offset": len(list)}, &page); err != nil {
 			return nil, err
 		}
 		list = append(list, page.Streams...)

@@ -21,9 +21,8 @@ const (
 
 // Errors of the broker that say what to do.
 const (
-	codePeerRemap    jetstream.ErrorCode = 10075 // no server to take the copy
-	codeNotAMember   jetstream.ErrorCode = 10044
-	codePeerNoMember jetstream.ErrorCode = 10040
+	codePeerRemap  jetstream.ErrorCode = 10075 // no server to take the copy
+	codeNotAMember jetstream.ErrorCode = 10044
 )
 
 // RepairOptions say what a Repair does beside making what is missing.
@@ -43,7 +42,11 @@ type RepairOptions struct {
 // differs from the fleet's layout. It returns what it changed, also with an error. What it does it can
 // do again. A server that is alive is not taken out.
 func Repair(ctx context.Context, nc *nats.Conn, o RepairOptions) (done []topology.Drift, err error) {
-	s, err := Look(ctx, nc, o.Layout, o.Models...)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, err
+	}
+	s, err := survey(ctx, nc, js, o.Models)
 	if err != nil {
 		return nil, err
 	}
@@ -65,21 +68,21 @@ func Repair(ctx context.Context, nc *nats.Conn, o RepairOptions) (done []topolog
 		}
 		done = append(done, topology.Drift{Object: "stream " + name, Change: "deleted"})
 	}
-	if o.Layout.Replicas == 0 {
-		for _, stream := range s.Streams {
-			if stream.Name == topology.StreamJobs {
-				o.Layout.Replicas = stream.Replicas
-			}
+	made, err := ensure(ctx, js, s.layout(o.Layout), s.Models)
+	return append(done, made...), err
+}
+
+// ensure makes what is missing, and tries again what the cluster did not answer.
+func ensure(ctx context.Context, js jetstream.JetStream, c topology.Config, models []string) (made []topology.Drift, err error) {
+	for late := time.Now().Add(moveTime); ; {
+		soon, cancel := context.WithTimeout(ctx, answerTime)
+		some, err := topology.Ensure(soon, js, c, models...)
+		cancel()
+		made = append(made, some...)
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil || time.Now().After(late) {
+			return made, err
 		}
 	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return done, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, moveTime)
-	defer cancel()
-	made, err := topology.Ensure(ctx, js, o.Layout, s.Models...)
-	return append(done, made...), err
 }
 
 // remove takes a lost server out of every stream, and out of the cluster.
@@ -99,9 +102,6 @@ func remove(ctx context.Context, nc *nats.Conn, s *Status, o RepairOptions) (don
 			streams = append(streams, stream.Name)
 		}
 	}
-	if len(streams) == 0 && o.Cluster == nil {
-		return nil, errors.New("no stream has a copy there; to take it out of the cluster the keeper's credentials are needed")
-	}
 	for _, name := range streams {
 		if err := call(ctx, nc, "STREAM.PEER.REMOVE."+name, map[string]string{"peer": o.Lost}, nil); err != nil {
 			return done, fmt.Errorf("copy of the stream %s: %w", name, explained(err))
@@ -114,8 +114,12 @@ func remove(ctx context.Context, nc *nats.Conn, s *Status, o RepairOptions) (don
 	if o.Cluster == nil {
 		return done, nil
 	}
-	if err := call(ctx, o.Cluster, "SERVER.REMOVE", map[string]string{"peer": o.Lost}, nil); err != nil {
-		return done, explained(err)
+	err = call(ctx, o.Cluster, "SERVER.REMOVE", map[string]string{"peer": o.Lost}, nil)
+	if e, is := errors.AsType[*jetstream.APIError](err); is && e.ErrorCode == codeNotAMember {
+		return done, nil // it was taken out before
+	}
+	if err != nil {
+		return done, err
 	}
 	return append(done, topology.Drift{Object: "server " + o.Lost, Change: "removed"}), nil
 }
@@ -148,14 +152,8 @@ func moved(ctx context.Context, nc *nats.Conn, streams []string, lost string) er
 
 // explained adds what to do to an error of the broker.
 func explained(err error) error {
-	e, is := errors.AsType[*jetstream.APIError](err)
-	switch {
-	case !is:
-		return err
-	case e.ErrorCode == codePeerRemap:
+	if e, is := errors.AsType[*jetstream.APIError](err); is && e.ErrorCode == codePeerRemap {
 		return fmt.Errorf("%w: no other server can take the copy: add one to the cluster first", err)
-	case e.ErrorCode == codeNotAMember || e.ErrorCode == codePeerNoMember:
-		return fmt.Errorf("%w: the cluster knows no server of this name; pelton admin status lists them", err)
 	}
 	return err
 }

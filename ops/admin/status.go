@@ -64,6 +64,20 @@ func Look(ctx context.Context, nc *nats.Conn, c topology.Config, models ...strin
 	if err != nil {
 		return nil, err
 	}
+	s, err := survey(ctx, nc, js, models)
+	if err != nil || s.leaderless() { // then the layout cannot be asked for
+		return s, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	if s.Drift, err = topology.Check(ctx, js, s.layout(c), s.Models...); err != nil {
+		return s, fmt.Errorf("layout: %w", err)
+	}
+	return s, nil
+}
+
+// survey asks for all streams.
+func survey(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, models []string) (*Status, error) {
 	list, err := names(ctx, nc)
 	if err != nil {
 		return nil, err
@@ -80,23 +94,21 @@ func Look(ctx context.Context, nc *nats.Conn, c topology.Config, models ...strin
 		})
 	}
 	_ = all.Wait()
-	for i, name := range list {
-		if name == topology.StreamJobs {
-			s.Models = append(s.Models, found[i]...)
-			if c.Replicas == 0 {
-				c.Replicas = s.Streams[i].Replicas
-			}
-		}
+	if i := slices.Index(list, topology.StreamJobs); i >= 0 {
+		s.Models = append(s.Models, found[i]...)
 	}
 	slices.Sort(s.Models)
 	s.Models = slices.Compact(s.Models)
-	if s.leaderless() {
-		return s, nil // the layout cannot be asked for
+	return s, nil
+}
+
+// layout is c with as many replicas as JOBS has, unless it says how many.
+func (s *Status) layout(c topology.Config) topology.Config {
+	i := slices.IndexFunc(s.Streams, func(s Stream) bool { return s.Name == topology.StreamJobs })
+	if i >= 0 && c.Replicas == 0 {
+		c.Replicas = s.Streams[i].Replicas
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	s.Drift, err = topology.Check(ctx, js, c, s.Models...)
-	return s, err
+	return c
 }
 
 func (s *Status) leaderless() bool {
@@ -115,46 +127,62 @@ func look(ctx context.Context, js jetstream.JetStream, name string) (s Stream, m
 		return s, nil
 	}
 	i := stream.CachedInfo()
-	s.Replicas, s.Messages, s.Bytes, s.Consumers = i.Config.Replicas, i.State.Msgs, i.State.Bytes, i.State.Consumers
-	s.Leader = "-"
+	s.Replicas, s.Messages, s.Bytes, s.Consumers, s.Leader = i.Config.Replicas, i.State.Msgs, i.State.Bytes, i.State.Consumers, "-"
 	if i.Cluster != nil {
-		s.Leader = i.Cluster.Leader
-		for _, p := range i.Cluster.Replicas {
-			s.Peers = append(s.Peers, Peer{Name: p.Name, Current: p.Current, Offline: p.Offline, Lag: p.Lag, Silent: p.Active.Round(time.Millisecond).String()})
-		}
-		s.peers(say)
+		s.Leader, s.Peers = i.Cluster.Leader, peers(i.Cluster)
 	}
-	consumers := stream.ListConsumers(ctx)
-	for c := range consumers.Info() {
-		s.Waiting += c.NumPending
-		s.Working += c.NumAckPending
-		if model, _, _, err := subject.ParseConsumer(c.Name); err == nil {
-			models = append(models, model)
-		}
-	}
-	if err := consumers.Err(); err != nil && !errors.Is(err, jetstream.ErrEndOfData) {
-		say("consumers: %v", err)
-	}
-	if reach := s.Waiting + uint64(s.Working); i.Config.Retention == jetstream.WorkQueuePolicy && name == topology.StreamJobs && s.Messages > reach {
+	s.Problems = append(s.Problems, troubles(i.Cluster, s.Replicas)...)
+	models = s.consumers(ctx, stream, say)
+	if reach := s.Waiting + uint64(s.Working); name == topology.StreamJobs && s.Messages > reach {
 		say("%d jobs that no consumer delivers: a model's consumers are missing, or they are being acknowledged just now", s.Messages-reach)
 	}
 	return s, models
 }
 
-// peers says which copies are not as they should be.
-func (s *Stream) peers(say func(string, ...any)) {
-	if s.Leader == "" {
-		say("no leader")
-	}
-	for _, p := range s.Peers {
-		switch {
-		case p.Offline:
-			say("%s is offline, silent for %s", p.Name, p.Silent)
-		case !p.Current:
-			say("%s is %d operations behind", p.Name, p.Lag)
+// consumers counts what the stream's consumers have to do, and returns the models that they are named for.
+func (s *Stream) consumers(ctx context.Context, stream jetstream.Stream, say func(string, ...any)) (models []string) {
+	list := stream.ListConsumers(ctx)
+	for c := range list.Info() {
+		s.Waiting += c.NumPending
+		s.Working += c.NumAckPending
+		for _, t := range troubles(c.Cluster, max(c.Config.Replicas, 1)) {
+			say("consumer %s: %s", c.Name, t)
+		}
+		if model, _, _, err := subject.ParseConsumer(c.Name); err == nil {
+			models = append(models, model)
 		}
 	}
-	if n := len(s.Peers) + 1; n < s.Replicas {
-		say("%d of %d copies", n, s.Replicas)
+	if err := list.Err(); err != nil && !errors.Is(err, jetstream.ErrEndOfData) {
+		say("consumers: %v", err)
 	}
+	return models
+}
+
+func peers(c *jetstream.ClusterInfo) (list []Peer) {
+	for _, p := range c.Replicas {
+		list = append(list, Peer{Name: p.Name, Current: p.Current, Offline: p.Offline, Lag: p.Lag, Silent: p.Active.Round(time.Millisecond).String()})
+	}
+	return list
+}
+
+// troubles says which copies are not as they should be; those of a single server always are.
+func troubles(c *jetstream.ClusterInfo, replicas int) (list []string) {
+	if c == nil {
+		return nil
+	}
+	if c.Leader == "" {
+		list = append(list, "no leader")
+	}
+	for _, p := range peers(c) {
+		switch {
+		case p.Offline:
+			list = append(list, fmt.Sprintf("%s is offline, silent for %s", p.Name, p.Silent))
+		case !p.Current:
+			list = append(list, fmt.Sprintf("%s is %d operations behind", p.Name, p.Lag))
+		}
+	}
+	if n := len(c.Replicas) + 1; n < replicas {
+		list = append(list, fmt.Sprintf("%d of %d copies", n, replicas))
+	}
+	return list
 }

@@ -15,7 +15,7 @@ import (
 func (a *app) adminCommand() *cobra.Command {
 	c := &cobra.Command{Use: "admin", Short: "Back up, look at and repair a fleet's streams", Args: cobra.NoArgs, RunE: needSubcommand,
 		Long: `admin works on the broker's streams and consumers. Where credentials have roles, it needs the provisioner's.`}
-	c.AddCommand(a.adminBackup(), a.adminRestore())
+	c.AddCommand(a.adminStatus(), a.adminRepair(), a.adminBackup(), a.adminRestore())
 	return c
 }
 

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"net"
 	"net/http"
 	"os"
 	"testing"
@@ -26,6 +27,16 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			for _, k := range []string{"HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
 				e.Setenv(k, e.WorkDir+"/"+k)
+			}
+			for _, k := range []string{"HTTP_ADDRESS", "NATS_ADDRESS"} {
+				l, err := net.Listen("tcp", "127.0.0.1:0") // an address that is free now
+				if err != nil {
+					return err
+				}
+				e.Setenv(k, l.Addr().String())
+				if err := l.Close(); err != nil {
+					return err
+				}
 			}
 			return nil
 		},
