@@ -23,7 +23,7 @@ const (
 //	DIR/nats         server.conf and tls.conf to include, and the server's certificate
 //	DIR/gateway      server.pem (certificate and key in one file), ca.pem
 //	DIR/dispatcher   credentials, the certificate of the HTTP door, api-keys.json
-//	DIR/ROLE         credentials and ca.pem; for producers also the first API key
+//	DIR/ROLE         credentials and ca.pem (the keeper's stay with the keys); for producers also the first API key
 //	DIR/prometheus   the first API key, ca.pem
 //
 // The certificate is made anew when it ends within 30 days or lacks one of hosts. api-keys.json is
@@ -86,6 +86,9 @@ func (d Doors) deployDoors(keys, dir string) error {
 func (d Doors) deployRoles(dir string) error {
 	var errs []error
 	for _, role := range Roles {
+		if role == Keeper { // no part of a fleet
+			continue
+		}
 		folder := filepath.Join(dir, string(role))
 		errs = append(errs, place(folder, string(role)+".creds", 0o600, d.Creds(role)), place(folder, "ca.pem", 0o644, d.Certs.CA))
 	}
