@@ -128,7 +128,8 @@ type Answer struct {
 	Param        string  `msgpack:"param,omitempty" json:"param,omitempty"`
 	RetryAfterMS int64   `msgpack:"retry_after_ms,omitempty" json:"retry_after_ms,omitempty"`
 	Position     int     `msgpack:"position,omitempty" json:"position,omitempty"` // jobs of the same or a higher class ahead
-	ETAMS        int64   `msgpack:"eta_ms,omitempty" json:"eta_ms,omitempty"`
+	TTFTMS       int64   `msgpack:"ttft_ms,omitempty" json:"ttft_ms,omitempty"`   // until the first token, as predicted
+	ETAMS        int64   `msgpack:"eta_ms,omitempty" json:"eta_ms,omitempty"`     // until the last token, as predicted
 	Live         string  `msgpack:"live,omitempty" json:"live,omitempty"`
 }
 

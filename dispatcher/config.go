@@ -10,6 +10,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/backlog"
 	"github.com/pelton-run/pelton/dispatcher/fleet"
 )
 
@@ -38,6 +39,8 @@ type Config struct {
 	Timeout    time.Duration // of one answer of the broker; default 5 s
 	CancelWait time.Duration // how long the NATS door waits for a cancel; default 30 s
 	Rescan     time.Duration // how often the queue is searched for deadlines of other dispatchers' jobs; default 30 s
+
+	Overload backlog.Settings // what is done when more comes than the fleet can do
 }
 
 func (c Config) withDefaults() Config {
@@ -79,6 +82,7 @@ func (c Config) Validate() error {
 	if _, err := admission.NewCatalog(c.Models); err != nil {
 		errs = append(errs, err)
 	}
+	errs = append(errs, c.Overload.Validate())
 	for name, v := range map[string]int{"DefaultMaxTokensChat": c.DefaultMaxTokensChat, "DefaultMaxTokensText": c.DefaultMaxTokensText,
 		"MaxSubmits": c.MaxSubmits, "MaxCancels": c.MaxCancels, "Buffer": c.Buffer} {
 		if v < 0 {

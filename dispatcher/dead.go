@@ -16,6 +16,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/relay"
+	"github.com/pelton-run/pelton/dispatcher/state"
 )
 
 // retryNames bounds the ids that a retry without a name of its own tries.
@@ -25,9 +26,9 @@ const retryNames = 16
 // without their payload; a limit of 0 is 100, the most is 1,000.
 func (d *Dispatcher) ListDead(ctx context.Context, tenant string, limit int) ([]contracts.Dead, error) {
 	if limit <= 0 {
-		limit = defaultList
+		limit = state.DefaultList
 	}
-	limit = min(limit, maxList)
+	limit = min(limit, state.MaxList)
 	token := "*"
 	if tenant != "" {
 		token = subject.Escape(tenant)
@@ -38,8 +39,8 @@ func (d *Dispatcher) ListDead(ctx context.Context, tenant string, limit int) ([]
 			dead.Admitted = nil
 			list = append(list, *dead)
 		}
-		if len(list) == 2*maxList {
-			list = slices.Delete(list, 0, maxList)
+		if len(list) == 2*state.MaxList {
+			list = slices.Delete(list, 0, state.MaxList)
 		}
 		return true
 	})
@@ -145,7 +146,7 @@ func (d *Dispatcher) retryDead(ctx context.Context, tenant, job, id string) (_ *
 	if err := d.forget(ctx, m); err != nil {
 		d.log.Warn("dead letter of a job that is retried not removed", "tenant", tenant, "job", job, "error", err)
 	}
-	return admittedAnswer(a), nil
+	return admittedAnswer(a, admission.Verdict{Hold: later(a)}), nil
 }
 
 // renamed puts a into the queue under id, or under the first free one of the retries of job.
@@ -187,7 +188,7 @@ func (d *Dispatcher) bury(ctx context.Context, m *relay.Message, tenant, job str
 	}
 	dead := contracts.Dead{V: contracts.Version, Job: job, Tenant: tenant, Code: e.code, Message: e.message, Died: time.Now().UnixMilli(), Admitted: m.Data}
 	err = d.out.Read(ctx, subject.Out(tenant, job), 1, func(m *relay.Message) bool {
-		if c, err := decodeRecord(m); err == nil && c.IsClaim() {
+		if c, err := state.Decode(m); err == nil && c.IsClaim() {
 			dead.History = append(dead.History, *c.Claim)
 		}
 		return true

@@ -7,6 +7,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/dispatcher/relay"
+	"github.com/pelton-run/pelton/dispatcher/state"
 )
 
 // fullScan is how many scans go on where the one before stopped until one begins at the first job.
@@ -17,7 +18,7 @@ const fullScan = 20
 func (d *Dispatcher) expire(ctx context.Context, tenant, job string) (again bool) {
 	last, err := d.out.Last(ctx, subject.Out(tenant, job))
 	if err == nil && last != nil {
-		if c, err := decodeRecord(last); err != nil || c.Final() {
+		if c, err := state.Decode(last); err != nil || c.Final() {
 			return false
 		}
 	}
@@ -52,10 +53,16 @@ func (d *Dispatcher) rescan(ctx context.Context) {
 			var a contracts.Admitted
 			if contracts.Decode(m.Data, &a) == nil {
 				d.deadlines.Add(a.Job.Tenant, a.Job.ID, a.Job.Deadline)
+				if round == 0 {
+					d.backlog.Adopt(&a, 0)
+				}
 			}
 			seq = m.Seq + 1
 			return ctx.Err() == nil
 		})
+		if err == nil {
+			err = d.turns.Adopt(ctx, round == 0)
+		}
 		if err != nil && ctx.Err() == nil {
 			d.log.Warn("queue not searched for deadlines", "error", err)
 		}

@@ -11,16 +11,19 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/agenda"
+	"github.com/pelton-run/pelton/dispatcher/backlog"
 	"github.com/pelton-run/pelton/dispatcher/breaker"
 	"github.com/pelton-run/pelton/dispatcher/fleet"
 	"github.com/pelton-run/pelton/dispatcher/gate"
 	"github.com/pelton-run/pelton/dispatcher/relay"
+	"github.com/pelton-run/pelton/dispatcher/turn"
 )
 
 // group is the queue group of the dispatchers: each request reaches one of them.
@@ -50,6 +53,9 @@ type Dispatcher struct {
 	deadlines   *agenda.Agenda
 	urgent      *fleet.Urgent
 	breaker     *breaker.Breaker
+	backlog     *backlog.Backlog
+	name        string // among the dispatchers
+	turns       *turn.Turns
 	submits     *gate.Gate
 	cancels     *gate.Gate
 	advisories  *gate.Gate
@@ -86,9 +92,12 @@ func New(cfg Config) (*Dispatcher, error) {
 		submits:    gate.New("submits", cfg.MaxSubmits),
 		cancels:    gate.New("cancels", cfg.MaxCancels),
 		advisories: gate.New("advisories", cfg.MaxCancels),
+		name:       nuid.Next(),
 	}
+	d.backlog = backlog.New(cfg.Overload, d.fleet.Live)
 	d.deadlines, d.urgent = agenda.New(d.expire), fleet.NewUrgent()
-	d.relay = relay.New(relay.Config{Conn: cfg.Conn, Out: d.out, Buffer: cfg.Buffer, Idle: cfg.Idle, Refilled: cfg.Trace.Refilled, Holder: d.onHolder})
+	d.turns = d.newTurns()
+	d.relay = relay.New(relay.Config{Conn: cfg.Conn, Out: d.out, Buffer: cfg.Buffer, Idle: cfg.Idle, Refilled: cfg.Trace.Refilled, Holder: d.onHolder, Piece: d.onPiece})
 	return d, nil
 }
 
@@ -138,6 +147,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	work.Go(func() { d.handOvers(run) })
 	work.Go(func() { d.findHeld(run) })
 	work.Go(func() { d.preempt(run) })
+	work.Go(func() { d.turns.Run(run) })
 	return d.watch(run, live)
 }
 
@@ -189,6 +199,11 @@ func (d *Dispatcher) subscribe(ctx context.Context) (live *nats.Subscription, si
 		return live, nil, err
 	}
 	side = append(side, heartbeats)
+	loads, err := d.cfg.Conn.Subscribe(subject.AllLoads, d.onShare)
+	if err != nil {
+		return live, side, fmt.Errorf("subscribe %s: %w", subject.AllLoads, err)
+	}
+	side = append(side, loads)
 	given, err := d.cfg.Conn.QueueSubscribe(advisoryMaxDeliveries, group, func(m *nats.Msg) { d.onGivenUp(ctx, m) })
 	if err != nil {
 		return live, side, fmt.Errorf("subscribe %s: %w", advisoryMaxDeliveries, err)

@@ -6,7 +6,8 @@
 // publish.go. Next step: contracts/topology, where JetStream holds the job until a worker pulls it. On
 // the way back dispatcher/relay merges the records that workers wrote.
 //
-// Beside the walk: a job with not_before waits in SCHED first (schedule.go); a job that no worker ends
+// Beside the walk: a job with not_before waits in SCHED first (schedule.go), and so does one that is not
+// due among others (hold.go; dispatcher/backlog says whose turn it is); a job that no worker ends
 // is ended here (final.go, cancel.go, and deadlines with dispatcher/agenda); the jobs of a dead worker
 // go back to the queue (handover.go), less urgent ones give way (preempt.go), those that were given up
 // are kept (dead.go). dispatcher/gate bounds what is inside at once.

@@ -14,6 +14,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/relay"
+	"github.com/pelton-run/pelton/dispatcher/state"
 )
 
 // advisoryMaxDeliveries is where the broker says that a job was delivered as often as allowed.
@@ -135,7 +136,7 @@ const (
 // the final record.
 func (d *Dispatcher) remove(ctx context.Context, m *relay.Message) {
 	name := topology.StreamJobs
-	if !inJobs(m) {
+	if !state.InJobs(m) {
 		name = topology.StreamSched
 	}
 	s, err := d.js.Stream(ctx, name)
@@ -212,7 +213,7 @@ func (d *Dispatcher) soFar(ctx context.Context, tenant, job string) (records, er
 	var r records
 	var bad error
 	err := d.out.Read(ctx, subject.Out(tenant, job), 1, func(m *relay.Message) bool {
-		c, err := decodeRecord(m)
+		c, err := state.Decode(m)
 		if err != nil {
 			bad = err
 			return false

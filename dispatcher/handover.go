@@ -12,7 +12,9 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/fleet"
+	"github.com/pelton-run/pelton/dispatcher/priority"
 	"github.com/pelton-run/pelton/dispatcher/relay"
+	"github.com/pelton-run/pelton/dispatcher/state"
 )
 
 const (
@@ -33,6 +35,31 @@ func (d *Dispatcher) onHolder(live string, data []byte) {
 	if err == nil && contracts.Decode(data, &c) == nil {
 		d.fleet.Record(tenant, job, &c)
 		d.urgent.Record(tenant, job, &c)
+		if c.Final() {
+			d.onFinal(tenant, job, &c)
+		}
+	}
+}
+
+// onFinal takes a job out of the backlog.
+func (d *Dispatcher) onFinal(tenant, job string, c *contracts.Chunk) {
+	model, tokens := "", 0
+	if c.Claim != nil && c.Code == "" {
+		model, tokens = c.Claim.Model, c.Usage.CompletionTokens
+	}
+	d.backlog.Ended(priority.Key{Tenant: tenant, Job: job}, model, tokens)
+	d.turns.Next()
+}
+
+// onPiece hears every piece of every stream: the first one of a job makes room for another.
+func (d *Dispatcher) onPiece(live string) {
+	p, news := d.backlog.First(live, time.Now())
+	if !news {
+		return
+	}
+	d.turns.Next()
+	if p.Predicted > 0 && d.trace.Predicted != nil {
+		d.trace.Predicted(p.Model, p.Class, p.Predicted, p.Actual)
 	}
 }
 
@@ -199,7 +226,7 @@ func (d *Dispatcher) noteHeld(ctx context.Context, seq uint64) (next uint64, err
 			return seq, err
 		}
 		for out, m := range started {
-			if claim, record, err := d.claimOf(ctx, m); err == nil && claim != nil && !record.Final() {
+			if claim, record, err := state.ClaimOf(ctx, d.out, m); err == nil && claim != nil && !record.Final() {
 				d.fleet.Record(refs[out].Tenant, refs[out].Job, &contracts.Chunk{Claim: claim})
 			}
 		}

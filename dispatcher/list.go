@@ -1,185 +1,28 @@
 package dispatcher
 
 import (
-	"cmp"
 	"context"
-	"slices"
-	"strings"
 
 	"github.com/pelton-run/pelton/contracts"
-	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
-	"github.com/pelton-run/pelton/dispatcher/relay"
+	"github.com/pelton-run/pelton/dispatcher/state"
 )
 
-// Bounds of List.
-const (
-	defaultList = 100
-	maxList     = 1000
-	listWindow  = 4096    // records of OUT that are read at once, from the newest back
-	listRecords = 1 << 17 // records of OUT that are read in all
-	listQueue   = 1 << 13 // queued jobs that are read in all, from the oldest on
-)
-
-// List tells the jobs that f lets through, newest first; a Limit of 0 is 100, the most is 1,000. A job
-// that waits and has records counts once, as its records say. It looks back over the newest 131,072
-// records and the oldest 8,192 queued jobs: for one job in particular ask Status.
+// List tells the jobs that f lets through, newest first: see [state.List]. For one job in particular ask
+// Status.
 func (d *Dispatcher) List(ctx context.Context, f contracts.Filter) ([]contracts.Status, error) {
-	if f.Limit <= 0 {
-		f.Limit = defaultList
-	}
-	f.Limit = min(f.Limit, maxList)
-	l := &lister{d: d, filter: f, tenant: "*", class: "*", found: map[string]contracts.Status{}}
-	if f.Tenant != "" {
-		l.tenant = subject.Escape(f.Tenant)
-	}
-	if f.Class != "" {
-		if !f.Class.Valid() {
-			return nil, &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "class", Message: "class " + string(f.Class) + " is not one of p0, p1, p2, p3"}
-		}
-		l.class = string(f.Class)
-	}
-	for _, read := range []func(context.Context) error{l.scheduled, l.queue, l.records} {
-		if err := read(ctx); err != nil {
-			return nil, d.shown("list", f.Tenant, "", err)
-		}
-	}
-	list := make([]contracts.Status, 0, len(l.found))
-	for _, s := range l.found {
-		list = append(list, s)
-	}
-	slices.SortFunc(list, func(a, b contracts.Status) int {
-		return cmp.Or(cmp.Compare(b.Submitted, a.Submitted), strings.Compare(a.Tenant, b.Tenant), strings.Compare(a.Job, b.Job))
-	})
-	return list[:min(len(list), f.Limit)], nil
-}
-
-// lister is one List.
-type lister struct {
-	d             *Dispatcher
-	filter        contracts.Filter
-	tenant, class string                      // as subject tokens
-	found         map[string]contracts.Status // by subject in OUT
-}
-
-func (l *lister) keep(out string, s contracts.Status) {
-	if (l.filter.State == "" || s.State == l.filter.State) && (l.filter.Class == "" || s.Class == l.filter.Class) {
-		l.found[out] = s
-	}
-}
-
-// queue lists the jobs that only the queue has.
-func (l *lister) queue(ctx context.Context) error {
-	if l.filter.State != "" && l.filter.State != contracts.StateQueued {
-		return nil
-	}
-	return l.pages(ctx, l.d.jobs, "jobs.*."+l.class+".*."+l.tenant+".*")
-}
-
-// scheduled lists the jobs that wait for their time.
-func (l *lister) scheduled(ctx context.Context) error {
-	if l.filter.State != "" && l.filter.State != contracts.StateScheduled {
-		return nil
-	}
-	return l.pages(ctx, l.d.sched, "*."+l.tenant+".*")
-}
-
-// pages lists the jobs of a log that have no records yet, from the oldest on.
-func (l *lister) pages(ctx context.Context, log *relay.Log, filter string) error {
-	seq, most := uint64(1), len(l.found)+l.filter.Limit
-	for read := 0; read < listQueue && len(l.found) < most; {
-		page, err := log.Page(ctx, filter, seq, maxList)
-		if err != nil || len(page) == 0 {
-			return err
-		}
-		read += len(page)
-		seq = page[len(page)-1].Seq + 1
-		if err := l.queuePage(ctx, page); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (l *lister) queuePage(ctx context.Context, page []*relay.Message) error {
-	waiting := make(map[string]contracts.Status, len(page))
-	outs := make([]string, 0, len(page))
-	for _, m := range page {
-		var a *contracts.Admitted
-		var decoded contracts.Admitted
-		if contracts.Decode(m.Data, &decoded) == nil {
-			a = &decoded
-		}
-		s, err := queuedStatus(m, a)
-		if err != nil {
-			continue // not a job's subject: nothing of ours wrote it
-		}
-		out := subject.Out(s.Tenant, s.Job)
-		waiting[out] = s
-		outs = append(outs, out)
-	}
-	started, err := l.d.out.LastOf(ctx, outs)
+	list, err := state.List(ctx, state.Logs{Sched: d.sched, Jobs: d.jobs, Out: d.out, Span: d.span}, f)
 	if err != nil {
-		return err
+		return nil, d.shown("list", f.Tenant, "", err)
 	}
-	for out, s := range waiting {
-		if started[out] == nil {
-			l.keep(out, s)
-		}
-	}
-	return nil
+	return list, nil
 }
 
-// records lists the jobs that OUT has records of, from the newest record back, window by window.
-func (l *lister) records(ctx context.Context) error {
-	if l.filter.State == contracts.StateQueued || l.filter.State == contracts.StateScheduled {
-		return nil
-	}
-	s, err := l.d.js.Stream(ctx, topology.StreamOut)
+// span is the first and the last sequence of OUT.
+func (d *Dispatcher) span(ctx context.Context) (first, last uint64, err error) {
+	s, err := d.js.Stream(ctx, topology.StreamOut)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
-	state := s.CachedInfo().State
-	filter := "out." + l.tenant + ".*"
-	seen := map[string]bool{}
-	end := state.LastSeq + 1
-	most := len(l.found) + l.filter.Limit // the newest of both may be the records'
-	for read := uint64(0); end > state.FirstSeq && read < listRecords && len(l.found) < most; read += listWindow {
-		begin := max(state.FirstSeq, 1)
-		if end > begin+listWindow {
-			begin = end - listWindow
-		}
-		if err := l.window(ctx, filter, begin, end, seen); err != nil {
-			return err
-		}
-		end = begin
-	}
-	return nil
-}
-
-// window reads the records in [begin, end) and keeps the jobs that no later window had.
-func (l *lister) window(ctx context.Context, filter string, begin, end uint64, seen map[string]bool) error {
-	last := map[string]*relay.Message{}
-	err := l.d.out.Read(ctx, filter, begin, func(m *relay.Message) bool {
-		if m.Seq < end && !seen[m.Subject] {
-			last[m.Subject] = m
-		}
-		return m.Seq+1 < end
-	})
-	if err != nil {
-		return err
-	}
-	for out, m := range last {
-		seen[out] = true
-		tenant, job, err := subject.ParseJobRef("out", out)
-		if err != nil {
-			continue
-		}
-		claim, record, err := l.d.claimOf(ctx, m)
-		if err != nil {
-			return err
-		}
-		l.keep(out, recordStatus(tenant, job, claim, record))
-	}
-	return nil
+	return s.CachedInfo().State.FirstSeq, s.CachedInfo().State.LastSeq, nil
 }

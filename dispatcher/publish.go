@@ -14,6 +14,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/gate"
+	"github.com/pelton-run/pelton/dispatcher/state"
 )
 
 const (
@@ -66,11 +67,14 @@ func (d *Dispatcher) enqueueNow(ctx context.Context, decision *admission.Decisio
 	return false, contracts.Errorf(contracts.CodeUnavailable, "job %q is being submitted elsewhere at this moment: retry", a.Job.ID)
 }
 
-// publish puts a job into JOBS, or into SCHED when it asks for a later time. taken tells that the broker
+// publish puts a job into JOBS, or into SCHED when it asks for a later time or has to wait for its turn. taken tells that the broker
 // knows the id, or has a job on the subject.
 func (d *Dispatcher) publish(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
-	if later(decision.Admitted) {
+	switch {
+	case later(decision.Admitted):
 		return d.schedule(ctx, decision, id)
+	case decision.Hold:
+		return d.hold(ctx, decision, id)
 	}
 	return d.put(ctx, decision, id)
 }
@@ -81,12 +85,10 @@ func later(a *contracts.Admitted) bool { return a.Job.NotBefore > time.Now().Uni
 // put puts a job into JOBS and rings the model's bell; taken is as publish says it.
 func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
 	a := decision.Admitted
+	d.backlog.Adopt(a, 0) // unless it was counted in before
 	msg := nats.NewMsg(subject.Job{Model: a.Job.Model, Class: a.Job.Class, Size: decision.Size, Tenant: a.Job.Tenant, Job: a.Job.ID}.String())
 	msg.Data = decision.Data
-	if a.Job.Deadline > 0 {
-		left := max(time.Until(time.UnixMilli(a.Job.Deadline)), 0) + expiryGrace
-		msg.Header.Set(jetstream.MsgTTLHeader, fmt.Sprintf("%ds", int64((left+time.Second-1)/time.Second)))
-	}
+	setExpiry(msg, a.Job.Deadline)
 	ack, err := d.publishTwice(ctx, msg, id)
 	if isTaken(err) || (err == nil && ack.Duplicate) {
 		return true, nil
@@ -100,6 +102,14 @@ func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id s
 		d.log.Warn("bell not rung, the job waits for a sweep", "job", a.Job.ID, "tenant", a.Job.Tenant, "error", err)
 	}
 	return false, nil
+}
+
+// setExpiry makes the broker drop a message some time after the job's deadline; 0 is never.
+func setExpiry(msg *nats.Msg, deadline int64) {
+	if deadline > 0 {
+		left := max(time.Until(time.UnixMilli(deadline)), 0) + expiryGrace
+		msg.Header.Set(jetstream.MsgTTLHeader, fmt.Sprintf("%ds", int64((left+time.Second-1)/time.Second)))
+	}
 }
 
 // publishTwice repeats a publish whose answer was lost; the message id makes that safe. The repetition's
@@ -178,7 +188,7 @@ func (d *Dispatcher) digestInOut(ctx context.Context, tenant, job string) (diges
 	if m == nil || err != nil {
 		return "", false, err
 	}
-	claim, _, err := d.claimOf(ctx, m)
+	claim, _, err := state.ClaimOf(ctx, d.out, m)
 	if claim == nil || err != nil {
 		return "", true, err
 	}

@@ -61,23 +61,6 @@ func (d *Dispatcher) scheduled(ctx context.Context, tenant, job string) (*relay.
 	return d.sched.Last(ctx, "*."+subject.Escape(tenant)+"."+subject.Escape(job))
 }
 
-// scheduledStatus is the status of a job that only SCHED has; a is nil when its message is damaged.
-func scheduledStatus(m *relay.Message, a *contracts.Admitted) (contracts.Status, error) {
-	tenant, job, err := parseScheduled(m.Subject)
-	s := contracts.Status{Job: job, State: contracts.StateScheduled, Tenant: tenant, Submitted: m.Time.UnixMilli()}
-	if a != nil {
-		s.Class, s.Model, s.Submitted = a.Job.Class, a.Job.Model, a.Job.Submitted
-	}
-	return s, err
-}
-
-func parseScheduled(s string) (tenant, job string, err error) {
-	if tenant, job, err = subject.ParseJobRef("sched", s); err != nil {
-		return subject.ParseJobRef("due", s)
-	}
-	return tenant, job, err
-}
-
 // serveDue puts jobs into the queue whose time has come, until ctx ends. All dispatchers share the work.
 func (d *Dispatcher) serveDue(ctx context.Context) {
 	for ctx.Err() == nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/priority"
 	"github.com/pelton-run/pelton/dispatcher/relay"
 )
 
@@ -91,14 +92,22 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, arrived tim
 	if err != nil {
 		return nil, nil, err
 	}
-	a := decision.Admitted
+	verdict, counted, err := d.judge(decision, arrived)
+	if err != nil {
+		return nil, nil, err
+	}
+	a, attached := decision.Admitted, false
+	defer func() {
+		if counted && (err != nil || attached) {
+			d.backlog.Drop(priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID})
+		}
+	}()
 	if listen != nil {
 		if err := listen(&a.Job); err != nil {
 			return nil, nil, err
 		}
 	}
-	attached, err := d.enqueue(ctx, decision)
-	if err != nil {
+	if attached, err = d.enqueue(ctx, decision); err != nil {
 		return nil, nil, err
 	}
 	switch {
@@ -107,16 +116,30 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, arrived tim
 	case !attached && d.trace.Admitted != nil:
 		d.trace.Admitted(a, decision.Size, time.Since(arrived))
 	}
-	return admittedAnswer(a), &published{decision, attached}, nil
+	return admittedAnswer(a, verdict), &published{decision, attached}, nil
 }
 
-// admittedAnswer says that a job was taken: it is held when its time is still to come.
-func admittedAnswer(a *contracts.Admitted) *contracts.Answer {
+// judge lets the backlog decide what becomes of a job that could run; counted tells that the job was counted
+// in. One whose time is still to come is held in any case.
+func (d *Dispatcher) judge(decision *admission.Decision, now time.Time) (v admission.Verdict, counted bool, err error) {
+	if later(decision.Admitted) {
+		return admission.Verdict{Hold: true}, false, nil
+	}
+	v, known, err := d.backlog.Place(decision.Admitted, now)
+	if err != nil || known {
+		return v, false, err
+	}
+	return v, true, decision.Apply(v)
+}
+
+// admittedAnswer says that a job was taken: it is held when its time or its turn is still to come.
+func admittedAnswer(a *contracts.Admitted, v admission.Verdict) *contracts.Answer {
 	outcome := contracts.OutcomeAdmitted
-	if later(a) {
+	if v.Hold {
 		outcome = contracts.OutcomeHeld
 	}
-	return &contracts.Answer{V: contracts.Version, Job: a.Job.ID, Outcome: outcome, Live: subject.Live(a.Job.Tenant, a.Job.ID)}
+	return &contracts.Answer{V: contracts.Version, Job: a.Job.ID, Outcome: outcome, Live: subject.Live(a.Job.Tenant, a.Job.ID),
+		Position: v.Position, TTFTMS: v.First.Milliseconds(), ETAMS: v.End.Milliseconds()}
 }
 
 // capacity is the most that a live worker offers for a model.

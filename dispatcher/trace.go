@@ -34,6 +34,8 @@ type Trace struct {
 	HandedOver func(tenant, job, worker string)
 	// Preempted: this dispatcher asked the holder of a job to give it back, for a more urgent one.
 	Preempted func(tenant, job, worker string)
+	// Predicted: the first token of a job came after actual, of which predicted was said when it was submitted.
+	Predicted func(model string, class contracts.Class, predicted, actual time.Duration)
 	// Dropped: a request was ignored, with the reason.
 	Dropped func(subject, reason string)
 }

@@ -13,8 +13,12 @@ import (
 	"github.com/pelton-run/pelton/worker/batch"
 )
 
-// recent is the weight of the newest step in the running means.
-const recent = 0.1
+const (
+	// recent is the weight of the newest step in the running means.
+	recent = 0.1
+	// fade is what each step takes from the weight of all before it: they last for about 500.
+	fade = 0.002
+)
 
 // stats are a worker's counters. Safe from any goroutine.
 type stats struct {
@@ -23,12 +27,16 @@ type stats struct {
 	mu     sync.Mutex
 	stepMS float64
 	rows   float64
+	sums   contracts.StepSums
 }
 
 func (s *stats) step(b batch.Step) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	took, rows := float64(b.Duration)/float64(time.Millisecond), float64(b.Rows)
+	if b.Err == nil {
+		s.sums.Add(float64(b.PrefillTokens), float64(b.DecodeRows), took, fade)
+	}
 	if s.rows == 0 {
 		s.stepMS, s.rows = took, rows
 		return
@@ -44,6 +52,18 @@ func (s *stats) snapshot(resident int64) contracts.WorkerStats {
 		JobsDone: s.done.Load(), JobsFailed: s.failed.Load(), PromptTokens: s.prompt.Load(), OutputTokens: s.output.Load(),
 		StepMS: s.stepMS, Batch: s.rows, ResidentBytes: resident,
 	}
+}
+
+// steps is what the heartbeat says of the steps; budget is the prompt tokens of one.
+func (s *stats) steps(budget int) *contracts.StepSums {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sums.N == 0 {
+		return nil
+	}
+	sums := s.sums
+	sums.Budget = budget
+	return &sums
 }
 
 // beats sends a heartbeat at once, at each interval and at each change of state, until ctx ends.
@@ -81,7 +101,7 @@ func (w *Worker) Snapshot() contracts.Heartbeat {
 		Model: w.info.Model, Variant: w.info.Variant, Backend: w.info.Backend, Device: w.info.Device,
 		Fingerprint: w.info.Fingerprint, ContextLength: w.info.ContextLength, Slots: w.info.MaxSequences,
 		KV:    contracts.KVMemory{Total: total, Reserved: total - free, Used: memory.Used, PerToken: w.info.KVBytesPerToken},
-		Stats: w.stats.snapshot(w.cfg.Resident()), Asleep: !w.room.Awake(),
+		Stats: w.stats.snapshot(w.cfg.Resident()), Asleep: !w.room.Awake(), Steps: w.stats.steps(w.budget),
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

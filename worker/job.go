@@ -76,6 +76,7 @@ func (w *Worker) receive(taking, hard context.Context, msg *nats.Msg, room *inta
 	if refusal != nil {
 		early = refusal
 	} else {
+		room.Feed(req.choices * len(req.prompt))
 		early = j.fit(taking)
 	}
 	go j.run(hard, early)
@@ -270,6 +271,7 @@ type seat struct {
 // Prefilled counts the prompt.
 func (s *seat) Prefilled(choice int, at time.Time) {
 	s.job.w.stats.prompt.Add(int64(len(s.job.req.prompt)))
+	s.job.room.Fed(len(s.job.req.prompt))
 	s.Writer.Prefilled(choice, at)
 }
 

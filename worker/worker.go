@@ -23,6 +23,10 @@ var (
 	errPreempted = errors.New("the job gives way to a more urgent one")
 )
 
+// stepsAhead is how many steps' worth of prompts a worker takes before it can feed them: the next pull and
+// claim take place while these run.
+const stepsAhead = 2
+
 // Worker serves one model. Its life:
 //
 //	New --Run--> ready --Drain--> draining --jobs done or out of time--> stopped
@@ -33,6 +37,7 @@ type Worker struct {
 	cfg    Config
 	info   engine.Info
 	room   *intake.Room
+	budget int // prompt tokens in one step
 	loop   *batch.Loop
 	stats  stats
 	born   time.Time
@@ -60,6 +65,11 @@ func New(cfg Config) (*Worker, error) {
 		beat: make(chan struct{}, 1), drains: make(chan context.Context, 1), ended: make(chan struct{}),
 	}
 	w.room = intake.NewRoom(cfg.Memory, w.info.MaxSequences)
+	w.budget = cfg.PrefillTokens
+	if w.budget == 0 {
+		w.budget = w.info.MaxStepTokens
+	}
+	w.room.Bound(stepsAhead * w.budget)
 	loop, err := batch.New(batch.Config{Engine: cfg.Engine, PrefillTokens: cfg.PrefillTokens, StepTimeout: cfg.StepTimeout, Logger: cfg.Logger, Stepped: func(s batch.Step) {
 		w.stats.step(s)
 		cfg.Trace.step(s)

@@ -41,7 +41,7 @@ func Vectors() []Vector {
 			V: 1, Job: contracts.Job{V: 1, ID: vectorJob, Tenant: "default", Model: "smollm2", Kind: contracts.KindText, Class: contracts.P2, Params: contracts.Params{MaxTokens: ptr(16), Seed: ptr(int64(7)), N: ptr(1)}, Submitted: vectorTime},
 			Tokens: []int32{504, 6330, 314, 260, 6376}, KVTokens: 21, Digest: "9f86d081",
 		}),
-		vector("answer_admitted", contracts.Answer{V: 1, Job: vectorJob, Outcome: contracts.OutcomeAdmitted, Position: 3, ETAMS: 1200, Live: "live.default." + vectorJob}),
+		vector("answer_admitted", contracts.Answer{V: 1, Job: vectorJob, Outcome: contracts.OutcomeAdmitted, Position: 3, TTFTMS: 150, ETAMS: 1200, Live: "live.default." + vectorJob}),
 		vector("answer_shed", contracts.Answer{V: 1, Job: vectorJob, Outcome: contracts.OutcomeShed, Code: contracts.CodeOverloaded, Message: "the queue is full: retry after the time given", RetryAfterMS: 2500}),
 		vector("answer_rejected", contracts.Answer{V: 1, Outcome: contracts.OutcomeRejected, Code: contracts.CodeInvalidArgument, Message: "temperature is 9, it must be from 0 to 2", Param: "params.temperature"}),
 		vector("chunk_claim", contracts.Chunk{V: 1, Job: vectorJob, Fence: 2, Index: 4, Claim: claim}),
@@ -106,6 +106,7 @@ func statusVectors(claim *contracts.Claim, usage *contracts.Usage, timings *cont
 			KV: contracts.KVMemory{Total: 1 << 33, Reserved: 1 << 20, Used: 4096, PerToken: 23040}, Slots: 64,
 			Jobs:  []contracts.RunningJob{{Job: vectorJob, Tenant: "default", Class: contracts.P0, Index: 17, Started: vectorTime + 100, KV: 23592960, Slots: 1, Yields: true}},
 			Stats: contracts.WorkerStats{JobsDone: 1, JobsFailed: 2, PromptTokens: 3, OutputTokens: 4, StepMS: 12.5, Batch: 3.75, ResidentBytes: 1 << 31},
+			Steps: &contracts.StepSums{Budget: 512, N: 2, P: 3, R: 4, T: 12.5, PP: 5, PR: 6, RR: 7, PT: 8, RT: 9, TT: 10},
 		}),
 	}
 }

@@ -26,7 +26,9 @@ const (
 	AllCtlPreempt = "ctl.preempt.*.*"
 	AllSched      = "sched.*.*"
 	AllDue        = "due.*.*"
+	AllHeld       = "hold.*.*"
 	AllDead       = "dlq.*.*"
+	AllLoads      = "slo.load.*"
 )
 
 const safe = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -108,6 +110,12 @@ func Sched(tenant, job string) string { return "sched." + Escape(tenant) + "." +
 
 // Due is where a scheduled job appears at its time.
 func Due(tenant, job string) string { return "due." + Escape(tenant) + "." + Escape(job) }
+
+// Held is where an admitted job waits for its turn, in the stream SCHED too.
+func Held(tenant, job string) string { return "hold." + Escape(tenant) + "." + Escape(job) }
+
+// SLOLoad is where a dispatcher tells the others what it has waiting.
+func SLOLoad(dispatcher string) string { return "slo.load." + Escape(dispatcher) }
 
 // Dead is where the stream DLQ keeps a job that was given up.
 func Dead(tenant, job string) string { return "dlq." + Escape(tenant) + "." + Escape(job) }

@@ -21,7 +21,7 @@ import (
 const (
 	StreamJobs  = "JOBS"  // admitted jobs, deleted when acknowledged
 	StreamOut   = "OUT"   // the records of every job's stream
-	StreamSched = "SCHED" // jobs that wait for their time
+	StreamSched = "SCHED" // jobs that wait for their time or their turn
 	StreamDead  = "DLQ"   // jobs that were given up, with cause and payload
 )
 
@@ -107,10 +107,11 @@ func (c Config) Streams() []jetstream.StreamConfig {
 			RePublish:  &jetstream.RePublish{Source: "out.*.*", Destination: "live.{{wildcard(1)}}.{{wildcard(2)}}"},
 		},
 		{
-			// The broker moves a job from sched.… to due.… at its time. Schedules and DiscardNew exclude
+			// The broker moves a job from sched.… to due.… at its time; a dispatcher takes one from hold.… when
+			// it is its turn. Schedules and DiscardNew exclude
 			// each other, so the bound on bytes is watched by the dispatcher before it publishes.
-			Name: StreamSched, Description: "jobs that wait for their time, one subject each",
-			Subjects:  []string{subject.AllSched, subject.AllDue},
+			Name: StreamSched, Description: "jobs that wait for their time or turn, one subject each",
+			Subjects:  []string{subject.AllSched, subject.AllDue, subject.AllHeld},
 			Retention: jetstream.WorkQueuePolicy, Storage: storage, Replicas: c.Replicas,
 			Discard: jetstream.DiscardOld, MaxMsgsPerSubject: 1, MaxMsgs: 100_000, MaxBytes: c.JobsMaxBytes, MaxMsgSize: c.MaxJobBytes,
 			AllowMsgTTL: true, AllowMsgSchedules: true, AllowDirect: true, Duplicates: 10 * time.Minute,

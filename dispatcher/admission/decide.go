@@ -35,6 +35,25 @@ type Decision struct {
 	Admitted *contracts.Admitted
 	Size     contracts.Size
 	Data     []byte // Admitted, encoded
+	Hold     bool   // it waits for its turn before it goes into JOBS
+}
+
+// Apply makes d what the verdict says.
+func (d *Decision) Apply(v Verdict) error {
+	d.Hold = v.Hold
+	if v.Changed == "" {
+		return nil
+	}
+	a := *d.Admitted
+	a.Job.Class = v.Class
+	a.Job.Params.MaxTokens = &v.Tokens
+	a.KVTokens = *a.Job.Params.N * (len(a.Tokens) + v.Tokens)
+	data, err := contracts.Encode(&a)
+	if err != nil {
+		return err
+	}
+	d.Admitted, d.Size, d.Data = &a, contracts.SizeFor(a.KVTokens), data
+	return nil
 }
 
 // maxClockLead is how old a producer's submit time may be to be believed.

@@ -44,6 +44,8 @@ type Config struct {
 	// Holder is called with the live subject and the data of each record that may say who holds a job:
 	// claims, releases and final records, and seldom another one. It must return at once. Optional.
 	Holder func(live string, data []byte)
+	// Piece is called with the live subject of every other record. It must return at once. Optional.
+	Piece func(live string)
 }
 
 // claimKey is in the data of every record that has a claim.
@@ -143,8 +145,8 @@ func (r *Relay) Buffered() int {
 
 // route runs in the subscription's goroutine: it never blocks and never decodes.
 func (r *Relay) route(m *nats.Msg) {
-	if r.cfg.Holder != nil && bytes.Contains(m.Data, claimKey) && m.Header.Get("Nats-Stream") == topology.StreamOut {
-		r.cfg.Holder(m.Subject, m.Data)
+	if m.Header.Get("Nats-Stream") == topology.StreamOut {
+		r.watch(m)
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -166,6 +168,18 @@ func (r *Relay) route(m *nats.Msg) {
 		default:
 			reader.lose()
 		}
+	}
+}
+
+// watch shows a record to those who follow the whole fleet.
+func (r *Relay) watch(m *nats.Msg) {
+	switch {
+	case bytes.Contains(m.Data, claimKey):
+		if r.cfg.Holder != nil {
+			r.cfg.Holder(m.Subject, m.Data)
+		}
+	case r.cfg.Piece != nil:
+		r.cfg.Piece(m.Subject)
 	}
 }
 

@@ -57,7 +57,7 @@ var rightsOf = map[Role]rights{
 	},
 	Dispatcher: {
 		publish: join(
-			[]string{subject.AllJobs, subject.AllSched, subject.AllOut, subject.AllDead, "bell.*", subject.AllCtlCancels, subject.AllCtlPreempt},
+			[]string{subject.AllJobs, subject.AllSched, subject.AllHeld, subject.AllLoads, subject.AllOut, subject.AllDead, "bell.*", subject.AllCtlCancels, subject.AllCtlPreempt},
 			acks(topology.StreamJobs), acks(topology.StreamSched),
 			each(api+"STREAM.INFO.", streams...),
 			each(api+"STREAM.MSG.DELETE.", topology.StreamJobs, topology.StreamSched, topology.StreamDead),
@@ -69,7 +69,7 @@ var rightsOf = map[Role]rights{
 				api + "CONSUMER.MSG.NEXT." + topology.StreamSched + "." + topology.ConsumerDue,
 			},
 		),
-		subscribe: []string{subject.AllSubmits, subject.AllCancels, subject.AllLive, subject.AllHeartbeats, "$SRV.>",
+		subscribe: []string{subject.AllSubmits, subject.AllCancels, subject.AllLive, subject.AllHeartbeats, subject.AllLoads, "$SRV.>",
 			"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + topology.StreamJobs + ".*"},
 		replies: true,
 	},

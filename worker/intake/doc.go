@@ -14,6 +14,10 @@
 // Then nothing can be reserved yet, and the intake only looks whether a job waits; if one does, it says
 // so and pulls when there is room.
 //
+// Nor does a worker take prompts that it could only put in a queue of its own: while as many prompt tokens
+// wait as fill [Room.Bound], it takes nothing, so that the queue stays in the broker, where the next worker
+// with time, or the next urgent job, is first.
+//
 // Which line to ask next is decided by [Lines], which is pure. Its rules:
 //
 //  1. Order: p0 before p1 before p2 before p3; within a class small before large.

@@ -92,7 +92,7 @@ func (i *Intake) Run(ctx context.Context) error {
 	defer sweep.Stop()
 	for ctx.Err() == nil {
 		i.hear(sweep.C)
-		free, slots := i.cfg.Room.Free()
+		free, slots := i.cfg.Room.Takes()
 		i.listen(slots > 0 && free >= i.lines.Smallest())
 		act := i.lines.Next(free, slots)
 		switch act.Do {
@@ -169,6 +169,7 @@ func (i *Intake) wait(ctx context.Context, sweep <-chan time.Time) {
 	case <-again.C: // the echo is heard before the next decision
 	case <-i.cfg.Room.Freed():
 		i.lines.Forget()
+	case <-i.cfg.Room.Fed(): // there are slots again, with the next look
 	case <-sweep:
 		i.lines.MarkAll()
 	case msg := <-i.msgs:

@@ -3,6 +3,7 @@ package intake
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 )
 
@@ -26,7 +27,8 @@ type Shared interface {
 	Want(bytes int64)
 }
 
-// Room is what a worker can still take: KV bytes and slots. Safe from any goroutine.
+// Room is what a worker can still take: KV bytes, slots, and prompts that it can soon feed. Safe from any
+// goroutine.
 type Room struct {
 	bytes Bytes
 	slots int // in all
@@ -34,11 +36,14 @@ type Room struct {
 
 	mu        sync.Mutex // bytes and slots change together
 	freeSlots int
+	prompts   int // tokens of prompts that were taken and not fed yet
+	enough    int // prompt tokens with which nothing more is taken; 0 is no bound
+	fed       chan struct{}
 }
 
 // NewRoom is an empty worker with so many slots (sequences at once).
 func NewRoom(bytes Bytes, slots int) *Room {
-	return &Room{bytes: bytes, slots: slots, freeSlots: slots, freed: bytes.Watch()}
+	return &Room{bytes: bytes, slots: slots, freeSlots: slots, freed: bytes.Watch(), fed: make(chan struct{}, 1)}
 }
 
 // Total is the room of an empty worker.
@@ -54,6 +59,9 @@ func (r *Room) Free() (bytes int64, slots int) {
 // Freed carries a value after room was given back.
 func (r *Room) Freed() <-chan struct{} { return r.freed }
 
+// Fed carries a value after so many prompts were fed that Takes has slots again.
+func (r *Room) Fed() <-chan struct{} { return r.fed }
+
 // Awake tells whether the model is in memory.
 func (r *Room) Awake() bool {
 	s, ok := r.bytes.(Shared)
@@ -65,6 +73,24 @@ func (r *Room) Want(bytes int64) {
 	if s, ok := r.bytes.(Shared); ok {
 		s.Want(bytes)
 	}
+}
+
+// Bound makes Takes say that there is no room while so many prompt tokens wait to be fed; 0 is no bound.
+func (r *Room) Bound(tokens int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.enough = tokens
+}
+
+// Takes is what may be taken now: what is free, and no slot while enough prompts wait. A prompt that
+// waits here is no other worker's to feed, and an urgent one that comes later waits behind it.
+func (r *Room) Takes() (bytes int64, slots int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.enough > 0 && r.prompts >= r.enough {
+		return r.bytes.Free(), 0
+	}
+	return r.bytes.Free(), r.freeSlots
 }
 
 // Reserve takes bytes and slots, or nothing and returns nil.
@@ -83,6 +109,32 @@ type Reservation struct {
 	room  *Room
 	bytes int64 // guarded by room.mu
 	slots int
+	fed   int // prompt tokens that wait to be fed
+}
+
+// Feed says how many prompt tokens the job brought.
+func (v *Reservation) Feed(tokens int) {
+	v.room.mu.Lock()
+	defer v.room.mu.Unlock()
+	v.fed += tokens
+	v.room.prompts += tokens
+}
+
+// Fed says that so many of them are in the KV cache, or never will be. What v does not hold is not counted.
+func (v *Reservation) Fed(tokens int) {
+	r := v.room
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	tokens = min(tokens, v.fed)
+	before := r.prompts
+	v.fed -= tokens
+	r.prompts -= tokens
+	if before >= r.enough && r.prompts < r.enough {
+		select {
+		case r.fed <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // resize makes v hold bytes and slots if that much is there; holding less always works. The room is
@@ -146,4 +198,7 @@ func (v *Reservation) Held() (bytes int64, slots int) {
 }
 
 // Close gives back all that v holds. It may be called more than once.
-func (v *Reservation) Close() { v.try(0, 0) }
+func (v *Reservation) Close() {
+	v.Fed(math.MaxInt)
+	v.try(0, 0)
+}

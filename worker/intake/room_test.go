@@ -40,3 +40,32 @@ func TestFitWaitsForRoom(t *testing.T) {
 		t.Errorf("canceled Fit = %v, want %v", err, cause)
 	}
 }
+
+// A room whose prompts wait takes nothing, and says so when it does again.
+func TestPromptsBoundTheRoom(t *testing.T) {
+	t.Parallel()
+	r := intake.NewRoom(memory.NewBudget(100), 4)
+	r.Bound(10)
+	a, b := r.Reserve(10, 1), r.Reserve(10, 1)
+	a.Feed(6)
+	if _, slots := r.Takes(); slots != 2 {
+		t.Errorf("with 6 of 10 prompt tokens waiting %d slots may be taken, want 2", slots)
+	}
+	b.Feed(6)
+	if _, slots := r.Takes(); slots != 0 {
+		t.Errorf("with 12 of 10 prompt tokens waiting %d slots may be taken, want none", slots)
+	}
+	if _, slots := r.Free(); slots != 2 {
+		t.Errorf("%d slots are free, want 2", slots)
+	}
+	b.Fed(100) // more than it brought
+	select {
+	case <-r.Fed():
+	default:
+		t.Error("nobody was told that there is room again")
+	}
+	b.Close()
+	if _, slots := r.Takes(); slots != 3 {
+		t.Errorf("with 6 of 10 prompt tokens waiting %d slots may be taken, want 3", slots)
+	}
+}

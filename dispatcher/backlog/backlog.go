@@ -1,0 +1,267 @@
+package backlog
+
+import (
+	"sync"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/cost"
+	"github.com/pelton-run/pelton/dispatcher/priority"
+)
+
+const (
+	// lookEvery is how long the workers' speed is believed.
+	lookEvery = 50 * time.Millisecond
+	// unknownInside is how many jobs of a class JOBS takes while the workers' speed is not known.
+	unknownInside = 1000
+	// insideSteps is how many steps' worth of prompts of a class are let in for each worker: two that the
+	// worker has taken already, and what it takes next while the dispatcher lets more in.
+	insideSteps = 4
+	// insideJobs is how many jobs of a class are let in for each worker in any case.
+	insideJobs = 2
+)
+
+// Backlog is what waits and runs, by model.
+type Backlog struct {
+	cfg  Settings
+	live func() []contracts.Heartbeat
+
+	awaited sync.Map // live subjects of the jobs without a first token -> their keys
+
+	mu      sync.Mutex
+	models  map[string]*model
+	of      map[priority.Key]*model
+	lengths *cost.Lengths
+}
+
+// New returns an empty one. live lists the live workers.
+func New(cfg Settings, live func() []contracts.Heartbeat) *Backlog {
+	return &Backlog{cfg: cfg, live: live, models: map[string]*model{}, of: map[priority.Key]*model{}, lengths: cost.NewLengths()}
+}
+
+// model is the backlog of one model. The Backlog's lock guards it.
+type model struct {
+	name     string
+	queue    *priority.Queue
+	speed    cost.Speed
+	looked   time.Time
+	use      [4]meter // prompt tokens that each class brings
+	output   float64  // mean tokens of an answer
+	bias     bias
+	predicts map[priority.Key]prediction
+	peers    map[string]peer
+}
+
+type prediction struct {
+	arrived time.Time
+	raw     time.Duration // until the first token, before the bias
+	said    time.Duration // as it was told
+	class   contracts.Class
+}
+
+func (b *Backlog) model(name string) *model {
+	m := b.models[name]
+	if m == nil {
+		m = &model{name: name, queue: priority.New(b.cfg.weight), output: 128, predicts: map[priority.Key]prediction{}, peers: map[string]peer{}}
+		b.models[name] = m
+	}
+	return m
+}
+
+// Place decides what becomes of an admitted job and counts it in, so that the next one finds it there; a
+// held job must be [Backlog.Stored] then, one that could not be put where it belongs [Backlog.Drop]ped. A
+// job that is known, because it is submitted again, is not judged and not counted: known says so.
+func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdict, known bool, err error) {
+	j := &a.Job
+	key := priority.Key{Tenant: j.Tenant, Job: j.ID}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.of[key] != nil {
+		return v, true, nil
+	}
+	m := b.model(j.Model)
+	v = admission.Verdict{Class: j.Class}
+	if j.Params.MaxTokens != nil {
+		v.Tokens = *j.Params.MaxTokens
+	}
+	if !b.cfg.FIFO && j.Params.MaxTokens != nil {
+		if v, err = admission.Judge(b.cfg.Objectives, a, now, func(c contracts.Class) admission.Load { return b.load(m, a, c, now) }); err != nil {
+			return v, false, err
+		}
+	}
+	item := b.item(m, a)
+	item.Class = v.Class
+	if v.First > 0 {
+		m.predicts[key] = prediction{now, time.Duration(float64(v.First) / m.bias.factor()), v.First, v.Class}
+	}
+	b.track(m, key)
+	if v.Hold {
+		m.queue.Hold(item)
+	} else {
+		b.enter(m, item, now)
+		m.queue.Enter(item)
+	}
+	return v, false, nil
+}
+
+func (b *Backlog) track(m *model, k priority.Key) {
+	b.of[k] = m
+	b.awaited.Store(subject.Live(k.Tenant, k.Job), k)
+}
+
+func (b *Backlog) enter(m *model, i priority.Item, now time.Time) {
+	m.use[rank(i.Class)].add(float64(i.Prompt), now)
+}
+
+func (b *Backlog) item(m *model, a *contracts.Admitted) priority.Item {
+	n, most := 1, int(m.output)
+	if a.Job.Params.N != nil {
+		n = *a.Job.Params.N
+	}
+	if a.Job.Params.MaxTokens != nil {
+		most = *a.Job.Params.MaxTokens
+	}
+	output, _ := b.lengths.Expect(a.Job.Model, a.Job.Tenant, most)
+	return priority.Item{Key: priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}, Class: a.Job.Class, Prompt: n * len(a.Tokens), Output: n * output}
+}
+
+// load is what the job would find in a class.
+func (b *Backlog) load(m *model, a *contracts.Admitted, c contracts.Class, now time.Time) admission.Load {
+	s := b.look(m, now)
+	ahead := m.queue.Ahead(c, a.Job.Tenant)
+	ahead = m.peersAhead(ahead, c, now)
+	l := admission.Load{Known: s.Known, Ahead: ahead.Jobs,
+		Hold: m.queue.Waits(c, a.Job.Tenant) || !m.room(c, m.queue.Inside(c))}
+	if !s.Known {
+		return l
+	}
+	share := b.share(m, c, now)
+	factor := m.bias.factor()
+	wait := max(s.Feed(float64(ahead.Prompt), share), s.Drain(ahead.Jobs+1-s.Free, int(m.output)))
+	l.Wait = time.Duration(float64(wait) * factor)
+	l.Prefill = time.Duration(float64(s.Prefill(len(a.Tokens))) * factor)
+	l.Token = s.Decode(2, ahead.Jobs > s.Workers)
+	if a.Job.Params.IgnoreEOS {
+		l.Output = *a.Job.Params.MaxTokens
+	} else if n, known := b.lengths.Expect(m.name, a.Job.Tenant, *a.Job.Params.MaxTokens); known {
+		l.Output = n
+	}
+	return l
+}
+
+// share is the part of the fleet that a class can count on: what more urgent ones use, or have reserved,
+// is theirs.
+func (b *Backlog) share(m *model, c contracts.Class, now time.Time) float64 {
+	used, reserved := 0.0, 0.0
+	for i := range rank(c) {
+		used += m.use[i].rate(now) / m.speed.Prompt
+		reserved += b.cfg.Reserve[contracts.Classes[i]]
+	}
+	return max(0.05, 1-max(used, reserved))
+}
+
+// look is the workers' speed.
+func (b *Backlog) look(m *model, now time.Time) cost.Speed {
+	if now.Sub(m.looked) >= lookEvery || now.Before(m.looked) {
+		m.looked = now
+		m.speed = cost.SpeedOf(b.live(), m.name)
+	}
+	return m.speed
+}
+
+// room tells whether another job of a class may be let in.
+func (m *model) room(_ contracts.Class, inside priority.Work) bool {
+	if !m.speed.Known {
+		return inside.Jobs < unknownInside
+	}
+	return inside.Jobs < insideJobs*m.speed.Workers+insideJobs || inside.Prompt < insideSteps*m.speed.Budget
+}
+
+// Stored says that the message of a held job is in SCHED.
+func (b *Backlog) Stored(k priority.Key, seq uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if m := b.of[k]; m != nil {
+		m.queue.Stored(k, seq)
+	}
+}
+
+// Drop forgets a job that was not put where Place said, or that is gone.
+func (b *Backlog) Drop(k priority.Key) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.drop(k)
+}
+
+func (b *Backlog) drop(k priority.Key) {
+	if m := b.of[k]; m != nil {
+		m.queue.End(k)
+		delete(m.predicts, k)
+		delete(b.of, k)
+		b.awaited.Delete(subject.Live(k.Tenant, k.Job))
+	}
+}
+
+// Adopt counts a job in that another dispatcher, or this one before a restart, put into JOBS (seq 0) or
+// into SCHED.
+func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64) {
+	k := priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.of[k] != nil {
+		return
+	}
+	m := b.model(a.Job.Model)
+	b.track(m, k)
+	i := b.item(m, a)
+	i.Adopted, i.Seq = true, seq
+	if seq > 0 {
+		m.queue.Hold(i)
+	} else {
+		m.queue.Enter(i)
+	}
+}
+
+// Next is the next held job that may go into JOBS; it counts as inside from now on. One that cannot is to
+// be given [Backlog.Back].
+func (b *Backlog) Next(now time.Time) (priority.Item, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range b.models {
+		b.look(m, now)
+		if i, ok := m.queue.Next(m.room); ok {
+			b.enter(m, i, now)
+			return i, true
+		}
+	}
+	return priority.Item{}, false
+}
+
+// Back holds a job again that Next named.
+func (b *Backlog) Back(k priority.Key) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if m := b.of[k]; m != nil {
+		m.queue.Back(k)
+	}
+}
+
+// Knows tells whether the job is one that has not ended.
+func (b *Backlog) Knows(k priority.Key) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.of[k] != nil
+}
+
+// Inside lists the jobs that were let in and have no first token.
+func (b *Backlog) Inside() []priority.Key {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var keys []priority.Key
+	for _, m := range b.models {
+		m.queue.Each(func(i priority.Item) { keys = append(keys, i.Key) })
+	}
+	return keys
+}

@@ -1,0 +1,153 @@
+package backlog
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/priority"
+)
+
+// Prediction is how a prediction of a first token came out.
+type Prediction struct {
+	Model     string
+	Class     contracts.Class
+	Predicted time.Duration
+	Actual    time.Duration
+}
+
+// First says that a piece of a job was heard on its live subject. news tells that it was the first one: then
+// others may be let in. p is how the prediction came out, the zero value without one.
+func (b *Backlog) First(live string, now time.Time) (p Prediction, news bool) {
+	key, awaited := b.awaited.LoadAndDelete(live)
+	if !awaited {
+		return p, false
+	}
+	k := key.(priority.Key)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	m := b.of[k]
+	if m == nil || !m.queue.Start(k) {
+		return p, false
+	}
+	was, told := m.predicts[k]
+	if !told {
+		return p, true
+	}
+	delete(m.predicts, k)
+	p = Prediction{m.name, was.class, was.said, now.Sub(was.arrived)}
+	m.bias.learn(was.raw, p.Actual)
+	return p, true
+}
+
+// Ended says that the job ended, with how many tokens; 0 teaches nothing.
+func (b *Backlog) Ended(k priority.Key, model string, tokens int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if tokens > 0 {
+		b.lengths.Observe(model, k.Tenant, tokens)
+		if m := b.models[model]; m != nil {
+			m.output += 0.05 * (float64(tokens) - m.output)
+		}
+	}
+	b.drop(k)
+}
+
+// bias is by how much first tokens come later than the model of the device says.
+type bias struct{ predicted, actual float64 }
+
+const (
+	biasPrior = 1    // second of waiting that counts as well predicted to begin with
+	biasKeeps = 0.98 // what a prediction leaves of the weight of those before
+	biasMost  = 4.0  // more is not a matter of calibration
+	biasCut   = 20.0 // one that is so many times too late says nothing: its worker died, for example
+)
+
+func (b *bias) learn(predicted, actual time.Duration) {
+	if predicted <= 0 || actual <= 0 || actual.Seconds() > biasCut*max(0.05, predicted.Seconds()) {
+		return
+	}
+	b.predicted = b.predicted*biasKeeps + predicted.Seconds()
+	b.actual = b.actual*biasKeeps + actual.Seconds()
+}
+
+func (b *bias) factor() float64 {
+	return min(biasMost, max(1/biasMost, (b.actual+biasPrior)/(b.predicted+biasPrior)))
+}
+
+// meter is a rate over about the last two seconds.
+type meter struct {
+	level float64
+	at    time.Time
+}
+
+const meterSpan = 2 * time.Second
+
+func (m *meter) add(n float64, now time.Time) {
+	m.level = m.rate(now) + n/meterSpan.Seconds()
+	m.at = now
+}
+
+func (m *meter) rate(now time.Time) float64 {
+	return m.level * math.Exp(-max(0, now.Sub(m.at).Seconds())/meterSpan.Seconds())
+}
+
+func rank(c contracts.Class) int { return max(0, slices.Index(contracts.Classes, c)) }
+
+// peerLasts is how long what another dispatcher said of its backlog counts.
+const peerLasts = time.Second
+
+// peer is what another dispatcher has waiting.
+type peer struct {
+	at      time.Time
+	waiting [4]priority.Work // by class, inside and held
+}
+
+// Share is what a dispatcher tells the others of its backlog: by model the jobs and prompt tokens that
+// wait, by class.
+type Share map[string][4]priority.Work
+
+// Share is what this dispatcher has waiting.
+func (b *Backlog) Share() Share {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := Share{}
+	for name, m := range b.models {
+		var w [4]priority.Work
+		some := false
+		for i, c := range contracts.Classes {
+			in, held := m.queue.Inside(c), m.queue.Held(c)
+			w[i] = priority.Work{Jobs: in.Jobs + held.Jobs, Prompt: in.Prompt + held.Prompt}
+			some = some || w[i].Jobs > 0
+		}
+		if some {
+			out[name] = w
+		}
+	}
+	return out
+}
+
+// Peer takes what another dispatcher says.
+func (b *Backlog) Peer(name string, s Share, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range b.models {
+		delete(m.peers, name)
+	}
+	for of, w := range s {
+		b.model(of).peers[name] = peer{now, w}
+	}
+}
+
+func (m *model) peersAhead(w priority.Work, c contracts.Class, now time.Time) priority.Work {
+	for _, p := range m.peers {
+		if now.Sub(p.at) > peerLasts {
+			continue
+		}
+		for i := range rank(c) + 1 {
+			w.Jobs, w.Prompt = w.Jobs+p.waiting[i].Jobs, w.Prompt+p.waiting[i].Prompt
+		}
+	}
+	return w
+}

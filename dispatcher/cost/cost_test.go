@@ -1,0 +1,122 @@
+package cost_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/cost"
+)
+
+// steps sums up steps of a device of three constants, off by noise (a share of each step).
+func steps(rng *rand.Rand, n int, a, b, c, noise float64) contracts.StepSums {
+	s := contracts.StepSums{Budget: 512}
+	for range n {
+		prompt, rows := float64(rng.IntN(513)), float64(rng.IntN(100))
+		s.Add(prompt, rows, (a+b*prompt+c*rows)*(1+noise*rng.NormFloat64()), 0.002)
+	}
+	return s
+}
+
+func near(got, want, share float64) bool { return math.Abs(got-want) <= share*want+1e-9 }
+
+func TestFitFindsTheConstants(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(1, 2))
+	exact := cost.Of(steps(rng, 200, 6.2, 0.02, 0.07, 0))
+	if !near(exact.Step, 6.2, 1e-6) || !near(exact.PerToken, 0.02, 1e-6) || !near(exact.PerRow, 0.07, 1e-6) || exact.Error > 1e-4 || !exact.Known() {
+		t.Errorf("without noise: %+v, want 6.2, 0.02, 0.07", exact)
+	}
+	noisy := cost.Of(steps(rng, 2000, 6.2, 0.02, 0.07, 0.05))
+	if !near(noisy.Step, 6.2, 0.1) || !near(noisy.PerToken, 0.02, 0.1) || !near(noisy.PerRow, 0.07, 0.15) || !near(noisy.Error, 0.05, 0.3) {
+		t.Errorf("with noise of 5 %%: %+v, want 6.2, 0.02, 0.07, error 0.05", noisy)
+	}
+	if f := cost.Of(contracts.StepSums{}); f.Known() || f != (cost.Fit{}) {
+		t.Errorf("of nothing: %+v", f)
+	}
+}
+
+// Whatever was measured: no constant is negative, and the fit is never worse than the mean alone.
+func TestFitIsSane(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		s := contracts.StepSums{}
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			s.Add(float64(rapid.IntRange(0, 600).Draw(t, "prompt")), float64(rapid.IntRange(0, 300).Draw(t, "rows")), rapid.Float64Range(0.01, 500).Draw(t, "ms"), 0.002)
+		}
+		f := cost.Of(s)
+		if f.Step < 0 || f.PerToken < 0 || f.PerRow < 0 || math.IsNaN(f.Took(1, 1)) {
+			t.Fatalf("%+v", f)
+		}
+		mean := s.T / s.N
+		if alone := math.Sqrt(max(0, s.TT/s.N-mean*mean)) / mean; f.Error > alone+1e-3 {
+			t.Fatalf("error %.4f, the mean alone has %.4f: %+v", f.Error, alone, f)
+		}
+	})
+}
+
+// Two workers of one device, one of them new, and one that drains.
+func TestSpeed(t *testing.T) {
+	t.Parallel()
+	sums := steps(rand.New(rand.NewPCG(1, 2)), 100, 10, 0.02, 0.1, 0)
+	beat := func(change func(*contracts.Heartbeat)) contracts.Heartbeat {
+		h := contracts.Heartbeat{Model: "m", State: contracts.WorkerReady, Device: "d", Slots: 8, Steps: &sums}
+		change(&h)
+		return h
+	}
+	workers := []contracts.Heartbeat{
+		beat(func(h *contracts.Heartbeat) {
+			h.Jobs = []contracts.RunningJob{{Index: 3, Slots: 2}, {Slots: 1}}
+		}),
+		beat(func(h *contracts.Heartbeat) { h.Steps = nil }),
+		beat(func(h *contracts.Heartbeat) { h.State = contracts.WorkerDraining }),
+		beat(func(h *contracts.Heartbeat) { h.Model = "other" }),
+	}
+	s := cost.SpeedOf(workers, "m")
+	step := 10 + 0.02*512 + 0.1*2
+	if s.Workers != 2 || !s.Known || s.Rows != 2 || s.Slots != 16 || s.Free != 14 || !near(s.Prompt, 2*1000*512/step, 1e-4) || s.Budget != 1024 {
+		t.Errorf("speed %+v, want 2 workers, 2 rows, 14 of 16 slots free, %.0f prompt tokens/s", s, 2*1000*512/step)
+	}
+	if got, want := s.Feed(s.Prompt/2, 0.5), time.Second; (got - want).Abs() > time.Millisecond {
+		t.Errorf("half a second's tokens with half the fleet take %v, want %v", got, want)
+	}
+	if got, want := s.Prefill(600), 2*10.2+0.02*600; !near(float64(got)/1e6, want, 1e-3) {
+		t.Errorf("600 prompt tokens take %v, want %.1f ms", got, want)
+	}
+	if s := cost.SpeedOf(workers[1:2], "m"); s.Known || s.Feed(1000, 1) != 0 || s.Workers != 1 {
+		t.Errorf("of a worker that has done nothing: %+v", s)
+	}
+}
+
+func TestLengths(t *testing.T) {
+	t.Parallel()
+	l := cost.NewLengths()
+	for range 7 {
+		l.Observe("m", "a", 100)
+	}
+	if n, known := l.Expect("m", "a", 500); known || n != 500 {
+		t.Errorf("after 7 answers: %d, %v, want the most and not known", n, known)
+	}
+	for i := range 100 {
+		l.Observe("m", "a", 10+i) // 80 % are at most 89
+	}
+	if n, known := l.Expect("m", "a", 500); !known || n < 85 || n > 110 {
+		t.Errorf("of 10 to 109 tokens the 80 %% quantile is %d, want 90 to within a tenth or so above", n)
+	}
+	if n, _ := l.Expect("m", "a", 50); n != 50 {
+		t.Errorf("most is 50, expected %d", n)
+	}
+	if _, known := l.Expect("m", "b", 50); known {
+		t.Error("another tenant's answers are known")
+	}
+	for range 2000 {
+		l.Observe("m", "a", 1000)
+	}
+	if n, _ := l.Expect("m", "a", 5000); n < 1000 {
+		t.Errorf("habits changed to 1,000 tokens, expected %d", n)
+	}
+}

@@ -1,0 +1,61 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/priority"
+	"github.com/pelton-run/pelton/dispatcher/turn"
+)
+
+// hold stores an admitted job until its turn; taken is as publish says it.
+func (d *Dispatcher) hold(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
+	if err := d.room.take(ctx, len(decision.Data)+headerRoom); err != nil {
+		return false, err
+	}
+	j := decision.Admitted.Job
+	msg := nats.NewMsg(subject.Held(j.Tenant, j.ID))
+	msg.Data = decision.Data
+	setExpiry(msg, j.Deadline)
+	ack, err := d.publishTwice(ctx, msg, id+".hold", jetstream.WithExpectLastSequencePerSubject(0))
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.ErrorCode == codeWrongLast || err == nil && ack.Duplicate {
+		return true, nil
+	}
+	if err != nil {
+		return false, publishError(err)
+	}
+	d.deadlines.Add(j.Tenant, j.ID, j.Deadline)
+	d.backlog.Stored(priority.Key{Tenant: j.Tenant, Job: j.ID}, ack.Sequence)
+	d.turns.Next()
+	return false, nil
+}
+
+// newTurns is what lets held jobs in.
+func (d *Dispatcher) newTurns() *turn.Turns {
+	return turn.New(turn.Config{
+		Backlog: d.backlog, Sched: d.sched, Jobs: d.jobs, Out: d.out, Logger: d.log, Remove: d.remove, Deadline: d.deadlines.Add,
+		Put: func(ctx context.Context, a *contracts.Admitted, data []byte, id string) error {
+			_, err := d.put(ctx, &admission.Decision{Admitted: a, Size: contracts.SizeFor(a.KVTokens), Data: data}, id)
+			return err
+		},
+		Damaged: func(ctx context.Context, tenant, job string) error {
+			return d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeInternal, "the held job is damaged"})
+		},
+		Say: func(share []byte) error { return d.cfg.Conn.Publish(subject.SLOLoad(d.name), share) },
+	})
+}
+
+// onShare takes what another dispatcher has waiting.
+func (d *Dispatcher) onShare(m *nats.Msg) {
+	if name := strings.TrimPrefix(m.Subject, "slo.load."); name != d.name {
+		d.turns.Hear(name, m.Data)
+	}
+}

@@ -1,0 +1,194 @@
+package dispatcher_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/contractstest"
+	"github.com/pelton-run/pelton/dispatcher"
+)
+
+// measured sends heartbeats of a worker whose steps are known, until the test ends: 10 ms and 1 ms for each
+// prompt token, 16 of them in a step. So 4 jobs are let in, or as many as bring 64 prompt tokens.
+func measured(t testing.TB, nc *nats.Conn, d *dispatcher.Dispatcher) {
+	t.Helper()
+	sums := contracts.StepSums{Budget: 16}
+	for i := range 100 {
+		sums.Add(float64(i%17), float64(i%5), 10+float64(i%17), 0)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for tick := time.NewTicker(50 * time.Millisecond); ctx.Err() == nil; {
+			heartbeat(t, nc, contracts.Heartbeat{Worker: "measured", Model: model, Slots: 16, ContextLength: 200, Steps: &sums})
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-ended
+	})
+	waitFor(t, "the worker to be known", func() bool { return d.Serving(model) })
+}
+
+// prompt of 20 tokens.
+const twenty = "abcdefghijklmnopqrst"
+
+func jobOf(tenant, name string) *contracts.Job {
+	j := textJob(name, twenty)
+	j.Tenant = tenant
+	return j
+}
+
+// TestHeldJobs: what is too much for JOBS waits durably, can be looked at and canceled, survives the
+// dispatcher, and every job ends once.
+func TestHeldJobs(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	d, stop := startDispatcher(t, testConfig(b.Conn()))
+	measured(t, b.Conn(), d)
+	ctx := testContext(t)
+	held := 0
+	for i := range 20 {
+		a, err := d.Submit(ctx, jobOf("flood", id(i)))
+		if err != nil {
+			t.Fatalf("submit %d: %v", i, err)
+		}
+		if a.Outcome == contracts.OutcomeHeld {
+			held++
+		}
+		if i == 19 && (a.Position != 19 || a.TTFTMS < 300) { // 19 jobs of 20 tokens at about 600 tokens/s
+			t.Errorf("the last one is told position %d and %d ms to its first token, want 19 and at least 300", a.Position, a.TTFTMS)
+		}
+	}
+	if held != 16 || leftInQueue(t, b.Conn()) != 4 {
+		t.Fatalf("%d jobs are held and %d in JOBS, want 16 and 4", held, leftInQueue(t, b.Conn()))
+	}
+	if s, err := d.Status(ctx, "flood", id(19)); err != nil || s.State != contracts.StateHeld || s.Class != contracts.P2 {
+		t.Errorf("status of a held job: %+v, %v", s, err)
+	}
+	if list, err := d.List(ctx, contracts.Filter{State: contracts.StateHeld}); err != nil || len(list) != 16 {
+		t.Errorf("%d jobs are listed as held, %v, want 16", len(list), err)
+	}
+	if s, err := d.Cancel(ctx, "flood", id(18)); err != nil || s.State != contracts.StateCanceled {
+		t.Errorf("cancel of a held job: %+v, %v", s, err)
+	}
+	if a, err := d.Submit(ctx, jobOf("flood", id(19))); err != nil || a.Job != id(19) {
+		t.Errorf("a repeated submit of a held job: %+v, %v", a, err)
+	}
+	stop()
+	again, _ := startDispatcher(t, testConfig(b.Conn()))
+	waitFor(t, "the workers to be known", func() bool { return again.Serving(model) })
+	if _, err := again.Submit(ctx, jobOf("light", "one")); err != nil {
+		t.Fatal(err)
+	}
+	w := startWorker(t, b.Conn(), "w", nil)
+	for i := range 20 {
+		want := contracts.StateCompleted
+		if i == 18 {
+			want = contracts.StateCanceled
+		}
+		waitFor(t, "end of "+id(i), func() bool {
+			s, err := again.Status(ctx, "flood", id(i))
+			return err == nil && s.State == want
+		})
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range 20 {
+		if n := w.finished[id(i)]; n > 1 || i != 18 && n != 1 {
+			t.Errorf("job %d ended %d times", i, n)
+		}
+	}
+	waitFor(t, "JOBS to be empty", func() bool { return leftInQueue(t, b.Conn()) == 0 })
+}
+
+// TestTwoDispatchersHold: both know what the other has waiting, both let in, and every job ends once.
+func TestTwoDispatchersHold(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	first, stop := startDispatcher(t, testConfig(b.Conn()))
+	second, _ := startDispatcher(t, testConfig(b.Conn()))
+	measured(t, b.Conn(), first)
+	waitFor(t, "the worker to be known to both", func() bool { return second.Serving(model) })
+	ctx := testContext(t)
+	for i := range 12 {
+		if _, err := first.Submit(ctx, jobOf("a", id(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "the other's backlog to be known", func() bool {
+		j := jobOf("b", "probe")
+		j.Labels = map[string]string{"slo_ttft_ms": "50"}
+		_, err := second.Submit(ctx, j)
+		if err == nil { // not told yet: the probe went in
+			_, err = second.Cancel(ctx, "b", "probe")
+			return false
+		}
+		return contracts.CodeOf(err) == contracts.CodeOverloaded
+	})
+	stop() // what the first one held is let in by the second, which looks for it only now and then
+	third, _ := startDispatcher(t, testConfig(b.Conn()))
+	w := startWorker(t, b.Conn(), "w", nil)
+	for i := range 12 {
+		waitFor(t, "end of "+id(i), func() bool {
+			s, err := third.Status(ctx, "a", id(i))
+			return err == nil && s.State == contracts.StateCompleted
+		})
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range 12 {
+		if n := w.finished[id(i)]; n != 1 {
+			t.Errorf("job %d ended %d times", i, n)
+		}
+	}
+}
+
+// TestShed: a job that would miss its objective is refused with a time to retry, one of another class or
+// without an objective is not, and one that allows it is demoted.
+func TestShed(t *testing.T) {
+	t.Parallel()
+	d, b := start(t, func(c *dispatcher.Config) {
+		c.Overload.Objectives = map[contracts.Class]time.Duration{contracts.P1: 250 * time.Millisecond}
+	})
+	measured(t, b.Conn(), d)
+	ctx := testContext(t)
+	for i := range 10 {
+		j := jobOf("a", id(i))
+		j.Class = contracts.P1
+		j.Labels = map[string]string{"slo_ttft_ms": "100000"}
+		if _, err := d.Submit(ctx, j); err != nil {
+			t.Fatal(err)
+		}
+	}
+	late := jobOf("a", "late")
+	late.Class = contracts.P1
+	answer, err := d.Submit(ctx, late)
+	wantCode(t, err, contracts.CodeOverloaded, "objective for the first token")
+	if answer.Outcome != contracts.OutcomeShed || answer.RetryAfterMS < 100 || answer.RetryAfterMS > 10_000 {
+		t.Errorf("shed with %+v, want a time to retry", answer)
+	}
+	late.Labels = map[string]string{"on_overload": "demote"}
+	if a, err := d.Submit(ctx, late); err != nil {
+		t.Errorf("a job that may be demoted: %+v, %v", a, err)
+	} else if s, err := d.Status(ctx, "a", "late"); err != nil || s.Class != contracts.P2 {
+		t.Errorf("it is %+v, %v, want class p2", s, err)
+	}
+	urgent := jobOf("a", "urgent")
+	urgent.Class = contracts.P0
+	if _, err := d.Submit(ctx, urgent); err != nil {
+		t.Errorf("a more urgent job: %v", err)
+	}
+	if _, err := d.Submit(ctx, jobOf("a", "patient")); err != nil {
+		t.Errorf("a job without an objective: %v", err)
+	}
+}

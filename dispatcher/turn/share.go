@@ -1,0 +1,45 @@
+package turn
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/pelton-run/pelton/dispatcher/backlog"
+)
+
+// shareEvery is how often a dispatcher tells the others what it has waiting.
+const shareEvery = 200 * time.Millisecond
+
+// shares tells the other dispatchers what waits here, while something does, until ctx ends.
+func (t *Turns) shares(ctx context.Context) {
+	tick := time.NewTicker(shareEvery)
+	defer tick.Stop()
+	for said := false; ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		share := t.cfg.Backlog.Share()
+		if len(share) == 0 && !said {
+			continue
+		}
+		said = len(share) > 0
+		data, err := json.Marshal(share)
+		if err == nil {
+			err = t.cfg.Say(data)
+		}
+		if err != nil {
+			t.cfg.Logger.Debug("backlog not shared", "error", err)
+		}
+	}
+}
+
+// Hear takes what another dispatcher has waiting.
+func (t *Turns) Hear(name string, data []byte) {
+	var share backlog.Share
+	if json.Unmarshal(data, &share) == nil {
+		t.cfg.Backlog.Peer(name, share, time.Now())
+	}
+}
