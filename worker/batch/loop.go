@@ -26,8 +26,8 @@ type Step struct {
 // Config of a [Loop].
 type Config struct {
 	Engine engine.Engine
-	// PrefillTokens is the budget of prompt tokens in one step; default Info.MaxStepTokens. It bounds
-	// how long a step can make running streams wait.
+	// PrefillTokens is the most prompt tokens in one step; default Info.MaxStepTokens. Beside running
+	// streams it is fewer, as [Pace] says.
 	PrefillTokens int
 	StepTimeout   time.Duration // a step that takes longer hangs: the loop ends with ErrHung; 0 is no limit
 	Stepped       func(Step)    // optional; called by the loop, must not block
@@ -54,6 +54,14 @@ type Loop struct {
 	order   uint64
 	steps   uint64
 	full    bool // the engine had no memory and nothing was closed since
+	pace    Pace
+	ready   []*Sequence // of the step under way, as are the next three
+	views   []View
+	pieces  []Piece
+	rows    []*engine.Row
+	steady  *time.Timer // bounds the step under way; nil without StepTimeout
+	forth   chan context.Context
+	back    chan error
 }
 
 // New checks cfg and makes a loop that waits for Run.
@@ -109,6 +117,12 @@ func (l *Loop) signal() {
 // Run drives the engine until ctx ends; then every sequence ends with ctx's cause and Run returns nil.
 // If the engine hangs, they end with an error that says so, which Run returns.
 func (l *Loop) Run(ctx context.Context) error {
+	if l.cfg.StepTimeout > 0 {
+		l.steady = time.NewTimer(l.cfg.StepTimeout)
+		l.forth, l.back = make(chan context.Context), make(chan error, 1)
+		defer close(l.forth)
+		go l.watched()
+	}
 	for ctx.Err() == nil {
 		l.receive()
 		if len(l.running) == 0 {
@@ -218,30 +232,13 @@ func (l *Loop) open() {
 
 // step runs one forward pass and hands its results out. The error says that the engine hangs.
 func (l *Loop) step(ctx context.Context) error {
-	var ready []*Sequence
-	var views []View
-	for _, s := range l.running {
-		if s.opened {
-			ready = append(ready, s)
-			views = append(views, View{Rank: s.spec.Rank, Order: s.order, Rest: s.rest()})
-		}
-	}
-	pieces := Schedule(l.steps, views, l.limits)
-	if len(pieces) == 0 {
+	done := l.plan()
+	if done.Rows == 0 {
 		return nil
-	}
-	rows := make([]*engine.Row, len(pieces))
-	done := Step{Rows: len(pieces)}
-	for i, p := range pieces {
-		rows[i] = ready[p.Index].row(p.Prompt)
-		done.PrefillTokens += p.Prompt
-		if p.Prompt == 0 {
-			done.DecodeRows++
-		}
 	}
 	l.steps++
 	start := time.Now()
-	done.Err = l.timed(ctx, rows)
+	done.Err = l.timed(ctx)
 	if errors.Is(done.Err, ErrHung) {
 		for _, s := range l.running {
 			s.opened = false // its memory is lost with the engine
@@ -250,8 +247,11 @@ func (l *Loop) step(ctx context.Context) error {
 	}
 	now := time.Now()
 	done.Duration = now.Sub(start)
-	for i, p := range pieces {
-		s := ready[p.Index]
+	if done.Err == nil {
+		l.pace.Observe(done.PrefillTokens, done.DecodeRows, done.Duration)
+	}
+	for i, p := range l.pieces {
+		s := l.ready[p.Index]
 		if done.Err != nil {
 			err := done.Err
 			if ctx.Err() != nil {
@@ -260,7 +260,7 @@ func (l *Loop) step(ctx context.Context) error {
 			l.end(s, End{Err: err})
 			continue
 		}
-		l.advance(s, p, rows[i], now)
+		l.advance(s, p, l.rows[i], now)
 	}
 	l.sweep()
 	if l.cfg.Stepped != nil {
@@ -269,20 +269,53 @@ func (l *Loop) step(ctx context.Context) error {
 	return nil
 }
 
-// timed is forward, which it leaves behind when the time is up.
-func (l *Loop) timed(ctx context.Context, rows []*engine.Row) error {
-	if l.cfg.StepTimeout == 0 {
-		return l.forward(ctx, rows)
+// plan fills in the rows of the next step, in memory that is used again for each.
+func (l *Loop) plan() (done Step) {
+	l.ready, l.views, l.rows = l.ready[:0], l.views[:0], l.rows[:0]
+	decoding := 0
+	for _, s := range l.running {
+		if s.opened {
+			l.ready = append(l.ready, s)
+			l.views = append(l.views, View{Rank: s.spec.Rank, Order: s.order, Rest: s.rest()})
+			if s.rest() == 0 {
+				decoding++
+			}
+		}
 	}
-	back := make(chan error, 1)
-	go func() { back <- l.forward(ctx, rows) }()
-	timeout := time.NewTimer(l.cfg.StepTimeout)
-	defer timeout.Stop()
+	limits := l.limits
+	limits.Budget = max(l.pace.Budget(decoding, limits.Budget), 2*limits.Min-1)
+	l.pieces = Schedule(l.pieces[:0], l.steps, l.views, limits)
+	done = Step{Rows: len(l.pieces)}
+	for _, p := range l.pieces {
+		l.rows = append(l.rows, l.ready[p.Index].row(p.Prompt))
+		done.PrefillTokens += p.Prompt
+		if p.Prompt == 0 {
+			done.DecodeRows++
+		}
+	}
+	return done
+}
+
+// timed is forward on l.rows, which it leaves behind when the time is up: the loop ends then.
+func (l *Loop) timed(ctx context.Context) error {
+	if l.cfg.StepTimeout == 0 {
+		return l.forward(ctx, l.rows)
+	}
+	l.steady.Reset(l.cfg.StepTimeout)
+	l.forth <- ctx
 	select {
-	case err := <-back:
+	case err := <-l.back:
+		l.steady.Stop()
 		return err
-	case <-timeout.C:
+	case <-l.steady.C:
 		return ErrHung
+	}
+}
+
+// watched runs the steps that timed waits for, in a goroutine of their own, until forth is closed.
+func (l *Loop) watched() {
+	for ctx := range l.forth {
+		l.back <- l.forward(ctx, l.rows)
 	}
 }
 
@@ -335,7 +368,7 @@ func (l *Loop) sample(s *Sequence, logits []float32, now time.Time) {
 	}
 	s.spec.Sampler.Accept(c.Token)
 	s.generated++
-	s.next = c.Token
+	s.next[0] = c.Token
 	s.spec.Sink.Token(s.spec.Choice, Token{ID: c.Token, Logprob: c.Logprob, Top: c.Top, At: now})
 	if s.generated >= s.spec.MaxTokens || len(s.spec.Prompt)+s.generated >= l.info.ContextLength {
 		l.end(s, End{Finish: contracts.FinishLength})

@@ -27,22 +27,26 @@ type Piece struct {
 // steady stream of urgent prompts cannot keep a less urgent one from its first token.
 const agedEvery = 8
 
-// Schedule decides what step number step contains: a row for each sequence without rest, then prompt
-// chunks, most urgent first and oldest first among equals, until the budget is used. Chunks have at
-// least Min tokens and never leave a rest below Min. Limits must satisfy [Limits.valid]; then a step
-// is empty only if there are no views. Pure.
-func Schedule(step uint64, views []View, l Limits) []Piece {
-	pieces := make([]Piece, 0, len(views))
-	var prompts []int
+// Schedule decides what step number step contains and appends it to into: a row for each sequence
+// without rest, then prompt chunks, most urgent first and oldest first among equals, until the budget is
+// used. Chunks have at least Min tokens and never leave a rest below Min. Limits must satisfy
+// [Limits.valid]; then a step is empty only if there are no views. Pure, and free of allocations when
+// into has room for every view.
+func Schedule(into []Piece, step uint64, views []View, l Limits) []Piece {
 	for i, v := range views {
 		if v.Rest == 0 {
-			pieces = append(pieces, Piece{Index: i})
-		} else {
-			prompts = append(prompts, i)
+			into = append(into, Piece{Index: i})
 		}
 	}
-	slices.SortFunc(prompts, func(a, b int) int {
-		va, vb := views[a], views[b]
+	decoding := len(into)
+	for i, v := range views {
+		if v.Rest > 0 {
+			into = append(into, Piece{Index: i})
+		}
+	}
+	prompts := into[decoding:]
+	slices.SortFunc(prompts, func(a, b Piece) int {
+		va, vb := views[a.Index], views[b.Index]
 		if va.Rank != vb.Rank && step%agedEvery != agedEvery-1 {
 			return va.Rank - vb.Rank
 		}
@@ -51,16 +55,16 @@ func Schedule(step uint64, views []View, l Limits) []Piece {
 		}
 		return 1
 	})
-	room := l.Budget
-	for _, i := range prompts {
-		n := chunk(views[i].Rest, min(room, l.Row), l.Min)
+	into, room := into[:decoding], l.Budget
+	for _, p := range prompts {
+		n := chunk(views[p.Index].Rest, min(room, l.Row), l.Min)
 		if n == 0 {
 			continue
 		}
-		pieces = append(pieces, Piece{Index: i, Prompt: n})
+		into = append(into, Piece{Index: p.Index, Prompt: n}) // never past the prompt that is looked at
 		room -= n
 	}
-	return pieces
+	return into
 }
 
 // chunk is how much of rest fits in room without leaving less than least behind; 0 if nothing does.

@@ -31,7 +31,7 @@ func TestScheduleTable(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got := batch.Schedule(tt.step, tt.views, l)
+			got := batch.Schedule([]batch.Piece{}, tt.step, tt.views, l)
 			if d := cmp.Diff(tt.want, got); d != "" {
 				t.Errorf("Schedule(%d, %+v) (-want +got):\n%s", tt.step, tt.views, d)
 			}
@@ -67,7 +67,7 @@ func TestScheduleProperties(t *testing.T) {
 			}
 			used, moved := 0, false
 			rows := map[int]bool{}
-			for _, p := range batch.Schedule(step, views, l) {
+			for _, p := range batch.Schedule(nil, step, views, l) {
 				v := &views[p.Index]
 				if rows[p.Index] {
 					t.Fatalf("two rows of sequence %d in one step", p.Index)

@@ -62,11 +62,12 @@ type Sequence struct {
 
 	handle    engine.Seq
 	opened    bool
-	fed       int   // prompt tokens in the KV cache
-	replayed  int   // of spec.Replay
-	generated int   // tokens, replayed ones included
-	next      int32 // the token that the next decode row feeds
+	fed       int      // prompt tokens in the KV cache
+	replayed  int      // of spec.Replay
+	generated int      // tokens, replayed ones included
+	next      [1]int32 // the token that the next decode row feeds
 	ended     bool
+	share     engine.Row // of the step under way
 }
 
 // NewSequence prepares a sequence for [Loop.Add].
@@ -77,10 +78,11 @@ func (s *Sequence) rest() int { return len(s.spec.Prompt) - s.fed }
 // length is how many tokens the sequence holds at most.
 func (s *Sequence) length(context int) int { return min(len(s.spec.Prompt)+s.spec.MaxTokens, context) }
 
-// row is the sequence's share of a step: n prompt tokens, or one generated token when n is 0. Logits
+// row is the sequence's share of a step, valid until the next one: n prompt tokens, or one generated token when n is 0. Logits
 // are wanted when the row brings the sequence to a position that nobody sampled yet.
 func (s *Sequence) row(n int) *engine.Row {
-	r := &engine.Row{Seq: s.handle}
+	s.share = engine.Row{Seq: s.handle}
+	r := &s.share
 	switch {
 	case n > 0:
 		r.Tokens = s.spec.Prompt[s.fed : s.fed+n]
@@ -89,7 +91,7 @@ func (s *Sequence) row(n int) *engine.Row {
 		r.Tokens = s.spec.Replay[s.replayed : s.replayed+1]
 		r.Sample = s.replayed+1 == len(s.spec.Replay)
 	default:
-		r.Tokens = []int32{s.next}
+		r.Tokens = s.next[:]
 		r.Sample = true
 	}
 	return r
