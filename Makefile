@@ -16,6 +16,7 @@ check: ## format, vet, cgo-free build; layers and shape are tests in integration
 
 race: ## all tests with the race detector; the first run fetches library and model
 	$(GO) run ./ops/cmd/pelton model pull smollm2
+	$(GO) run ./ops/cmd/pelton model pull smollm2:q8
 	$(GO) run ./ops/cmd/pelton model pull smollm2:fp32
 	$(GO) run ./ops/cmd/pelton model pull minilm
 	$(GO) run ./ops/cmd/pelton model pull minilm:q8

@@ -27,12 +27,16 @@ const (
 	// Q4 takes the file's 4-bit weights over without loss (Q4_0, Q4_1 and Q4_K), keeps the rest in 8 bit
 	// and computes with 8-bit activations: a quarter smaller.
 	Q4 = "q4"
+	// W8A16 has 8-bit weights with a scale for each row in the layers and computes there with 16-bit
+	// activations in whole numbers: fastest where the processor multiplies tiles of bytes (AMX). The head
+	// is that of Q8.
+	W8A16 = "w8a16"
 	// FP32 is float32 throughout: the reference that the others are compared with.
 	FP32 = "fp32"
 )
 
 // Variants lists what Options.Variant may be, the default first.
-func Variants() []string { return []string{Q8, Q4, FP32} }
+func Variants() []string { return []string{Q8, Q4, W8A16, FP32} }
 
 // Options of a conversion.
 type Options struct {

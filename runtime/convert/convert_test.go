@@ -48,6 +48,10 @@ func TestGraphEqualsSource(t *testing.T) {
 		{"q4 of Q4_0 and Q4_1 in one matrix", convert.Q4, with(small(quant.Q40, quant.Q80), func(c *tiny) {
 			c.override = map[string]quant.Format{"attn_v": quant.Q41}
 		}), exact},
+		{"w8a16 of Q8_0", convert.W8A16, small(quant.Q80, quant.Q80), packed},
+		{"w8a16 of Q4_1, longer heads", convert.W8A16, with(small(quant.Q41, quant.Q80), func(c *tiny) { c.headDim = 32 }), packed},
+		{"w8a16 of qwen2", convert.W8A16, with(small(quant.Q80, quant.Q80), func(c *tiny) { c.arch, c.tied, c.head = "qwen2", false, quant.Q80 }), packed},
+		{"w8a16 of qwen3", convert.W8A16, with(small(quant.F16, quant.F32), func(c *tiny) { c.arch = "qwen3" }), packed},
 		{"fp32 of F32", convert.FP32, small(quant.F32, quant.F32), exact},
 		{"fp32 of BF16", convert.FP32, small(quant.BF16, quant.F16), exact},
 		{"fp32 of Q4_1", convert.FP32, small(quant.Q41, quant.Q80), exact},

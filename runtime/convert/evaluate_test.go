@@ -99,8 +99,15 @@ func (e *evaluator) initializer(w wire) array {
 	for _, d := range w.ints[1] {
 		a.dims, n = append(a.dims, int(d)), n*int(d)
 	}
-	if len(w.ints[14]) == 0 {
+	switch {
+	case len(w.ints[14]) == 0 && len(w.bytes[9]) == 0:
 		a.i = w.ints[7]
+		return a
+	case len(w.ints[14]) == 0 && w.ints[2][0] == 1:
+		a.f = []float32{math.Float32frombits(binary.LittleEndian.Uint32(w.bytes[9][0]))}
+		return a
+	case len(w.ints[14]) == 0:
+		a.bytes = w.bytes[9][0]
 		return a
 	}
 	at := map[string]int{}
@@ -119,7 +126,7 @@ func (e *evaluator) initializer(w wire) array {
 		e.t.Fatalf("%s lies at %v in a file of %d bytes", w.text(8), at, len(e.weights))
 	}
 	raw := e.weights[at["offset"]:][:at["length"]]
-	if w.ints[2][0] == 2 {
+	if w.ints[2][0] == 2 || w.ints[2][0] == 3 {
 		a.bytes = raw
 		if len(raw) != n {
 			e.t.Fatalf("%s: %d bytes, shape %v", w.text(8), len(raw), a.dims)
@@ -191,10 +198,24 @@ func (e *evaluator) compute(n node) []array {
 	case "Gather":
 		return []array{gather(x, n.in[1])}
 	case "SimplifiedLayerNormalization":
-		return []array{normed(x, n.in[1], n.floats["epsilon"])}
+		out, inverse := normed(x, n.in[1], n.floats["epsilon"])
+		return []array{out, inverse}
 	case "SkipSimplifiedLayerNormalization":
 		sum := each(x, n.in[1], func(a, b float32) float32 { return a + b })
-		return []array{normed(sum, n.in[2], n.floats["epsilon"]), {}, {}, sum}
+		out, _ := normed(sum, n.in[2], n.floats["epsilon"])
+		return []array{out, {}, {}, sum}
+	case "QuantizeLinear":
+		return []array{quantized(n)}
+	case "DequantizeLinear":
+		return []array{unquantized(n)}
+	case "Sub":
+		return []array{each(x, n.in[1], func(a, b float32) float32 { return a - b })}
+	case "Div":
+		return []array{divided(x, n.in[1])}
+	case "Concat":
+		return []array{stacked(x, n.in[1])}
+	case "MatMulIntegerToFloat":
+		return []array{byteProduct(n)}
 	case "Add":
 		return []array{each(x, n.in[1], func(a, b float32) float32 { return a + b })}
 	case "Mul":
@@ -217,6 +238,9 @@ func (e *evaluator) compute(n node) []array {
 	case "ReduceSum":
 		return []array{summed(x)}
 	case "Split":
+		if len(n.in) == 1 {
+			return halved(x)
+		}
 		return split(x, n.in[1].i)
 	case "GroupQueryAttention":
 		return attention(n)
@@ -256,8 +280,9 @@ func each(a, b array, f func(a, b float32) float32) array {
 	return out
 }
 
-func normed(x, w array, epsilon float32) array {
-	out := array{dims: x.dims, f: make([]float32, len(x.f))}
+// normed gives the normed rows and, for each, what it was multiplied with.
+func normed(x, w array, epsilon float32) (out, inverse array) {
+	out = array{dims: x.dims, f: make([]float32, len(x.f))}
 	width := len(w.f)
 	for at := 0; at < len(x.f); at += width {
 		sum := 0.0
@@ -268,8 +293,9 @@ func normed(x, w array, epsilon float32) array {
 		for i := range width {
 			out.f[at+i] = float32(float64(x.f[at+i])*scale) * w.f[i]
 		}
+		inverse.f = append(inverse.f, float32(scale))
 	}
-	return out
+	return out, inverse
 }
 
 // times multiplies rows of k values with n rows of weights.

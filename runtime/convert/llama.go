@@ -25,13 +25,16 @@ type builder struct {
 	variant string
 	w       *weights
 	nodes
+	peaks    map[string]float32 // largest magnitude of each stored vector
+	normedBy map[string]string  // by the name of a norm's result: that of its weights
 	progress func(done, total int64)
 	done     int64
 	total    int64
 }
 
 func newBuilder(ctx context.Context, f *gguf.File, h hyper, opt Options, w *weights) *builder {
-	return &builder{ctx: ctx, src: f, h: h, variant: opt.Variant, w: w, progress: opt.Progress, nodes: nodes{known: map[string]bool{}}}
+	return &builder{ctx: ctx, src: f, h: h, variant: opt.Variant, w: w, progress: opt.Progress, nodes: nodes{known: map[string]bool{}},
+		peaks: map[string]float32{}, normedBy: map[string]string{}}
 }
 
 func itoa(i int) string { return strconv.Itoa(i) }
@@ -108,6 +111,9 @@ func (b *builder) store(name string, size int) error {
 		return err
 	}
 	b.w.floats(name, v, len(v))
+	for _, x := range v {
+		b.peaks[name] = max(b.peaks[name], float32(math.Abs(float64(x))))
+	}
 	return nil
 }
 
@@ -115,12 +121,14 @@ func (b *builder) store(name string, size int) error {
 func (b *builder) rmsNorm(name, in, weight, out string) {
 	b.onnx("SimplifiedLayerNormalization", name, []string{in, weight}, []string{out},
 		attribute{"axis", -1}, attribute{"epsilon", b.h.epsilon}, attribute{"stash_type", int(typeFloat)})
+	b.normedBy[out] = weight
 }
 
 // skipNorm adds sum = residual + delta and normed = RMSNorm(sum), with the weights of tensor name.weight.
 func (b *builder) skipNorm(name, residual, delta, normed, sum string) error {
 	b.microsoft("SkipSimplifiedLayerNormalization", name, []string{residual, delta, name + ".weight"},
 		[]string{normed, "", "", sum}, attribute{"epsilon", b.h.epsilon})
+	b.normedBy[normed] = name + ".weight"
 	return b.norm(name + ".weight")
 }
 

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"encoding/binary"
 	"math"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -140,6 +141,15 @@ func scalarProto(name string, value int64) message {
 	return m
 }
 
+// numberProto encodes a number that lies in the graph itself, raw in the bytes of its type.
+func numberProto(name string, t dataType, raw []byte) message {
+	var m message
+	m.int(2, int64(t))
+	m.text(8, name)
+	m.sub(9, raw)
+	return m
+}
+
 func modelProto(graph message) message {
 	var m message
 	m.int(1, irVersion)
@@ -177,6 +187,24 @@ func (g *nodes) constant(name string, values ...int64) string {
 	if !g.known[name] {
 		g.known[name] = true
 		g.constants = append(g.constants, constantProto(name, values...))
+	}
+	return name
+}
+
+// scalar declares a float once and returns its name.
+func (g *nodes) scalar(name string, v float32) string {
+	return g.number(name, typeFloat, binary.LittleEndian.AppendUint32(nil, math.Float32bits(v)))
+}
+
+// byteConstant declares an unsigned byte once and returns its name.
+func (g *nodes) byteConstant(name string, v byte) string {
+	return g.number(name, typeUint8, []byte{v})
+}
+
+func (g *nodes) number(name string, t dataType, raw []byte) string {
+	if !g.known[name] {
+		g.known[name] = true
+		g.constants = append(g.constants, numberProto(name, t, raw))
 	}
 	return name
 }

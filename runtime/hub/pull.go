@@ -15,7 +15,7 @@ import (
 )
 
 // Pull converts a local GGUF file into the store. With name "" the model is called after the file,
-// without its ending and the name of its number format; variant "" is [model.DefaultVariant]. When the
+// without its ending and the name of its number format; variant "" is the fastest on this processor. When the
 // store has that variant from the same file already, it is returned as it is; from another file, the
 // error says so.
 func (h *Hub) Pull(ctx context.Context, store model.Store, path, name, variant string, p Progress) (dir string, m model.Manifest, err error) {
@@ -29,7 +29,7 @@ func (h *Hub) Pull(ctx context.Context, store model.Store, path, name, variant s
 		return "", model.Manifest{}, fmt.Errorf("%s: model %w", path, err)
 	}
 	if variant == "" {
-		variant = model.DefaultVariant
+		variant = fastest()
 	}
 	if err := checkVariant(name, variant, convert.Variants()); err != nil {
 		return "", model.Manifest{}, err

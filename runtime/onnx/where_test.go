@@ -19,7 +19,7 @@ var (
 		if dir := os.Getenv("PELTON_TEST_MODEL"); dir != "" {
 			return dir, nil
 		}
-		dir, _, err := hub.Ensure(context.Background(), model.Store{Root: model.DefaultRoot()}, "smollm2-135m-instruct", "q8", nil)
+		dir, _, err := hub.Ensure(context.Background(), model.Store{Root: model.DefaultRoot()}, hub.Default, "", nil)
 		return dir, err
 	})
 	findLibrary = sync.OnceValues(func() (string, error) {

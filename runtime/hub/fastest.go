@@ -1,0 +1,18 @@
+package hub
+
+import (
+	"golang.org/x/sys/cpu"
+
+	"github.com/pelton-run/pelton/runtime/convert"
+)
+
+// fastest is the variant that is taken when none is named: of those whose quality is that of 8-bit weights,
+// the fastest on this kind of processor (runtime/PERFORMANCE.md). It goes by the processor and not by a
+// measurement, because workers on equal machines must choose equally: only then do they continue each
+// other's streams bit for bit.
+func fastest() string {
+	if cpu.X86.HasAMXInt8 {
+		return convert.W8A16
+	}
+	return convert.Q8
+}
