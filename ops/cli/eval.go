@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,6 +36,10 @@ rounding may decide, and enough to the end; otherwise the exit code is 8.`,
 	f.String("reference", "", "`variant` to compare with")
 	f.String("against", "", "`file` of transcripts to compare with")
 	f.String("write", "", "`file` to write the variant's transcripts to")
+	f.Bool("distance", false, "compare the predictions at every position too, with gates on their divergence (needs --reference)")
+	f.Float64("max-kl", 0.02, "`nats` of mean divergence that --distance allows")
+	f.Float64("min-top", 0.97, "`share` of positions with the same likeliest token that --distance wants")
+	f.Float64("max-perplexity", 0.01, "`share` by which --distance allows the perplexity to grow")
 	f.Float64("min-near-tie", 0.98, "`share` of prompts that must agree up to the first near tie")
 	f.Float64("min-end", 0, "`share` of prompts that must agree to the end")
 	f.Int("tokens", 64, "tokens to generate for each prompt")
@@ -80,6 +86,11 @@ func (a *app) eval(ctx context.Context, ref string) error {
 	if err := a.print(reportTable(report)); err != nil {
 		return err
 	}
+	if a.settings.yes("distance") && reference != "" {
+		if err := a.distance(ctx, name, variant, reference, want); err != nil {
+			return err
+		}
+	}
 	if limits := (quality.Limits{Decided: *a.float("min-near-tie"), Same: *a.float("min-end")}); !report.Pass(limits) {
 		return coded{fmt.Errorf("quality: %d and %d of %d prompts agree, %.0f %% and %.0f %% are needed", report.Decided, report.Same, report.Prompts, 100*limits.Decided, 100*limits.Same), exitCheck}
 	}
@@ -119,6 +130,57 @@ func (a *app) transcribe(ctx context.Context, name, variant string) (_ []quality
 		bar.count("continue prompts with "+m.Variant, done, total)
 	})
 	return out, m.EOS, err
+}
+
+// distance compares what two variants predict at every position of the reference's transcripts.
+func (a *app) distance(ctx context.Context, name, variant, reference string, texts []quality.Transcript) error {
+	bar := a.newProgress()
+	defer bar.finish()
+	var scorers []quality.Scorer
+	for _, v := range []string{reference, variant} {
+		library, err := hub.Library(ctx, a.settings.text("ort-lib"), bar.report)
+		if err != nil {
+			return err
+		}
+		dir, _, err := hub.Ensure(ctx, a.store(), name, v, bar.report)
+		if err != nil {
+			return err
+		}
+		e, err := node.OpenEngine(dir, library, a.settings.number("threads"))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = e.Shutdown() }()
+		s, ok := e.(quality.Scorer)
+		if !ok {
+			return fmt.Errorf("the engine of %s:%s gives no logits of texts", name, v)
+		}
+		scorers = append(scorers, s)
+	}
+	d, err := quality.Measure(ctx, scorers[0], scorers[1], texts, func(done, total int) { bar.count("compare predictions", done, total) })
+	if err != nil {
+		return err
+	}
+	bar.finish()
+	if err := a.print(distanceTable(d)); err != nil {
+		return err
+	}
+	missed := d.Fails(quality.Gates{MeanKL: *a.float("max-kl"), SameTop: *a.float("min-top"), Perplexity: *a.float("max-perplexity")})
+	if len(missed) > 0 {
+		return coded{fmt.Errorf("quality: %s", strings.Join(missed, "; ")), exitCheck}
+	}
+	return nil
+}
+
+func distanceTable(d quality.Distance) table {
+	t := table{head: []string{"KIND", "MEAN KL"}, value: d}
+	for _, kind := range slices.Sorted(maps.Keys(d.KL)) {
+		t.rows = append(t.rows, []string{kind, fmt.Sprintf("%.4f", d.KL[kind])})
+	}
+	return table{head: t.head, value: d, rows: append(t.rows,
+		[]string{"all", fmt.Sprintf("%.4f, worst of 1,000: %.3f", d.MeanKL, d.TailKL)},
+		[]string{"same likeliest token", fmt.Sprintf("%.2f %% of %d", 100*d.SameTop, d.Positions)},
+		[]string{"perplexity", fmt.Sprintf("%.3f, reference %.3f (%+.2f %%)", d.Perplexity, d.ReferencePerplexity, 100*d.Growth())})}
 }
 
 func readTranscripts(path string) ([]quality.Transcript, error) {
