@@ -18,14 +18,14 @@ const (
 // integer adds out = in·Wᵀ with 8-bit weights, a scale for each row of W, and 16-bit activations. The
 // steps of the activations are fixed when in is normed: |x| ≤ √columns·max|norm weight| then. Any other
 // input is normed first, which its result is multiplied with afterwards.
-func (b *builder) integer(name, in, out string, parts []part, rows, columns int) error {
+func integer(b *builder, name, in, out string, parts []part, rows, columns int) error {
 	x, bound, product := in, math.Sqrt(float64(columns)), out
 	weight, normed := b.normedBy[in]
 	if normed {
 		bound *= float64(b.peaks[weight])
 	} else {
 		x, product = name+".normed", name+".unscaled"
-		b.onnx("SimplifiedLayerNormalization", name+".norm", []string{in, b.ones(columns)}, []string{x, name + ".rms"},
+		b.onnx("SimplifiedLayerNormalization", name+".norm", []string{in, ones(b, columns)}, []string{x, name + ".rms"},
 			attribute{"axis", -1}, attribute{"epsilon", float32(tinyEpsilon)}, attribute{"stash_type", int(typeFloat)})
 	}
 	step := float32(max(bound, tinyEpsilon) / 127)
@@ -43,14 +43,14 @@ func (b *builder) integer(name, in, out string, parts []part, rows, columns int)
 	if !normed {
 		b.onnx("Div", name+".scaled", []string{product, name + ".rms"}, []string{out})
 	}
-	return b.perRow(name, parts, rows, columns)
+	return perRow(b, name, parts, rows, columns)
 }
 
 // tinyEpsilon keeps rows of zeros from dividing by zero, and is far below any other row.
 const tinyEpsilon = 1e-12
 
 // ones is a vector of n ones.
-func (b *builder) ones(n int) string {
+func ones(b *builder, n int) string {
 	name := "ones." + itoa(n)
 	if !b.known[name] {
 		b.known[name] = true
@@ -64,7 +64,7 @@ func (b *builder) ones(n int) string {
 }
 
 // perRow writes the stacked parts as signed bytes, [columns, rows], and a scale for each row.
-func (b *builder) perRow(name string, parts []part, rows, columns int) error {
+func perRow(b *builder, name string, parts []part, rows, columns int) error {
 	bytes, scales := make([]byte, rows*columns), make([]float32, 0, rows)
 	at := 0
 	for _, p := range parts {

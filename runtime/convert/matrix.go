@@ -22,7 +22,7 @@ func (b *builder) matrix(name, in, out string, columns int, parts ...part) error
 		b.onnx("MatMul", name, []string{in, name}, []string{out})
 		return b.transposed(name, parts, rows, columns)
 	case b.variant == W8A16:
-		return b.integer(name, in, out, parts, rows, columns)
+		return integer(b, name, in, out, parts, rows, columns)
 	case b.variant == Q4 && b.affine4(parts):
 		return b.four(name, in, out, parts, rows, columns)
 	}
