@@ -32,7 +32,7 @@ github.com/prometheus:                ops/metrics
 github.com/spf13:                     ops/cli
 github.com/vmihailenco/msgpack:       contracts
 github.com/nikolalohinski/gonja:      runtime/tokenizer/...
-google.golang.org/protobuf:           runtime/convert
+google.golang.org/protobuf:           runtime/convert, runtime/adopt
 net/http:                             dispatcher/gateway/..., ops/..., runtime/hub, integration/...
 C:                                    runtime/onnx
 pgregory.net/rapid:                   runtime/enginetest

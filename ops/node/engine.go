@@ -58,7 +58,7 @@ func ServeONNX(dir string, m model.Manifest, library string, threads int) (Serve
 	return Served{
 		Name: m.Name, Variant: m.Variant, Tokenizer: tok, EOS: m.EOS, ContextLength: m.Shape.ContextLength, Vocab: m.Shape.Vocab, Created: m.Created, files: files,
 		open: func(_ context.Context, log *slog.Logger) (budgeted, error) {
-			return onnx.Open(onnx.Config{ModelDir: dir, Library: library, Threads: threads, Logger: log})
+			return onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library, Threads: threads, Logger: log})
 		},
 	}, nil
 }
@@ -88,7 +88,7 @@ func ServeSim(name, device string) (Served, error) {
 
 // OpenEngine loads a converted model for use outside the fleet, with the memory that the machine has.
 func OpenEngine(dir, library string, threads int) (engine.Engine, error) {
-	e, err := onnx.Open(onnx.Config{ModelDir: dir, Library: library, Threads: threads})
+	e, err := onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library, Threads: threads})
 	if err != nil {
 		return nil, err
 	}

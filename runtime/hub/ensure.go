@@ -10,15 +10,20 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pelton-run/pelton/runtime/adopt"
 	"github.com/pelton-run/pelton/runtime/convert"
 	"github.com/pelton-run/pelton/runtime/model"
 )
 
 // Ensure returns the folder of a model's variant, fetching and converting it when it is missing or
-// damaged. The name is one of the catalog, one that is in the store already, or the path of a GGUF file
-// (then it is [Hub.Pull]); variant "" is the default one. It blocks until the folder is complete or ctx
+// damaged. The name is one of the catalog, one that is in the store already, the path of a GGUF file (then
+// it is [Hub.Pull]), or a folder that another tool exported (then it is [Hub.Adopt], and variant names the
+// graph); variant "" is the default one. It blocks until the folder is complete or ctx
 // ends, for as long as the transfer makes progress; whatever it has fetched by then is kept.
 func (h *Hub) Ensure(ctx context.Context, store model.Store, name, variant string, p Progress) (dir string, m model.Manifest, err error) {
+	if info, err := os.Stat(name); err == nil && info.IsDir() && isPath(name) {
+		return h.Adopt(ctx, store, name, "", variant, p)
+	}
 	if isPath(name) {
 		return h.Pull(ctx, store, name, "", variant, p)
 	}
@@ -45,11 +50,13 @@ func (h *Hub) Ensure(ctx context.Context, store model.Store, name, variant strin
 	})
 }
 
-// origin is a GGUF file, or the folder of a sentence transformer, on disk and what the manifest says of
-// it.
+// origin is a GGUF file, the folder of a sentence transformer or an exported decoder, on disk and what
+// the manifest says of it.
 type origin struct {
 	path     string
 	sentence bool
+	export   *adopt.Found
+	owned    bool // the files are the hub's own: they may be linked to
 	source   model.Source
 }
 
@@ -92,23 +99,33 @@ func (h *Hub) convert(ctx context.Context, store model.Store, name, variant stri
 			err = errors.Join(err, os.RemoveAll(scratch))
 		}
 	}()
-	stage := "converting " + name + " to " + variant
-	p.report(stage, 0, 0)
-	from := h.cfg.Convert
-	if o.sentence {
-		from = convert.FromSentenceTransformer
-	}
-	_, err = from(ctx, o.path, scratch, convert.Options{
-		Name: name, Variant: variant, Source: o.source,
-		Progress: func(done, total int64) { p.report(stage, done, total) },
-	})
-	if err != nil {
+	if err = h.make(ctx, scratch, name, variant, o, p); err != nil {
 		return "", model.Manifest{}, explain(err, store.Root)
 	}
 	if dir, m, err = store.Place(scratch); err != nil {
 		return "", model.Manifest{}, explain(fmt.Errorf("store %s:%s: %w", name, variant, err), store.Root)
 	}
 	return dir, m, nil
+}
+
+// make fills a scratch folder from an origin.
+func (h *Hub) make(ctx context.Context, scratch, name, variant string, o origin, p Progress) error {
+	stage := "converting " + name + " to " + variant
+	if o.export != nil {
+		stage = "storing " + name + ":" + variant
+	}
+	p.report(stage, 0, 0)
+	progress := func(done, total int64) { p.report(stage, done, total) }
+	if o.export != nil {
+		_, err := adopt.Place(ctx, *o.export, scratch, adopt.Options{Name: name, Source: o.source, Link: o.owned, Progress: progress})
+		return err
+	}
+	from := h.cfg.Convert
+	if o.sentence {
+		from = convert.FromSentenceTransformer
+	}
+	_, err := from(ctx, o.path, scratch, convert.Options{Name: name, Variant: variant, Source: o.source, Progress: progress})
+	return err
 }
 
 // checkVariant refuses what can never be made before anything is fetched for it.

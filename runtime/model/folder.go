@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Errors of this package; test with errors.Is.
@@ -176,13 +177,21 @@ func syncDir(dir string) error {
 	return nil
 }
 
+// wordFiles have to do with text only.
+var wordFiles = []string{TokenizerFile, TokenizerConfigFile, ChatTemplateFile}
+
 // Fingerprint names what the logits of a model depend on: 16 hexadecimal digits made of the checksums
 // of its weights and graph. Two folders with equal fingerprints compute the same.
 func Fingerprint(m Manifest) string {
 	h := sha256.New()
+	for _, f := range m.Files {
+		if m.Graph != nil && !slices.Contains(wordFiles, f.Name) {
+			fmt.Fprintf(h, "%s %s\n", f.Name, f.SHA256)
+		}
+	}
 	for _, name := range []string{GraphFile, WeightsFile} {
 		for _, f := range m.Files {
-			if f.Name == name {
+			if m.Graph == nil && f.Name == name {
 				fmt.Fprintf(h, "%s %s\n", f.Name, f.SHA256)
 			}
 		}

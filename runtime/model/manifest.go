@@ -6,7 +6,10 @@
 // converts (runtime/convert does). A Manifest is plain data, safe to share once loaded.
 package model
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Names of the files in a model folder.
 const (
@@ -41,6 +44,8 @@ type Manifest struct {
 	Outputs  []Port `json:"outputs,omitempty"`
 	MaxBatch int    `json:"max_batch,omitempty"`
 
+	Graph *Graph `json:"graph,omitempty"` // nil: the graph is Pelton's own, as Shape says
+
 	EOS []int32 `json:"eos"` // token ids that end generation, never part of the text
 
 	Files   []File    `json:"files"` // every file but the manifest itself
@@ -72,7 +77,8 @@ type Port struct {
 // Dimensions is the length of the vectors of a model of KindEmbed.
 func (m Manifest) Dimensions() int { return m.Shape.Hidden }
 
-// Shape is what the runtime must know of the graph of a model that writes text. The graph's values are
+// Shape is what the runtime must know of the graph of a model that writes text. The values of Pelton's own
+// graphs are
 //
 //	inputs   ids [B,S] int64, seqlens_k [B] int32 (past+new-1 of each row), total_len [1] int32,
 //	         sel [R] int64 (rows of the flattened B*S whose logits are wanted),
@@ -86,12 +92,21 @@ type Shape struct {
 	HeadDim       int `json:"head_dim"`
 	FFN           int `json:"ffn"`
 	Vocab         int `json:"vocab"`
-	ContextLength int `json:"context_length"` // also the length of the rotary caches
+	ContextLength int `json:"context_length"`     // also the length of the rotary caches
+	KVWidth       int `json:"kv_width,omitempty"` // bytes of a cached number; 0 is 4, float32
 }
 
-// KVBytesPerToken is the size of one token's float32 keys and values over all layers.
+// KVBytesPerToken is the size of one token's keys and values over all layers.
 func (s Shape) KVBytesPerToken() int64 {
-	return int64(s.Layers) * 2 * int64(s.KVHeads) * int64(s.HeadDim) * 4
+	return int64(s.Layers) * 2 * int64(s.KVHeads) * int64(s.HeadDim) * int64(cmp.Or(s.KVWidth, 4))
+}
+
+// GraphName is the file of the folder that holds the graph.
+func (m Manifest) GraphName() string {
+	if m.Graph != nil {
+		return m.Graph.File
+	}
+	return GraphFile
 }
 
 // File is one file of the folder.

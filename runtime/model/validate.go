@@ -61,7 +61,12 @@ func (m Manifest) Validate() error {
 	case "", KindEmbed:
 		add(m.Parameters > 0, "parameters %d: must be above 0", m.Parameters)
 		all = append(all, m.Shape.validate()...)
-		all = append(all, validateFiles(m.Files, GraphFile, WeightsFile, TokenizerFile)...)
+		needed := []string{GraphFile, WeightsFile, TokenizerFile}
+		if m.Graph != nil {
+			needed = []string{m.Graph.File, TokenizerFile}
+			all = append(all, m.Graph.validate()...)
+		}
+		all = append(all, validateFiles(m.Files, needed...)...)
 	case KindTensor:
 		all = append(all, validateFiles(m.Files, GraphFile)...)
 	default:
@@ -98,6 +103,9 @@ func (s Shape) validate() []error {
 		if f.value < 1 || f.value > f.max {
 			all = append(all, fmt.Errorf("shape: %s %d: must be 1 to %d", f.name, f.value, f.max))
 		}
+	}
+	if s.KVWidth != 0 && s.KVWidth != 2 && s.KVWidth != 4 {
+		all = append(all, fmt.Errorf("shape: kv_width %d: must be 2 or 4", s.KVWidth))
 	}
 	if s.KVHeads > 0 && s.Heads%s.KVHeads != 0 {
 		all = append(all, fmt.Errorf("shape: %d heads are no multiple of %d kv_heads", s.Heads, s.KVHeads))

@@ -1,11 +1,25 @@
 package onnx
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
+
+	"github.com/pelton-run/pelton/runtime/engine"
 )
+
+// Model is what Open of either kind of folder returns, and what the workers drive.
+type Model interface {
+	engine.Engine
+	// SetKVBudget changes the bytes of KV cache; safe from any goroutine.
+	SetKVBudget(bytes int64)
+	// Footprint is what opening took, in resident bytes.
+	Footprint() (weights, arena int64)
+	// Logits runs a whole text and returns the logits behind each token.
+	Logits(ctx context.Context, tokens []int32) ([][]float32, error)
+}
 
 // Spin says whether ONNX Runtime's threads wait for work by spinning.
 type Spin int

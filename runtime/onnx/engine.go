@@ -43,25 +43,52 @@ type Engine struct {
 
 var errShutdown = errors.New("engine is shut down")
 
-// Open loads the model of a folder, runs it once at full size, and measures what that takes. It
-// blocks for about a second. The caller shuts the engine down.
-func Open(cfg Config) (*Engine, error) {
-	c := cfg.withDefaults()
-	if err := c.validate(); err != nil {
-		return nil, fmt.Errorf("open onnx engine: %w", err)
-	}
-	m, err := loadFolder(c.ModelDir)
+// OpenModel opens a folder of either kind: Pelton's own graph as an [Engine], another tool's as an
+// [Export]. It runs the graph once at full size and measures what that takes. It blocks for about a
+// second. The caller shuts the engine down.
+func OpenModel(cfg Config) (Model, error) {
+	c, m, err := prepare(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if err := loadLibrary(c.Library); err != nil {
-		return nil, err
+	var e Model
+	if m.Graph != nil {
+		e, err = openExport(m, c)
+	} else {
+		e, err = newEngine(m, c)
 	}
-	e, err := newEngine(m, c)
 	if err != nil {
 		return nil, fmt.Errorf("open onnx engine on %s: %w", c.ModelDir, err)
 	}
 	return e, nil
+}
+
+// Open is OpenModel for folders with Pelton's own graph.
+func Open(cfg Config) (*Engine, error) {
+	m, err := OpenModel(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if e, ok := m.(*Engine); ok {
+		return e, nil
+	}
+	return nil, errors.Join(fmt.Errorf("open onnx engine on %s: the graph is another tool's", cfg.ModelDir), m.Shutdown())
+}
+
+// prepare checks what is to be opened and loads the library.
+func prepare(cfg Config) (Config, model.Manifest, error) {
+	c := cfg.withDefaults()
+	if err := c.validate(); err != nil {
+		return c, model.Manifest{}, fmt.Errorf("open onnx engine: %w", err)
+	}
+	m, err := loadFolder(c.ModelDir)
+	if err != nil {
+		return c, m, err
+	}
+	if m.Kind != "" {
+		return c, m, fmt.Errorf("open onnx engine: model %s does not write text (it is of kind %s)", m.Name, m.Kind)
+	}
+	return c, m, loadLibrary(c.Library)
 }
 
 // loadFolder reads a model folder and checks that the graph is the one that its manifest describes:
@@ -73,10 +100,10 @@ func loadFolder(dir string) (model.Manifest, error) {
 		return m, err
 	}
 	for _, f := range m.Files {
-		if f.Name != model.GraphFile {
+		if f.Name != m.GraphName() {
 			continue
 		}
-		got, err := model.Sum(context.Background(), filepath.Join(dir, model.GraphFile))
+		got, err := model.Sum(context.Background(), filepath.Join(dir, f.Name))
 		if err != nil {
 			return m, fmt.Errorf("%w: %w", model.ErrDamaged, err)
 		}

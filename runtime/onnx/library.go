@@ -49,7 +49,12 @@ func loadLibrary(path string) error {
 }
 
 // newSession loads the graph with the settings under which the kernels' results are reproducible.
-func newSession(graph string, inputs, outputs []string, c Config) (_ *ort.DynamicAdvancedSession, err error) {
+func newSession(graph string, inputs, outputs []string, c Config) (*ort.DynamicAdvancedSession, error) {
+	return newSessionAt(ort.GraphOptimizationLevelEnableAll, graph, inputs, outputs, c)
+}
+
+// newSessionAt is newSession with another level of optimization.
+func newSessionAt(level ort.GraphOptimizationLevel, graph string, inputs, outputs []string, c Config) (_ *ort.DynamicAdvancedSession, err error) {
 	o, err := ort.NewSessionOptions()
 	if err != nil {
 		return nil, err
@@ -59,7 +64,7 @@ func newSession(graph string, inputs, outputs []string, c Config) (_ *ort.Dynami
 		o.SetIntraOpNumThreads(c.Threads),
 		o.SetInterOpNumThreads(1),
 		o.SetExecutionMode(ort.ExecutionModeSequential),
-		o.SetGraphOptimizationLevel(ort.GraphOptimizationLevelEnableAll),
+		o.SetGraphOptimizationLevel(level),
 		o.SetLogSeverityLevel(ort.LoggingLevelFatal),
 	)
 	spin, stop := "1", "0"

@@ -39,6 +39,9 @@ func (*Net) Run(context.Context, []engine.Tensor) ([]engine.Tensor, error) { ret
 // Shutdown does nothing.
 func (*Net) Shutdown() error { return nil }
 
+// OpenModel says that this build has no ONNX engine.
+func OpenModel(Config) (Model, error) { return nil, errNoCgo }
+
 // Info describes nothing.
 func (*Engine) Info() engine.Info { return engine.Info{} }
 

@@ -5,6 +5,9 @@ package onnx
 import (
 	"context"
 	"fmt"
+	"log/slog"
+
+	ort "github.com/yalue/onnxruntime_go"
 
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/kvcache"
@@ -57,6 +60,10 @@ func (e *Engine) split(rows []*engine.Row) error {
 
 // watch ends running calls when ctx ends, until release is called.
 func (e *Engine) watch(ctx context.Context) (release func(), err error) {
+	return watch(ctx, e.graph.options, e.log)
+}
+
+func watch(ctx context.Context, options *ort.RunOptions, log *slog.Logger) (release func(), err error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -66,8 +73,8 @@ func (e *Engine) watch(ctx context.Context) (release func(), err error) {
 	fired := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(fired)
-		if err := e.graph.options.Terminate(); err != nil {
-			e.log.Error("a canceled step goes on", "error", err)
+		if err := options.Terminate(); err != nil {
+			log.Error("a canceled step goes on", "error", err)
 		}
 	})
 	return func() {
@@ -75,8 +82,8 @@ func (e *Engine) watch(ctx context.Context) (release func(), err error) {
 			return
 		}
 		<-fired // the flag is sticky: it must be set before it is cleared
-		if err := e.graph.options.UnsetTerminate(); err != nil {
-			e.log.Error("steps stay canceled", "error", err)
+		if err := options.UnsetTerminate(); err != nil {
+			log.Error("steps stay canceled", "error", err)
 		}
 	}, nil
 }

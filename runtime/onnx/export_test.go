@@ -1,0 +1,215 @@
+//go:build cgo && (linux || darwin)
+
+package onnx_test
+
+import (
+	"archive/zip"
+	"encoding/json"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/pelton-run/pelton/runtime/adopt"
+	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/enginetest"
+	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/onnx"
+)
+
+// exports are those of testdata/exports.py, and what is found in them.
+var exports = []struct {
+	name, variant string
+	inPlace       bool
+}{
+	{"genai-fp32", "fp32", true}, {"genai-int4", "q4", true},
+	{"optimum", "fp32", false}, {"optimum-merged", "fp32", false}, {"optimum-fp16", "fp16", false},
+	{"optimum-int8", "int8", false}, {"optimum-bare", "fp32", false},
+}
+
+// adopted unpacks an export and makes a model folder of it.
+func adopted(t *testing.T, name string) (dir string, m model.Manifest) {
+	t.Helper()
+	from, to := t.TempDir(), t.TempDir()
+	z, err := zip.OpenReader(filepath.Join("testdata", name+".zip"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = z.Close() }()
+	for _, f := range z.File {
+		r, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(from, f.Name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := adopt.Inspect(from, "")
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if m, err = adopt.Place(t.Context(), found, to, adopt.Options{Name: name}); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return to, m
+}
+
+func openExport(t *testing.T, dir string, change func(*onnx.Config)) onnx.Model {
+	t.Helper()
+	c := onnx.Config{ModelDir: dir, Library: libraryPath(t), MaxSequences: 8}
+	if change != nil {
+		change(&c)
+	}
+	e, err := onnx.OpenModel(c)
+	if err != nil {
+		t.Fatalf("OpenModel(%+v) = %v, want an engine", c, err)
+	}
+	t.Cleanup(func() {
+		if err := e.Shutdown(); err != nil {
+			t.Errorf("Shutdown() = %v, want nil", err)
+		}
+	})
+	return e
+}
+
+// Each export generates the tokens that Python's onnxruntime generates with the same file.
+func TestExportsEqualPython(t *testing.T) {
+	t.Parallel()
+	var want []struct {
+		Export         string
+		Prompt, Tokens []int32
+		Logits         []float64
+		Every          int
+	}
+	raw, err := os.ReadFile("testdata/exports.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(raw, &want); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range exports {
+		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
+			dir, m := adopted(t, x.name)
+			if m.Variant != x.variant || m.Graph.InPlace != x.inPlace || m.Shape.ContextLength != 512 || !slices.Equal(m.EOS, []int32{1203}) {
+				t.Errorf("found variant %s, in place %v, shape %+v, eos %v; want %+v", m.Variant, m.Graph.InPlace, m.Shape, m.EOS, x)
+			}
+			e, cases := openExport(t, dir, nil), 0
+			for _, w := range want {
+				if w.Export != x.name {
+					continue
+				}
+				cases++
+				logits, tokens := greedily(t, e, w.Prompt, len(w.Tokens))
+				for i, v := range w.Logits {
+					if diff := math.Abs(float64(logits[i*w.Every]) - v); !(diff < 0.02) {
+						t.Errorf("prompt of %d: logit %d is %g, want %g", len(w.Prompt), i*w.Every, logits[i*w.Every], v)
+					}
+				}
+				if !slices.Equal(tokens, w.Tokens) {
+					t.Errorf("prompt of %d: tokens %v, want %v", len(w.Prompt), tokens, w.Tokens)
+				}
+			}
+			if cases != 3 {
+				t.Fatalf("%d prompts, want 3", cases)
+			}
+		})
+	}
+}
+
+// greedily returns the logits behind the prompt and n greedy tokens.
+func greedily(t *testing.T, e engine.Engine, prompt []int32, n int) (first []float32, tokens []int32) {
+	t.Helper()
+	seq, err := e.Open(len(prompt) + n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close(seq)
+	for in := prompt; n > 0; n-- {
+		row := &engine.Row{Seq: seq, Tokens: in, Sample: true}
+		if err := e.Step(t.Context(), []*engine.Row{row}); err != nil || row.Err != nil {
+			t.Fatal(err, row.Err)
+		}
+		if first == nil {
+			first = slices.Clone(row.Logits)
+		}
+		in = []int32{greedy(row.Logits)}
+		tokens = append(tokens, in...)
+	}
+	return first, tokens
+}
+
+func TestExportConformance(t *testing.T) {
+	t.Parallel()
+	for _, x := range exports {
+		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
+			dir, _ := adopted(t, x.name)
+			enginetest.Run(t, func(t *testing.T) engine.Engine {
+				return openExport(t, dir, func(c *onnx.Config) { c.MaxStepTokens = 16 })
+			}, enginetest.Options{
+				SetBudget: func(e engine.Engine, bytes int64) { e.(onnx.Model).SetKVBudget(bytes) },
+				Longest:   16,
+			})
+		})
+	}
+}
+
+// A long prompt gives the same bits however it is cut, also with a scale that depends on the whole call
+// (dynamic quantization), and whether its end is sampled or replayed.
+func TestExportCuts(t *testing.T) {
+	t.Parallel()
+	for _, x := range exports {
+		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
+			dir, _ := adopted(t, x.name)
+			e := openExport(t, dir, func(c *onnx.Config) { c.MaxStepTokens = 16 })
+			prompt := make([]int32, 75)
+			for i := range prompt {
+				prompt[i] = int32((i*131 + 977) % e.Info().Vocab)
+			}
+			var want []float32
+			for _, cuts := range [][]int{{16, 16, 16, 16, 11}, {2, 16, 3, 16, 9, 16, 13}, {15, 15, 15, 15, 15}} {
+				seq, err := e.Open(len(prompt) + 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				rest := prompt
+				for _, n := range cuts {
+					row := &engine.Row{Seq: seq, Tokens: rest[:n]}
+					if err := e.Step(t.Context(), []*engine.Row{row}); err != nil || row.Err != nil {
+						t.Fatal(err, row.Err)
+					}
+					rest = rest[n:]
+				}
+				last := &engine.Row{Seq: seq, Tokens: []int32{7}, Sample: true}
+				if err := e.Step(t.Context(), []*engine.Row{last}); err != nil || last.Err != nil {
+					t.Fatal(err, last.Err)
+				}
+				if want == nil {
+					want = slices.Clone(last.Logits)
+				}
+				if !slices.Equal(last.Logits, want) {
+					t.Errorf("cut into %v: the logits are others than cut into 16s", cuts)
+				}
+				e.Close(seq)
+			}
+			all, err := e.Logits(t.Context(), append(slices.Clone(prompt), 7))
+			if err != nil || len(all) != len(prompt)+1 {
+				t.Errorf("Logits of %d tokens: %d rows, %v", len(prompt)+1, len(all), err)
+			}
+		})
+	}
+}
