@@ -21,7 +21,7 @@ import (
 // graph); variant "" is the default one. It blocks until the folder is complete or ctx
 // ends, for as long as the transfer makes progress; whatever it has fetched by then is kept.
 func (h *Hub) Ensure(ctx context.Context, store model.Store, name, variant string, p Progress) (dir string, m model.Manifest, err error) {
-	if info, err := os.Stat(name); err == nil && info.IsDir() && isPath(name) {
+	if isFolder(name) {
 		return h.Adopt(ctx, store, name, "", variant, p)
 	}
 	if isPath(name) {

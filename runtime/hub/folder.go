@@ -3,7 +3,9 @@ package hub
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/pelton-run/pelton/runtime/adopt"
 	"github.com/pelton-run/pelton/runtime/model"
@@ -22,6 +24,12 @@ func (h *Hub) Adopt(ctx context.Context, store model.Store, folder, name, graph 
 		name = nameOf(filepath.Base(absolute) + ".onnx")
 	}
 	return h.adopt(ctx, store, absolute, name, graph, model.Source{URL: absolute}, false, p)
+}
+
+// isFolder tells a folder of an exported model from other names.
+func isFolder(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir() && isPath(name) && !strings.EqualFold(filepath.Ext(name), ".gguf")
 }
 
 // adopt stores an exported decoder; owned says that the files are the hub's own.

@@ -49,7 +49,7 @@ func TestArchitecturesEqualLlamaCpp(t *testing.T) {
 				if _, err := convert.FromGGUF(t.Context(), path, dir, convert.Options{Variant: variant}); err != nil {
 					t.Fatal(err)
 				}
-				e := open(t, func(c *onnx.Config) { c.ModelDir = dir })
+				e := open(t, func(c *onnx.Config) { c.ModelDir, c.Threads, c.Spin, c.MaxSequences = dir, 1, onnx.SpinOff, 4 })
 				logits, err := e.Logits(t.Context(), c.Tokens)
 				if err != nil {
 					t.Fatal(err)

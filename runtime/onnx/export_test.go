@@ -67,7 +67,7 @@ func adopted(t *testing.T, name string) (dir string, m model.Manifest) {
 
 func openExport(t *testing.T, dir string, change func(*onnx.Config)) onnx.Model {
 	t.Helper()
-	c := onnx.Config{ModelDir: dir, Library: libraryPath(t), MaxSequences: 8}
+	c := onnx.Config{ModelDir: dir, Library: libraryPath(t), MaxSequences: 8, Threads: 1, Spin: onnx.SpinOff}
 	if change != nil {
 		change(&c)
 	}
@@ -162,6 +162,7 @@ func TestExportConformance(t *testing.T) {
 			}, enginetest.Options{
 				SetBudget: func(e engine.Engine, bytes int64) { e.(onnx.Model).SetKVBudget(bytes) },
 				Longest:   16,
+				Checks:    6,
 			})
 		})
 	}
