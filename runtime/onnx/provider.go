@@ -13,36 +13,17 @@ import (
 	"github.com/pelton-run/pelton/runtime/model"
 )
 
-// onDevice opens a model on the device that c names. Auto chooses one, and goes on with the CPU when
-// the model does not open there. The Config that open gets names the device in full.
+// onDevice opens a model on the device that c names; the Config that open gets names it in full.
 func onDevice[T any](c Config, m model.Manifest, open func(Config) (T, error)) (T, error) {
-	gpus, err := device.GPUs()
-	if err != nil {
-		c.Logger.Warn("gpus cannot be counted", "error", err)
-	}
-	return onGPUs(c, m, gpus, open)
-}
-
-func onGPUs[T any](c Config, m model.Manifest, gpus []device.GPU, open func(Config) (T, error)) (opened T, err error) {
-	auto := c.Device.Kind == device.Auto
-	if c.Device = c.Device.Choose(c.Library, gpus); c.Device.Kind == "" {
-		c.Device.Kind = device.CPU
-	}
 	var bytes int64
 	for _, f := range m.Files {
 		bytes += f.Size
 	}
-	if err = c.Device.Check(gpus, bytes); err == nil {
-		if opened, err = open(c); err == nil {
-			return opened, nil
-		}
-	}
-	if !auto || c.Device.Kind == device.CPU {
-		return opened, err
-	}
-	c.Logger.Warn("the model runs on the CPU: the device that was chosen does not open it", "device", c.Device.String(), "error", err)
-	c.Device = device.Device{Kind: device.CPU}
-	return open(c)
+	return device.Open(c.Device, c.Library, bytes, c.Logger, func(d device.Device) (T, error) {
+		c := c
+		c.Device = d
+		return open(c)
+	})
 }
 
 // addProvider makes a session use the device. What the device cannot run, the library runs on the CPU.

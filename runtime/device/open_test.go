@@ -1,16 +1,12 @@
-//go:build cgo && (linux || darwin)
-
-package onnx
+package device
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/pelton-run/pelton/runtime/device"
-	"github.com/pelton-run/pelton/runtime/model"
 )
 
 func TestAutoFallsBack(t *testing.T) {
@@ -20,7 +16,7 @@ func TestAutoFallsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	errBroken := errors.New("broken")
-	gpus := []device.GPU{{Name: "g", Free: 100}}
+	gpus := []GPU{{Name: "g", Free: 100}}
 	for name, c := range map[string]struct {
 		device string
 		bytes  int64
@@ -40,13 +36,12 @@ func TestAutoFallsBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d, err := device.Parse(c.device)
+			d, err := Parse(c.device)
 			if err != nil {
 				t.Fatal(err)
 			}
-			cfg := Config{Library: filepath.Join(dir, "libonnxruntime.so"), Device: d}.withDefaults()
-			got, err := onGPUs(cfg, model.Manifest{Files: []model.File{{Size: c.bytes}}}, gpus, func(c2 Config) (string, error) {
-				if s := c2.Device.String(); s == c.works {
+			got, err := openOn(d, filepath.Join(dir, "libonnxruntime.so"), c.bytes, gpus, slog.New(slog.DiscardHandler), func(d Device) (string, error) {
+				if s := d.String(); s == c.works {
 					return s, nil
 				}
 				return "", errBroken
