@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: build test check race cover fuzz memory bench bench-agree bench-peers bench-stream chaos soak quality quality-llamacpp vuln licenses e2e tidy
+.PHONY: build test check race cover fuzz memory bench bench-agree bench-peers bench-stream chaos soak quality quality-llamacpp vuln licenses e2e helm-check helm-write tidy
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -85,6 +85,21 @@ e2e: ## compose.yaml's fleet under every client and fault; needs Docker with com
 	docker compose --profile '*' config --quiet
 	$(BUILDX) docker compose build model worker
 	PELTON_E2E=1 $(GO) test ./integration/compose -run TestCompose -v -count 1 -timeout 30m
+
+helm-check: .cache/helm/helm .cache/helm/bin/kubernetes-validate ## the chart: lint, render, published schemas of Kubernetes, KEDA and the Prometheus operator
+	.cache/helm/bin/python ops/deploy/helm/check/check.py .cache/helm/helm $(HELM_CRDS)
+
+helm-write: .cache/helm/helm .cache/helm/bin/kubernetes-validate ## ops/deploy/helm/rendered, after a change of the chart
+	.cache/helm/bin/python ops/deploy/helm/check/check.py .cache/helm/helm $(HELM_CRDS) --write
+
+HELM_CRDS = $$($(GO) mod download -json github.com/kedacore/keda/v2@v2.21.0 | sed -n 's|.*"Dir": "\(.*\)".*|\1/config/crd/bases/keda.sh_scaledobjects.yaml|p') \
+  $$($(GO) mod download -json github.com/prometheus-operator/prometheus-operator@v0.85.0 | sed -n 's|.*"Dir": "\(.*\)".*|\1/example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml|p')
+
+.cache/helm/helm: # compiled here, so that go.mod does not carry Helm
+	GOBIN=$(CURDIR)/.cache/helm $(GO) install helm.sh/helm/v3/cmd/helm@v3.22.0
+
+.cache/helm/bin/kubernetes-validate:
+	mkdir -p .cache && python3 -m venv .cache/helm && .cache/helm/bin/pip install -q kubernetes-validate==1.37.0 jsonschema==4.25.1 pyyaml==6.0.3
 
 tidy:
 	$(GO) mod tidy

@@ -1,0 +1,274 @@
+package integration
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/ops/cli"
+	"github.com/pelton-run/pelton/ops/node"
+)
+
+const chart = "../ops/deploy/helm"
+
+// object is what of a Kubernetes object the tests look at.
+type object struct {
+	Kind     string
+	Metadata struct{ Name string }
+	Spec     struct {
+		Template struct{ Spec podSpec }
+		Triggers []struct {
+			Type, Name string
+			Metadata   map[string]string
+		}
+		Advanced struct {
+			ScalingModifiers struct{ Formula string } `yaml:"scalingModifiers"`
+		}
+		Selector  struct{ MatchLabels map[string]string }
+		Endpoints []struct{ Path string }
+	}
+}
+
+type podSpec struct {
+	TerminationGracePeriodSeconds int `yaml:"terminationGracePeriodSeconds"`
+	Containers                    []container
+}
+
+type container struct {
+	Name  string
+	Image string
+	Args  []string
+	Env   []struct{ Name, Value string }
+	Ports []struct {
+		Name          string
+		ContainerPort int `yaml:"containerPort"`
+	}
+	Lifecycle struct {
+		PreStop struct{ Sleep struct{ Seconds int } } `yaml:"preStop"`
+	}
+	StartupProbe   probe `yaml:"startupProbe"`
+	LivenessProbe  probe `yaml:"livenessProbe"`
+	ReadinessProbe probe `yaml:"readinessProbe"`
+}
+
+type probe struct {
+	HTTPGet struct{ Path, Port string } `yaml:"httpGet"`
+}
+
+// flag is the value of a flag in the container's arguments.
+func (c container) flag(name string) string {
+	for _, a := range c.Args {
+		if v, ok := strings.CutPrefix(a, "--"+name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// rendered are the objects of each case, as Helm made them of the chart; `make helm-write` renews them.
+func rendered(t *testing.T) map[string][]object {
+	t.Helper()
+	files, err := filepath.Glob(chart + "/check/cases/*.yaml")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("cases %v, %v", files, err)
+	}
+	out := map[string][]object{}
+	for _, f := range files {
+		text, err := os.ReadFile(filepath.Join(chart, "rendered", filepath.Base(f)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := chartSum(t, f); !bytes.HasPrefix(text, []byte("# "+want+"\n")) {
+			t.Errorf("%s is not of the chart as it is now: make helm-write", filepath.Base(f))
+		}
+		for d := yaml.NewDecoder(bytes.NewReader(text)); ; {
+			var o object
+			if err := d.Decode(&o); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", f, err)
+			}
+			out[filepath.Base(f)] = append(out[filepath.Base(f)], o)
+		}
+	}
+	return out
+}
+
+// chartSum is the checksum that check.py writes into what it renders.
+func chartSum(t *testing.T, values string) string {
+	t.Helper()
+	files := []string{values}
+	err := filepath.WalkDir(chart+"/pelton", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := func(f string) string {
+		rel, _ := filepath.Rel(chart, f)
+		return filepath.ToSlash(rel)
+	}
+	slices.SortFunc(files, func(a, b string) int {
+		return slices.Compare(strings.Split(name(a), "/"), strings.Split(name(b), "/"))
+	})
+	h := sha256.New()
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Write(slices.Concat([]byte(name(f)), []byte{0}, data, []byte{0}))
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// TestChartScales: KEDA is pointed at the stream and at every consumer of the pool's model, as the layout
+// names them, and adds all of them up.
+func TestChartScales(t *testing.T) {
+	t.Parallel()
+	pools := 0
+	for file, objects := range rendered(t) {
+		models := map[string]string{}
+		for _, o := range objects {
+			for _, c := range o.Spec.Template.Spec.Containers {
+				if c.Args[0] == "worker" {
+					models[o.Metadata.Name] = c.flag("model")
+				}
+			}
+		}
+		for _, o := range objects {
+			if o.Kind != "ScaledObject" {
+				continue
+			}
+			pools++
+			var want, got, names []string
+			for _, class := range contracts.Classes {
+				for _, size := range contracts.Sizes {
+					want = append(want, subject.Consumer(models[o.Metadata.Name], class, size))
+				}
+			}
+			for _, tr := range o.Spec.Triggers {
+				names = append(names, tr.Name)
+				if tr.Type != "nats-jetstream" {
+					continue
+				}
+				got = append(got, tr.Metadata["consumer"])
+				if tr.Metadata["stream"] != topology.StreamJobs || tr.Metadata["natsServerMonitoringEndpoint"] == "" || tr.Metadata["accountID"] == "" {
+					t.Errorf("%s: %s: trigger %v", file, o.Metadata.Name, tr.Metadata)
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: %s is scaled by the consumers\n%v, want\n%v", file, o.Metadata.Name, got, want)
+			}
+			if f := o.Spec.Advanced.ScalingModifiers.Formula; f != strings.Join(names, " + ") {
+				t.Errorf("%s: %s has the formula %q of the triggers %v", file, o.Metadata.Name, f, names)
+			}
+		}
+	}
+	if pools < 2 {
+		t.Errorf("%d pools are scaled in all cases, want 2", pools)
+	}
+}
+
+// TestChartRuns: containers are given flags and settings that their command has, ports that it listens on,
+// paths that it serves, and more time to end than a drain may take.
+func TestChartRuns(t *testing.T) {
+	t.Parallel()
+	served, err := node.ServeSim("m", "sim:h100")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := node.Start(testContext(t, time.Minute), node.Config{Data: t.TempDir(), Dispatcher: true, Workers: 1, HTTP: "127.0.0.1:0", Models: []node.Served{served}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = n.Stop(testContext(t, 20*time.Second)) })
+	help := map[string]string{}
+	seen := map[string]bool{}
+	for file, objects := range rendered(t) {
+		for _, o := range objects {
+			for _, e := range o.Spec.Endpoints {
+				serves(t, n, file, e.Path)
+			}
+			for _, c := range o.Spec.Template.Spec.Containers {
+				where := file + ": " + o.Metadata.Name
+				command := c.Args[0]
+				if seen[command] = true; help[command] == "" {
+					var out bytes.Buffer
+					if code := cli.Main([]string{command, "--help"}, strings.NewReader(""), &out, &out); code != 0 {
+						t.Fatalf("%s: no command %q: %s", where, command, out.String())
+					}
+					help[command] = out.String()
+				}
+				c.runs(t, where, help[command])
+				if command == "provision" {
+					continue
+				}
+				for _, p := range []probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
+					serves(t, n, where, p.HTTPGet.Path)
+					if !strings.HasSuffix(c.flag("http"), ":"+strconv.Itoa(c.Ports[0].ContainerPort)) || p.HTTPGet.Port != c.Ports[0].Name {
+						t.Errorf("%s: probes of port %s, which is %v, with --http=%s", where, p.HTTPGet.Port, c.Ports, c.flag("http"))
+					}
+				}
+				grace, err := time.ParseDuration(c.flag("grace"))
+				if left := time.Duration(o.Spec.Template.Spec.TerminationGracePeriodSeconds-c.Lifecycle.PreStop.Sleep.Seconds) * time.Second; err != nil || left < grace+5*time.Second {
+					t.Errorf("%s: %v to end and a drain of %v, %v", where, left, grace, err)
+				}
+				if want := map[bool]string{true: "/pelton:", false: "/worker:"}[command == "dispatcher" || c.flag("engine") == "sim"]; !strings.Contains(c.Image, want) {
+					t.Errorf("%s: image %s, want %s", where, c.Image, want)
+				}
+			}
+		}
+	}
+	if len(seen) != 3 {
+		t.Errorf("the chart runs %v, want dispatcher, worker and provision", seen)
+	}
+}
+
+func (c container) runs(t *testing.T, where, help string) {
+	t.Helper()
+	for _, a := range c.Args[1:] {
+		name, _, _ := strings.Cut(a, "=")
+		if !strings.Contains(help, name+" ") {
+			t.Errorf("%s: %s has no flag %s", where, c.Args[0], name)
+		}
+	}
+	for _, e := range c.Env {
+		name, ok := strings.CutPrefix(e.Name, "PELTON_")
+		if flag := "--" + strings.ReplaceAll(strings.ToLower(name), "_", "-"); !ok || !strings.Contains(help, flag+" ") {
+			t.Errorf("%s: %s has no setting %s", where, c.Args[0], e.Name)
+		}
+	}
+}
+
+func serves(t *testing.T, n *node.Node, where, path string) {
+	t.Helper()
+	resp, err := http.Get("http://" + n.HTTP() + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("%s: %s answers %s", where, path, resp.Status)
+	}
+}
