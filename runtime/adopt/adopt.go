@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -68,6 +69,24 @@ func Inspect(dir, file string) (Found, error) {
 	return found, checkWords(dir, &found.Manifest)
 }
 
+// WeightFiles lists the files beside a graph that hold its weights, sorted.
+func WeightFiles(path string) ([]string, error) {
+	g, err := readGraph(path)
+	if err != nil {
+		return nil, err
+	}
+	return g.weightFiles(path)
+}
+
+func (g *graphFile) weightFiles(file string) ([]string, error) {
+	for name := range g.external {
+		if model.CheckName(name) != nil {
+			return nil, fmt.Errorf("%s keeps weights in %.200q, which is no plain file name", file, name)
+		}
+	}
+	return slices.Sorted(maps.Keys(g.external)), nil
+}
+
 // Graphs lists the graphs of a folder, as Inspect takes them.
 func Graphs(dir string) []string {
 	var out []string
@@ -122,10 +141,11 @@ func describe(g *graphFile, d decoder, f facts) model.Manifest {
 func neededFiles(dir, file string, g *graphFile) ([]string, error) {
 	folder := filepath.Dir(filepath.Join(dir, file))
 	out := []string{filepath.Join(dir, file)}
-	for name := range g.external {
-		if model.CheckName(name) != nil {
-			return nil, fmt.Errorf("%s keeps weights in %.200q, which is no plain file name", file, name)
-		}
+	weights, err := g.weightFiles(file)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range weights {
 		out = append(out, filepath.Join(folder, name))
 	}
 	for _, name := range []string{model.TokenizerFile, model.TokenizerConfigFile, model.ChatTemplateFile} {

@@ -23,13 +23,17 @@ func newClient() *http.Client {
 	return &http.Client{CheckRedirect: checkRedirect}
 }
 
-// checkRedirect keeps an encrypted transfer encrypted.
+// checkRedirect keeps an encrypted transfer encrypted, and a token with the host that it was meant for:
+// http itself would send it to that host's subdomains as well.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= 10 {
 		return errors.New("10 redirects in a row")
 	}
 	if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
 		return fmt.Errorf("redirected from https to %s", req.URL.Redacted())
+	}
+	if req.URL.Host != via[0].URL.Host {
+		req.Header.Del("Authorization")
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -30,10 +31,7 @@ func (h *Hub) fetch(ctx context.Context, pkg, label, dir string, p Progress, cho
 	if err != nil {
 		return "", fmt.Errorf("package %s: %w", pkg, err)
 	}
-	d := &download{
-		hub: h, file: f, path: filepath.Join(dir, f.Name), stage: "fetching " + label, progress: p,
-		part: filepath.Join(dir, f.Name+"."+f.SHA256[:12]+".part"),
-	}
+	d := newDownload(h, f, dir, label, p)
 	if err := d.run(ctx); err != nil {
 		return "", fmt.Errorf("%s: %w", f.Name, explain(err, dir))
 	}
@@ -49,10 +47,19 @@ type download struct {
 	part     string
 	stage    string
 	progress Progress
+	header   http.Header                     // sent with each request; nil for none
+	refused  func(resp *http.Response) error // what a refusal means; nil for an index's
+}
+
+func newDownload(h *Hub, f file, dir, label string, p Progress) *download {
+	return &download{
+		hub: h, file: f, path: filepath.Join(dir, f.Name), stage: "fetching " + label, progress: p, refused: statusError,
+		part: filepath.Join(dir, f.Name+"."+(f.SHA256 + f.Git)[:12]+".part"),
+	}
 }
 
 func (d *download) run(ctx context.Context) error {
-	if ok, err := intact(ctx, d.path, d.file.Size, d.file.SHA256); ok || err != nil {
+	if ok, err := intactFile(ctx, d.path, d.file); ok || err != nil {
 		return err
 	}
 	d.removeOldParts()
@@ -69,7 +76,7 @@ func (d *download) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		ok, err := intact(ctx, d.part, d.file.Size, d.file.SHA256)
+		ok, err := intactFile(ctx, d.part, d.file)
 		if err != nil {
 			return err
 		}
@@ -79,7 +86,7 @@ func (d *download) run(ctx context.Context) error {
 		}
 		d.forgetTag()
 		if !resumed {
-			return fmt.Errorf("%w: the file differs from what the index announces (sha256 %s) and was deleted: the server or a proxy altered it, run again or choose another index with PELTON_PYPI_INDEX", ErrChecksum, d.file.SHA256)
+			return fmt.Errorf("%w: the file differs from what the index announces (checksum %s) and was deleted: the server or a proxy altered it, run again or choose another index", ErrChecksum, d.file.SHA256+d.file.Git)
 		}
 		// The old part may have been to blame: once more, from the start.
 		d.progress.report("the part fetched earlier was damaged, starting over", 0, 0)
@@ -126,6 +133,7 @@ func (d *download) attempt(ctx context.Context) (err error) {
 	}
 	// A body that was compressed on the way could not be continued at a byte.
 	header := http.Header{"Accept-Encoding": {"identity"}}
+	maps.Copy(header, d.header)
 	if offset > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 		if tag := d.tag(); tag != "" {
@@ -161,7 +169,7 @@ func (d *download) accept(resp *http.Response, out *os.File, offset int64) (tota
 	case http.StatusRequestedRangeNotSatisfiable:
 		return 0, d.startOver(out, fmt.Errorf("%s has no bytes from %d on", redact(d.file.URL), offset))
 	default:
-		return 0, statusError(resp)
+		return 0, d.refused(resp)
 	}
 	if d.file.Size > 0 && total > 0 && total != d.file.Size {
 		return 0, fmt.Errorf("%w: %s has %d bytes, the index announces %d", ErrChecksum, redact(d.file.URL), total, d.file.Size)

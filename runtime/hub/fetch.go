@@ -1,0 +1,201 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/pelton-run/pelton/runtime/adopt"
+	"github.com/pelton-run/pelton/runtime/convert"
+	"github.com/pelton-run/pelton/runtime/hub/repo"
+	"github.com/pelton-run/pelton/runtime/memory"
+	"github.com/pelton-run/pelton/runtime/model"
+)
+
+// Fetch brings a model of a Hugging Face hub, "hf:org/name[@revision][:file]", into the store: a GGUF file
+// is converted to variant ("" is the default one), an exported ONNX decoder is taken as it is. The commit
+// that the revision stands for is resolved first, so that all files are of one; each is checked against
+// the hub's checksum. Without the hub, a model that was fetched by the same reference is returned from
+// the store.
+func (h *Hub) Fetch(ctx context.Context, store model.Store, ref, variant string, p Progress) (dir string, m model.Manifest, err error) {
+	r, err := repo.ParseRef(ref)
+	if err != nil {
+		return "", model.Manifest{}, err
+	}
+	a, err := readAccount(h.cfg.Environ)
+	if err != nil {
+		return "", model.Manifest{}, err
+	}
+	p.report("looking up "+r.ID, 0, 0)
+	s, err := h.look(ctx, a, r, p)
+	if errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+		if dir, m, ok := fetched(store, r, variant); ok {
+			p.report("the hub does not answer: taking "+m.Name+":"+m.Variant+" from the store", 0, 0)
+			return dir, m, nil
+		}
+	}
+	if err != nil {
+		return "", model.Manifest{}, err
+	}
+	choice, err := repo.Choose(s.files, r.File)
+	if err != nil {
+		return "", model.Manifest{}, fmt.Errorf("%s: %w", r, err)
+	}
+	if choice.GGUF != "" && variant == "" {
+		variant = fastest()
+	}
+	if choice.GGUF != "" { // before gigabytes are fetched for it
+		if err := checkVariant(hubName(r), variant, convert.Variants()); err != nil {
+			return "", model.Manifest{}, err
+		}
+	}
+	folder := filepath.Join(downloads(store), "hf", strings.ReplaceAll(r.ID, "/", "--"))
+	unlock, err := lock(ctx, filepath.Join(folder, ".lock"), p)
+	if err != nil {
+		return "", model.Manifest{}, err
+	}
+	defer unlock()
+	c := &checkout{hub: h, account: a, ref: r, snapshot: s, folder: filepath.Join(folder, s.commit), progress: p}
+	if err := c.fetch(ctx, choice); err != nil {
+		return "", model.Manifest{}, fmt.Errorf("%s: %w", r, err)
+	}
+	source := model.Source{URL: sourceURL(r, s.commit, choice.GGUF+choice.Graph), License: s.license}
+	if choice.GGUF != "" {
+		return h.pullGGUF(ctx, store, c.at(choice.GGUF), hubName(r), variant, source, p)
+	}
+	base := c.at(choice.Base)
+	graph, err := filepath.Rel(base, c.at(choice.Graph))
+	if err != nil {
+		return "", model.Manifest{}, err
+	}
+	return h.adopt(ctx, store, base, hubName(r), graph, source, true, p)
+}
+
+// sourceURL is what the manifest says; fetched finds models by its start and its end.
+func sourceURL(r repo.Ref, commit, file string) string {
+	return "hf:" + r.ID + "@" + commit + ":" + file + "#" + r.Revision
+}
+
+// fetched finds a model in the store that came from the same reference.
+func fetched(store model.Store, r repo.Ref, variant string) (string, model.Manifest, bool) {
+	list, _ := store.List() // what is damaged is not there
+	for _, m := range list {
+		from, revision, _ := strings.Cut(m.Source.URL, "#")
+		rest, ok := strings.CutPrefix(from, "hf:"+r.ID+"@")
+		commit, file, _ := strings.Cut(rest, ":")
+		if ok && (revision == r.Revision || commit == r.Revision) && (r.File == "" || file == r.File || strings.HasPrefix(file, r.File+"/")) && (variant == "" || variant == m.Variant) {
+			if dir, err := store.Dir(m.Name, m.Variant); err == nil {
+				return dir, m, true
+			}
+		}
+	}
+	return "", model.Manifest{}, false
+}
+
+// hubName is what a fetched model is called in the store.
+func hubName(r repo.Ref) string {
+	name := nameOf(path.Base(r.ID) + ".gguf")
+	for _, end := range []string{"-gguf", "-onnx"} {
+		if short := strings.TrimSuffix(name, end); short != "" {
+			name = short
+		}
+	}
+	return name
+}
+
+// checkout fetches files of one commit into a folder.
+type checkout struct {
+	hub      *Hub
+	account  account
+	ref      repo.Ref
+	snapshot snapshot
+	folder   string
+	progress Progress
+}
+
+// at is where a file of the repository lies.
+func (c *checkout) at(name string) string { return filepath.Join(c.folder, filepath.FromSlash(name)) }
+
+func (c *checkout) fetch(ctx context.Context, choice repo.Choice) error {
+	if len(choice.Other) > 0 {
+		c.progress.report(fmt.Sprintf("taking %s; there are also %s", choice.GGUF+choice.Graph, strings.Join(choice.Other, ", ")), 0, 0)
+	}
+	if choice.GGUF != "" {
+		return c.files(ctx, choice.GGUF)
+	}
+	if err := c.files(ctx, append(choice.Words, choice.Graph)...); err != nil {
+		return err
+	}
+	names, err := adopt.WeightFiles(c.at(choice.Graph))
+	if err != nil {
+		return err
+	}
+	for i := range names {
+		names[i] = path.Join(path.Dir(choice.Graph), names[i])
+	}
+	return c.files(ctx, names...)
+}
+
+// files fetches what is not there yet, after a look at the room that there is.
+func (c *checkout) files(ctx context.Context, names ...string) error {
+	var missing []repo.File
+	need := int64(0)
+	for _, name := range names {
+		f, ok := c.find(name)
+		if !ok {
+			return fmt.Errorf("%w: the repository has no %s", repo.ErrChoice, name)
+		}
+		if ok, err := intactFile(ctx, c.at(name), c.file(f)); err != nil {
+			return err
+		} else if !ok {
+			missing = append(missing, f)
+			need += f.Size
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(c.folder, 0o755); err != nil {
+		return explain(err, c.folder)
+	}
+	if free, ok := c.hub.cfg.FreeSpace(c.folder); ok && need > free {
+		return fmt.Errorf("%w: %s are needed and %s are free in %s: make room, choose a smaller file, or another folder with --models",
+			ErrDiskFull, memory.FormatSize(need), memory.FormatSize(free), c.folder)
+	}
+	for _, f := range missing {
+		if err := c.one(ctx, f); err != nil {
+			return fmt.Errorf("%s: %w", f.Path, err)
+		}
+	}
+	return nil
+}
+
+func (c *checkout) find(name string) (repo.File, bool) {
+	for _, f := range c.snapshot.files {
+		if f.Path == name {
+			return f, true
+		}
+	}
+	return repo.File{}, false
+}
+
+func (c *checkout) file(f repo.File) file {
+	address := c.account.address(c.ref.ID) + "/resolve/" + c.snapshot.commit + strings.TrimPrefix(c.account.address(f.Path), c.account.endpoint.String())
+	return file{Name: path.Base(f.Path), URL: address, Size: f.Size, SHA256: f.SHA256, Git: f.Git}
+}
+
+func (c *checkout) one(ctx context.Context, f repo.File) error {
+	to := c.at(f.Path)
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return explain(err, c.folder)
+	}
+	d := newDownload(c.hub, c.file(f), filepath.Dir(to), path.Base(f.Path), c.progress)
+	d.header = c.account.header()
+	d.refused = func(resp *http.Response) error { return accessError(resp, c.account, c.ref) }
+	return explain(d.run(ctx), c.folder)
+}
