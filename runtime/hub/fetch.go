@@ -32,7 +32,8 @@ func (h *Hub) Fetch(ctx context.Context, store model.Store, ref, variant string,
 		return "", model.Manifest{}, err
 	}
 	p.report("looking up "+r.ID, 0, 0)
-	s, err := h.look(ctx, a, r, p)
+	v := visit{hub: h, account: a, ref: r, progress: p}
+	s, err := v.look(ctx)
 	if errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
 		if dir, m, ok := fetched(store, r, variant); ok {
 			p.report("the hub does not answer: taking "+m.Name+":"+m.Variant+" from the store", 0, 0)
@@ -60,7 +61,7 @@ func (h *Hub) Fetch(ctx context.Context, store model.Store, ref, variant string,
 		return "", model.Manifest{}, err
 	}
 	defer unlock()
-	c := &checkout{hub: h, account: a, ref: r, snapshot: s, folder: filepath.Join(folder, s.commit), progress: p}
+	c := &checkout{visit: v, snapshot: s, folder: filepath.Join(folder, s.commit)}
 	if err := c.fetch(ctx, choice); err != nil {
 		return "", model.Manifest{}, fmt.Errorf("%s: %w", r, err)
 	}
@@ -110,12 +111,9 @@ func hubName(r repo.Ref) string {
 
 // checkout fetches files of one commit into a folder.
 type checkout struct {
-	hub      *Hub
-	account  account
-	ref      repo.Ref
+	visit
 	snapshot snapshot
 	folder   string
-	progress Progress
 }
 
 // at is where a file of the repository lies.

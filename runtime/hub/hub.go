@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/runtime/convert"
+	"github.com/pelton-run/pelton/runtime/hub/repo"
 	"github.com/pelton-run/pelton/runtime/model"
 )
 
@@ -132,4 +133,14 @@ func FindLibrary(given string) (string, error) { return New(Config{}).FindLibrar
 // isPath tells a file name from a model name.
 func isPath(name string) bool {
 	return strings.EqualFold(filepath.Ext(name), ".gguf") || strings.ContainsAny(name, `/\`)
+}
+
+// SplitRef cuts what people write for a model into the name and the variant that [Hub.Ensure] takes:
+// "smollm2:q8", "./model.gguf:fp32", "./folder:onnx/model_q4.onnx". A reference to a hub stays whole.
+func SplitRef(ref string) (name, variant string) {
+	if strings.HasPrefix(ref, repo.Prefix) {
+		return ref, ""
+	}
+	name, variant, _ = strings.Cut(ref, ":")
+	return name, variant
 }

@@ -100,15 +100,24 @@ type snapshot struct {
 
 var commitHash = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
 
-// look asks for a repository's commit and its files.
-func (h *Hub) look(ctx context.Context, a account, r repo.Ref, p Progress) (snapshot, error) {
+// visit is a repository on a hub, as we may see it.
+type visit struct {
+	hub      *Hub
+	account  account
+	ref      repo.Ref
+	progress Progress
+}
+
+// look asks for the repository's commit and its files.
+func (v visit) look(ctx context.Context) (snapshot, error) {
+	a, r := v.account, v.ref
 	var info struct {
 		SHA  string `json:"sha"`
 		Card struct {
 			License any `json:"license"`
 		} `json:"cardData"`
 	}
-	if _, err := h.ask(ctx, a, r, a.address("api/models", r.ID)+"/revision/"+branch(r.Revision), &info, p); err != nil {
+	if _, err := v.ask(ctx, a.address("api/models", r.ID)+"/revision/"+branch(r.Revision), &info); err != nil {
 		return snapshot{}, err
 	}
 	if !commitHash.MatchString(info.SHA) {
@@ -121,7 +130,7 @@ func (h *Hub) look(ctx context.Context, a account, r repo.Ref, p Progress) (snap
 	next := a.address("api/models", r.ID) + "/tree/" + info.SHA + "?recursive=true"
 	for range maxPages {
 		var page []treeEntry
-		header, err := h.ask(ctx, a, r, next, &page, p)
+		header, err := v.ask(ctx, next, &page)
 		if err != nil {
 			return s, err
 		}
@@ -180,11 +189,11 @@ func (a account) nextPage(h http.Header) (string, error) {
 }
 
 // ask gets one answer of the API.
-func (h *Hub) ask(ctx context.Context, a account, r repo.Ref, address string, to any, p Progress) (header http.Header, err error) {
-	err = h.again(ctx, p, func() (bool, error) {
-		return false, h.get(ctx, address, a.header(), func(resp *http.Response, body io.Reader) error {
+func (v visit) ask(ctx context.Context, address string, to any) (header http.Header, err error) {
+	err = v.hub.again(ctx, v.progress, func() (bool, error) {
+		return false, v.hub.get(ctx, address, v.account.header(), func(resp *http.Response, body io.Reader) error {
 			if resp.StatusCode != http.StatusOK {
-				return accessError(resp, a, r)
+				return accessError(resp, v.account, v.ref)
 			}
 			raw, err := io.ReadAll(io.LimitReader(body, maxListing+1))
 			if err != nil {
@@ -201,7 +210,7 @@ func (h *Hub) ask(ctx context.Context, a account, r repo.Ref, address string, to
 		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", r, err)
+		return nil, fmt.Errorf("%s: %w", v.ref, err)
 	}
 	return header, nil
 }
