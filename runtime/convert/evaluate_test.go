@@ -213,6 +213,9 @@ func (e *evaluator) compute(n node) []array {
 	case "Div":
 		return []array{divided(x, n.in[1])}
 	case "Concat":
+		if n.ints["axis"] == -1 {
+			return []array{beside(n.in)}
+		}
 		return []array{stacked(x, n.in[1])}
 	case "MatMulIntegerToFloat":
 		return []array{byteProduct(n)}
@@ -236,7 +239,11 @@ func (e *evaluator) compute(n node) []array {
 	case "Reshape":
 		return []array{reshaped(x, n.in[1].i)}
 	case "ReduceSum":
-		return []array{summed(x)}
+		return []array{summed(x, n.ints["keepdims"])}
+	case "Sqrt":
+		return []array{each(x, x, func(a, _ float32) float32 { return float32(math.Sqrt(float64(a))) })}
+	case "Sigmoid":
+		return []array{each(x, x, func(a, _ float32) float32 { return float32(1 / (1 + math.Exp(-float64(a)))) })}
 	case "Split":
 		if len(n.in) == 1 {
 			return halved(x)
@@ -340,9 +347,12 @@ func reshaped(x array, shape []int64) array {
 	return out
 }
 
-func summed(x array) array {
+func summed(x array, keep int) array {
 	width := x.dims[len(x.dims)-1]
-	out := array{dims: x.dims[:len(x.dims)-1]}
+	out := array{dims: slices.Clone(x.dims[:len(x.dims)-1])}
+	if keep == 1 {
+		out.dims = append(out.dims, 1)
+	}
 	for at := 0; at < len(x.f); at += width {
 		sum := float32(0)
 		for _, v := range x.f[at : at+width] {
@@ -368,19 +378,27 @@ func split(x array, sizes []int64) []array {
 
 // packed puts Q, K and V side by side, as they are when they come in one value.
 func packed(n node) array {
-	q := n.in[0]
 	if len(n.in[1].f) == 0 {
-		return q
+		return n.in[0]
 	}
-	rows := q.dims[0] * q.dims[1]
-	out := array{dims: []int{q.dims[0], q.dims[1], 0}}
+	return beside(n.in[:3])
+}
+
+// beside is Concat along the last axis.
+func beside(parts []array) array {
+	dims := slices.Clone(parts[0].dims)
+	last, rows := len(dims)-1, 1
+	for _, d := range dims[:last] {
+		rows *= d
+	}
+	out := array{dims: dims}
 	for r := range rows {
-		for _, a := range n.in[:3] {
+		for _, a := range parts {
 			width := len(a.f) / rows
 			out.f = append(out.f, a.f[r*width:][:width]...)
 		}
 	}
-	out.dims[2] = len(out.f) / rows
+	out.dims[last] = len(out.f) / rows
 	return out
 }
 

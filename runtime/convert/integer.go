@@ -22,7 +22,7 @@ func integer(b *builder, name, in, out string, parts []part, rows, columns int) 
 	x, bound, product := in, math.Sqrt(float64(columns)), out
 	weight, normed := b.normedBy[in]
 	if normed {
-		bound *= float64(b.peaks[weight])
+		bound *= float64(b.stored[weight].peak)
 	} else {
 		x, product = name+".normed", name+".unscaled"
 		b.onnx("SimplifiedLayerNormalization", name+".norm", []string{in, ones(b, columns)}, []string{x, name + ".rms"},

@@ -25,16 +25,22 @@ type builder struct {
 	variant string
 	w       *weights
 	nodes
-	peaks    map[string]float32 // largest magnitude of each stored vector
-	normedBy map[string]string  // by the name of a norm's result: that of its weights
+	stored   map[string]vector // by name
+	normedBy map[string]string // by the name of a norm's result: that of its weights
 	progress func(done, total int64)
 	done     int64
 	total    int64
 }
 
+// vector is what is known of a stored vector.
+type vector struct {
+	size int
+	peak float32 // largest magnitude
+}
+
 func newBuilder(ctx context.Context, f *gguf.File, h hyper, opt Options, w *weights) *builder {
 	return &builder{ctx: ctx, src: f, h: h, variant: opt.Variant, w: w, progress: opt.Progress, nodes: nodes{known: map[string]bool{}},
-		peaks: map[string]float32{}, normedBy: map[string]string{}}
+		stored: map[string]vector{}, normedBy: map[string]string{}}
 }
 
 func itoa(i int) string { return strconv.Itoa(i) }
@@ -81,14 +87,9 @@ func (b *builder) layer(i int) error {
 	if err := b.skipNorm(p+"ffn_norm", "x."+itoa(i), p+"o.out", p+"ffn.in", p+"x"); err != nil {
 		return err
 	}
-	err := b.matrix(p+"gate_up", p+"ffn.in", p+"gate_up.out", h.Hidden,
-		part{p + "ffn_gate.weight", h.FFN, 0}, part{p + "ffn_up.weight", h.FFN, 0})
-	if err != nil {
+	if err := b.gate(p); err != nil {
 		return err
 	}
-	halves := b.constant("ffn.halves", int64(h.FFN), int64(h.FFN))
-	b.onnx("Split", p+"split", []string{p + "gate_up.out", halves}, []string{p + "gate", p + "up"}, attribute{"axis", -1})
-	b.microsoft("QuickGelu", p+"silu", []string{p + "gate"}, []string{p + "act"}, attribute{"alpha", float32(1)})
 	b.onnx("Mul", p+"mul", []string{p + "act", p + "up"}, []string{p + "ffn.mid"})
 	if err := b.matrix(p+"down", p+"ffn.mid", p+"down.out", h.FFN, part{p + "ffn_down.weight", h.Hidden, 0}); err != nil {
 		return err
@@ -101,6 +102,23 @@ func (b *builder) layer(i int) error {
 	return b.skipNorm("blk."+next+".attn_norm", p+"x", p+"down.out", "n."+next, "x."+next)
 }
 
+// gate adds layer prefix p's gate, behind its SiLU, and up.
+func (b *builder) gate(p string) error {
+	if b.variant == Naive {
+		return plainGate(b, p)
+	}
+	h := b.h
+	err := b.matrix(p+"gate_up", p+"ffn.in", p+"gate_up.out", h.Hidden,
+		part{p + "ffn_gate.weight", h.FFN, 0}, part{p + "ffn_up.weight", h.FFN, 0})
+	if err != nil {
+		return err
+	}
+	halves := b.constant("ffn.halves", int64(h.FFN), int64(h.FFN))
+	b.onnx("Split", p+"split", []string{p + "gate_up.out", halves}, []string{p + "gate", p + "up"}, attribute{"axis", -1})
+	b.microsoft("QuickGelu", p+"silu", []string{p + "gate"}, []string{p + "act"}, attribute{"alpha", float32(1)})
+	return nil
+}
+
 // norm stores a norm's weights under the tensor's own name.
 func (b *builder) norm(name string) error { return b.store(name, b.h.Hidden) }
 
@@ -111,14 +129,20 @@ func (b *builder) store(name string, size int) error {
 		return err
 	}
 	b.w.floats(name, v, len(v))
+	s := vector{size: size}
 	for _, x := range v {
-		b.peaks[name] = max(b.peaks[name], float32(math.Abs(float64(x))))
+		s.peak = max(s.peak, float32(math.Abs(float64(x))))
 	}
+	b.stored[name] = s
 	return nil
 }
 
 // rmsNorm adds out = RMSNorm(in). ONNX Runtime registers this operator of its own in ONNX's domain.
 func (b *builder) rmsNorm(name, in, weight, out string) {
+	if b.variant == Naive {
+		plainNorm(b, name, in, weight, out, b.stored[weight].size)
+		return
+	}
 	b.onnx("SimplifiedLayerNormalization", name, []string{in, weight}, []string{out},
 		attribute{"axis", -1}, attribute{"epsilon", b.h.epsilon}, attribute{"stash_type", int(typeFloat)})
 	b.normedBy[out] = weight
@@ -126,6 +150,11 @@ func (b *builder) rmsNorm(name, in, weight, out string) {
 
 // skipNorm adds sum = residual + delta and normed = RMSNorm(sum), with the weights of tensor name.weight.
 func (b *builder) skipNorm(name, residual, delta, normed, sum string) error {
+	if b.variant == Naive {
+		b.onnx("Add", name+".skip", []string{residual, delta}, []string{sum})
+		plainNorm(b, name, sum, name+".weight", normed, b.h.Hidden)
+		return b.norm(name + ".weight")
+	}
 	b.microsoft("SkipSimplifiedLayerNormalization", name, []string{residual, delta, name + ".weight"},
 		[]string{normed, "", "", sum}, attribute{"epsilon", b.h.epsilon})
 	b.normedBy[normed] = name + ".weight"
@@ -136,7 +165,7 @@ func (b *builder) skipNorm(name, residual, delta, normed, sum string) error {
 // has no other: the head's operator sees the same bytes of the weights file in another shape.
 func (b *builder) embedding() error {
 	h, p := b.h, part{tensorEmbed, b.h.Vocab, 0}
-	if b.variant == FP32 {
+	if float(b.variant) {
 		b.onnx("Gather", "embedding", []string{"embed", "ids"}, []string{"x.0"}, attribute{"axis", 0})
 		return b.rowMajor("embed", p, h.Hidden)
 	}
@@ -167,13 +196,18 @@ func (b *builder) head() error {
 	h := b.h
 	flat := b.constant("flat", -1, int64(h.Hidden))
 	b.onnx("Reshape", "rows", []string{"x." + itoa(h.Layers), flat}, []string{"rows.out"})
-	b.onnx("Gather", "select", []string{"rows.out", "sel"}, []string{"selected"}, attribute{"axis", 0})
+	rows, logits := "selected", "logits"
+	if b.variant == Fused || b.variant == Naive {
+		rows, logits = "rows.out", "logits.all"
+	} else {
+		b.onnx("Gather", "select", []string{"rows.out", "sel"}, []string{rows}, attribute{"axis", 0})
+	}
 	if err := b.norm(tensorLastNorm); err != nil {
 		return err
 	}
-	b.rmsNorm("output_norm", "selected", tensorLastNorm, "normed")
+	b.rmsNorm("output_norm", rows, tensorLastNorm, "normed")
 	p := part{tensorHead, h.Vocab, 0}
-	if b.variant != FP32 {
+	if !float(b.variant) {
 		b.matMulNBits("head", "normed", "head", "logits", h.Hidden, h.Vocab, 8)
 		if b.tied() {
 			return nil
@@ -193,7 +227,10 @@ func (b *builder) head() error {
 			return err
 		}
 	}
-	b.onnx("Gemm", "head", []string{"normed", weight}, []string{"logits"}, attribute{"transB", 1})
+	b.onnx("Gemm", "head", []string{"normed", weight}, []string{logits}, attribute{"transB", 1})
+	if logits != "logits" {
+		b.onnx("Gather", "select", []string{logits, "sel"}, []string{"logits"}, attribute{"axis", 0})
+	}
 	return nil
 }
 

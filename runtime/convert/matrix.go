@@ -18,7 +18,9 @@ func (b *builder) matrix(name, in, out string, columns int, parts ...part) error
 		rows += p.rows
 	}
 	switch {
-	case b.variant == FP32:
+	case b.variant == Naive:
+		return plainMatrix(b, name, in, out, columns, parts)
+	case float(b.variant):
 		b.onnx("MatMul", name, []string{in, name}, []string{out})
 		return b.transposed(name, parts, rows, columns)
 	case b.variant == W8A16:

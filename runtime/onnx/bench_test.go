@@ -10,15 +10,23 @@ import (
 	"github.com/pelton-run/pelton/runtime/onnx"
 )
 
-// benchSpin lets the three ways of waiting be compared.
-var benchSpin = map[string]onnx.Spin{"auto": onnx.SpinAuto, "on": onnx.SpinOn, "off": onnx.SpinOff}
-
 // BenchmarkDecode steps n sequences that hold 128 tokens at first.
 func BenchmarkDecode(b *testing.B) {
-	for _, spin := range []string{"auto", "on", "off"} {
-		e := open(b, func(c *onnx.Config) { c.Spin = benchSpin[spin] })
-		for _, n := range []int{1, 4, 8, 16} {
-			b.Run(fmt.Sprintf("spin=%s/b%d", spin, n), func(b *testing.B) { decode(b, e, n) })
+	e := open(b, nil)
+	for _, n := range []int{1, 4, 8, 16, 32} {
+		b.Run(fmt.Sprintf("b%d", n), func(b *testing.B) { decode(b, e, n) })
+	}
+}
+
+// BenchmarkSpin compares the three ways in which threads wait.
+func BenchmarkSpin(b *testing.B) {
+	for _, spin := range []struct {
+		name string
+		how  onnx.Spin
+	}{{"auto", onnx.SpinAuto}, {"on", onnx.SpinOn}, {"off", onnx.SpinOff}} {
+		e := open(b, func(c *onnx.Config) { c.Spin = spin.how })
+		for _, n := range []int{1, 8} {
+			b.Run(fmt.Sprintf("%s/b%d", spin.name, n), func(b *testing.B) { decode(b, e, n) })
 		}
 		if err := e.Shutdown(); err != nil {
 			b.Fatal(err)
@@ -61,7 +69,7 @@ func step(b *testing.B, e *onnx.Engine, rows ...*engine.Row) {
 // BenchmarkPrefill feeds prompts in rows of at most MaxStepTokens.
 func BenchmarkPrefill(b *testing.B) {
 	e := open(b, nil)
-	for _, n := range []int{64, 128, 512} {
+	for _, n := range []int{60, 128, 512} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			prompt := someTokens(e, n)
 			b.ReportAllocs()
@@ -71,7 +79,8 @@ func BenchmarkPrefill(b *testing.B) {
 					b.Fatal(err)
 				}
 				for at := 0; at < n; at += 64 {
-					step(b, e, &engine.Row{Seq: seq, Tokens: prompt[at : at+64], Sample: at+64 == n})
+					end := min(at+64, n)
+					step(b, e, &engine.Row{Seq: seq, Tokens: prompt[at:end], Sample: end == n})
 				}
 				e.Close(seq)
 			}
