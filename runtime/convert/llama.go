@@ -87,7 +87,7 @@ func (b *builder) layer(i int) error {
 	if err := b.skipNorm(p+"ffn_norm", "x."+itoa(i), p+"o.out", p+"ffn.in", p+"x"); err != nil {
 		return err
 	}
-	if err := b.gate(p); err != nil {
+	if err := gate(b, p); err != nil {
 		return err
 	}
 	b.onnx("Mul", p+"mul", []string{p + "act", p + "up"}, []string{p + "ffn.mid"})
@@ -103,7 +103,7 @@ func (b *builder) layer(i int) error {
 }
 
 // gate adds layer prefix p's gate, behind its SiLU, and up.
-func (b *builder) gate(p string) error {
+func gate(b *builder, p string) error {
 	if b.variant == Naive {
 		return plainGate(b, p)
 	}
