@@ -159,6 +159,7 @@ func (d *Dispatcher) ensure(ctx context.Context) error {
 			d.log.Info("topology changed", "object", c.Object, "change", c.Change)
 		}
 		if err == nil {
+			d.limits.MaxRecord = min(int(d.cfg.Conn.MaxPayload()), topology.MaxRecord)
 			d.limits.MaxBytes = min(int(d.cfg.Conn.MaxPayload())-headerRoom, int(d.cfg.Topology.Streams()[0].MaxMsgSize)-headerRoom)
 			return nil
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/dispatcher/admission"
 )
 
 // ModelStatus is a model that jobs are admitted for.
@@ -20,6 +21,12 @@ type ModelStatus struct {
 	ContextLength int
 	Workers       int    // live ones that take its jobs; 0 means that jobs wait
 	Fingerprint   string // of one of them
+
+	Kind       contracts.Kind // KindEmbed, KindTensor, or "" for a model that writes text
+	Dimensions int            // of the vectors of KindEmbed
+	MaxRows    int            // vectors that fit one answer
+	Inputs     []admission.Port
+	Outputs    []admission.Port
 }
 
 // Models lists the models that jobs are admitted for, the default first. Those with Workers above 0 are
@@ -28,7 +35,8 @@ func (d *Dispatcher) Models() []ModelStatus {
 	live := d.fleet.Live()
 	var out []ModelStatus
 	for _, m := range d.catalog.Models() {
-		s := ModelStatus{Name: m.Name, Aliases: m.Aliases, Created: m.Created, ContextLength: m.ContextLength}
+		s := ModelStatus{Name: m.Name, Aliases: m.Aliases, Created: m.Created, ContextLength: m.ContextLength,
+			Kind: m.Kind, Dimensions: m.Dimensions, MaxRows: m.MaxRows(d.limits), Inputs: m.Inputs, Outputs: m.Outputs}
 		for _, w := range live {
 			if w.Model == m.Name && w.State == contracts.WorkerReady {
 				s.Workers++

@@ -26,11 +26,15 @@ type request struct {
 	choices  int
 	sampling sampler.Params
 	deadline time.Time // zero is none
+
+	rows    [][]int32 // of an embed job
+	units   int       // of a job that is one call: the tokens that its memory is counted in
+	counted int       // tokens of rows, for the usage
 }
 
 // parse decodes and checks what the queue held under a subject. The dispatcher checked all of it
 // before; a worker believes none of it. The request is usable for a refusal even with an error.
-func parse(ref subject.Job, data []byte, info engine.Info) (*request, *contracts.Error) {
+func parse(ref subject.Job, data []byte, info engine.Info, calls *Calls) (*request, *contracts.Error) {
 	r := &request{job: contracts.Job{ID: ref.Job, Tenant: ref.Tenant, Model: ref.Model, Class: ref.Class}, choices: 1}
 	var a contracts.Admitted
 	if err := contracts.Decode(data, &a); err != nil {
@@ -41,6 +45,9 @@ func parse(ref subject.Job, data []byte, info engine.Info) (*request, *contracts
 	}
 	a.Job.Class = ref.Class
 	r.job, r.prompt, r.digest = a.Job, a.Tokens, a.Digest
+	if calls != nil {
+		return r, calls.check(r, a.Rows)
+	}
 	if err := r.check(info); err != nil {
 		return r, err
 	}
@@ -103,8 +110,8 @@ func (r *request) resolve(info engine.Info) *contracts.Error {
 	return nil
 }
 
-// tokens is the KV cache that one choice needs.
-func (r *request) tokens() int { return len(r.prompt) + r.max }
+// tokens is the KV cache that one choice needs, or what a job that is one call needs.
+func (r *request) tokens() int { return len(r.prompt) + r.max + r.units }
 
 func or[T any](v *T, d T) T {
 	if v == nil {

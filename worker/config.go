@@ -23,6 +23,7 @@ type Config struct {
 	Engine    engine.Engine   // stays the caller's, who shuts it down after Run; its KV budget is set
 	Tokenizer emit.Vocabulary // the decoding side of the model's tokenizer
 	EOS       []int32         // tokens that end a generation
+	Calls     *Calls          // a model that answers in one call, instead of Engine, Tokenizer and EOS
 
 	// Memory is where jobs reserve their KV bytes; default: a budget of its own of what the engine has.
 	// It may be shared with other workers (see intake.Shared).
@@ -83,8 +84,12 @@ func (c Config) Validate() error {
 	}
 	bad(c.Name == "" || len(c.Name) > contracts.MaxNameLength, "worker name must be 1 to %d bytes, got %d", contracts.MaxNameLength, len(c.Name))
 	bad(c.Conn == nil, "a connection to the broker is needed")
-	bad(c.Tokenizer == nil, "a tokenizer is needed")
-	bad(c.Engine == nil, "an engine is needed")
+	bad(c.Tokenizer == nil && c.Calls == nil, "a tokenizer is needed")
+	bad((c.Engine == nil) == (c.Calls == nil), "an engine is needed, or calls instead")
+	if c.Calls != nil {
+		errs = append(errs, c.Calls.validate()...)
+		bad(c.Memory == nil, "memory for the calls is needed")
+	}
 	bad(c.Heartbeat < 0 || c.FlushInterval < 0 || c.Sweep < 0 || c.AckWait < 0 || c.StopGrace < 0 || c.StepTimeout < 0, "durations must not be negative")
 	bad(c.PrefillTokens < 0 || c.FlushTokens < 0 || c.MaxFailures < 0, "counts must not be negative")
 	if c.Engine != nil {

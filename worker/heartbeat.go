@@ -10,6 +10,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/worker/batch"
 )
 
@@ -93,7 +94,10 @@ func (w *Worker) setState(s contracts.WorkerState) {
 
 // Snapshot is what a heartbeat would say now.
 func (w *Worker) Snapshot() contracts.Heartbeat {
-	memory := w.cfg.Engine.Memory()
+	var memory engine.Memory
+	if w.cfg.Engine != nil {
+		memory = w.cfg.Engine.Memory()
+	}
 	total, _ := w.room.Total()
 	free, _ := w.room.Free()
 	h := contracts.Heartbeat{

@@ -70,7 +70,7 @@ func (w *Worker) receive(taking, hard context.Context, msg *nats.Msg, room *inta
 	j.ctx, j.cancel = context.WithCancelCause(context.Background())
 	w.cfg.Trace.pulled(j.name)
 	w.register(j)
-	req, refusal := parse(ref, msg.Data, w.info)
+	req, refusal := parse(ref, msg.Data, w.info, w.cfg.Calls)
 	j.req = req
 	var early error
 	if refusal != nil {
@@ -190,6 +190,9 @@ func (j *job) serve(hard context.Context, early error) (*contracts.Chunk, error)
 		j.log("stream cannot be continued", t.Broken)
 		final := j.final(t, contracts.Errorf(contracts.CodeInternal, "part of the answer is lost: submit the job again under a new id"))
 		return final, chain.Append(hard, final)
+	}
+	if j.w.gather != nil {
+		return j.compute(hard, chain, t, first)
 	}
 	return j.stream(hard, chain, t, first)
 }

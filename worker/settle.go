@@ -33,7 +33,7 @@ func (j *job) claim(t *resume.Transcript) *contracts.Chunk {
 func (j *job) final(t *resume.Transcript, failure *contracts.Error) *contracts.Chunk {
 	c := j.claim(t)
 	c.Finish, c.Code, c.Message = emit.FinishOf(failure.Code), failure.Code, failure.Message
-	prompt, completion := len(j.req.prompt), t.Tokens()
+	prompt, completion := len(j.req.prompt)+j.req.counted, t.Tokens()
 	c.Usage = &contracts.Usage{PromptTokens: prompt, CompletionTokens: completion, TotalTokens: prompt + completion}
 	c.Checksum = t.Checksum.Sum()
 	c.Timings = &contracts.Timings{Queued: float64(j.queued()) / float64(time.Millisecond)}

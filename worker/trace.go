@@ -5,6 +5,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/worker/batch"
+	"github.com/pelton-run/pelton/worker/gather"
 )
 
 // Job names a job in a trace.
@@ -30,6 +31,8 @@ type Trace struct {
 	FirstToken func(j Job, sinceSubmit time.Duration)
 	// Step: the engine ran one forward pass.
 	Step func(batch.Step)
+	// Called: the graph of a model that answers in one call was called.
+	Called func(gather.Step)
 	// Emitted: a record with so many tokens was accepted, so long after the job's previous one (0 for
 	// the first).
 	Emitted func(j Job, tokens int, sincePrevious time.Duration)
@@ -66,6 +69,12 @@ func (t *Trace) firstToken(j Job, since time.Duration) {
 func (t *Trace) step(s batch.Step) {
 	if t.Step != nil {
 		t.Step(s)
+	}
+}
+
+func (t *Trace) called(s gather.Step) {
+	if t.Called != nil {
+		t.Called(s)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/worker/batch"
+	"github.com/pelton-run/pelton/worker/gather"
 	"github.com/pelton-run/pelton/worker/intake"
 )
 
@@ -37,8 +38,10 @@ type Worker struct {
 	cfg    Config
 	info   engine.Info
 	room   *intake.Room
-	budget int // prompt tokens in one step
-	loop   *batch.Loop
+	budget int          // prompt tokens in one step
+	loop   *batch.Loop  // of a model that writes text
+	gather *gather.Loop // of one that answers in one call
+	run    func(context.Context) error
 	stats  stats
 	born   time.Time
 	beat   chan struct{} // asks for a heartbeat now
@@ -61,9 +64,14 @@ func New(cfg Config) (*Worker, error) {
 		return nil, err
 	}
 	w := &Worker{
-		cfg: cfg, info: cfg.Engine.Info(), born: time.Now(), state: contracts.WorkerReady, jobs: map[jobKey]*job{},
+		cfg: cfg, born: time.Now(), state: contracts.WorkerReady, jobs: map[jobKey]*job{},
 		beat: make(chan struct{}, 1), drains: make(chan context.Context, 1), ended: make(chan struct{}),
 	}
+	if cfg.Calls != nil {
+		w.gathers()
+		return w, nil
+	}
+	w.info = cfg.Engine.Info()
 	w.room = intake.NewRoom(cfg.Memory, w.info.MaxSequences)
 	w.budget = cfg.PrefillTokens
 	if w.budget == 0 {
@@ -77,14 +85,29 @@ func New(cfg Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.loop = loop
+	w.loop, w.run = loop, loop.Run
 	return w, nil
+}
+
+// gathers makes the loop of a model that answers in one call.
+func (w *Worker) gathers() {
+	c := w.cfg.Calls
+	w.info = c.info()
+	w.room = intake.NewRoom(w.cfg.Memory, w.info.MaxSequences)
+	w.gather = gather.New(gather.Config{Graph: c.Graph, Limits: gather.Limits{Delay: c.Delay}, Timeout: w.cfg.StepTimeout, Logger: w.cfg.Logger, Ran: func(s gather.Step) {
+		w.stats.step(batch.Step{Rows: s.Calls, Duration: s.Duration})
+		w.cfg.Trace.called(s)
+	}})
+	w.run = w.gather.Run
 }
 
 // cost is the memory that a job of a size class may need here: never more than the whole budget, so
 // that every line can be asked.
 func (w *Worker) cost(size contracts.Size) int64 {
 	total, _ := w.room.Total()
+	if w.gather != nil { // a job has any number of rows
+		return min(w.info.KVBytes(size.Tokens()), total)
+	}
 	return min(w.info.KVBytes(min(size.Tokens(), w.info.ContextLength)), total)
 }
 
@@ -114,7 +137,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	broken, breakdown := context.WithCancelCause(background)
 	defer breakdown(nil)
 	parts.Go(func() {
-		if err := w.loop.Run(looping); err != nil {
+		if err := w.run(looping); err != nil {
 			breakdown(err)
 		}
 	})

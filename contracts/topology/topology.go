@@ -37,6 +37,9 @@ const (
 	MaxPreempt = 3 // how often a job gives way to more urgent ones before it keeps its slot
 )
 
+// MaxRecord is the most bytes of one record in OUT.
+const MaxRecord = 4 << 20
+
 // Config sizes the layout. The zero value is the embedded single-server fleet.
 type Config struct {
 	Replicas     int           // of every stream; default 1
@@ -100,7 +103,7 @@ func (c Config) Streams() []jetstream.StreamConfig {
 			Subjects:  []string{subject.AllOut},
 			Retention: jetstream.LimitsPolicy, Storage: storage, Replicas: c.Replicas,
 			Discard: jetstream.DiscardOld, MaxMsgsPerSubject: -1,
-			MaxBytes: c.OutMaxBytes, MaxAge: c.OutMaxAge, MaxMsgSize: 1 << 20,
+			MaxBytes: c.OutMaxBytes, MaxAge: c.OutMaxAge, MaxMsgSize: MaxRecord,
 			AllowDirect: true, DenyDelete: true,
 			// Duplicates is the window of Nats-Msg-Id, which this stream does not use.
 			Duplicates: 100 * time.Millisecond,

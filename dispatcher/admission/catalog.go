@@ -22,9 +22,28 @@ type Model struct {
 	Name          string
 	Aliases       []string // other names that producers may use
 	Tokenizer     Tokenizer
-	ContextLength int // most tokens of prompt and answer together
+	ContextLength int // most tokens of prompt and answer together, or of a text to embed
 	Vocab         int // token ids are below this
 	Created       time.Time
+
+	Kind       contracts.Kind                      // KindEmbed, KindTensor, or "" for a model that writes text
+	Dimensions int                                 // of the vectors of KindEmbed
+	Cut        func(ids []int32, most int) []int32 // shortens a text of KindEmbed
+	Inputs     []Port                              // of KindTensor
+	Outputs    []Port
+}
+
+// valid tells whether m has what its kind needs.
+func (m *Model) valid() bool {
+	switch m.Kind {
+	case contracts.KindTensor:
+		return m.Name != "" && len(m.Inputs) > 0
+	case contracts.KindEmbed:
+		if m.Dimensions < 1 || m.Cut == nil {
+			return false
+		}
+	}
+	return m.Name != "" && m.Tokenizer != nil && m.ContextLength >= 2 && m.Vocab >= 1
 }
 
 // Catalog is the set of models by name and alias; the first one is the default. It is immutable.
@@ -41,8 +60,8 @@ func NewCatalog(models []Model) (*Catalog, error) {
 	}
 	for i := range c.models {
 		m := &c.models[i]
-		if m.Name == "" || m.Tokenizer == nil || m.ContextLength < 2 || m.Vocab < 1 {
-			return nil, fmt.Errorf("model %d %q needs a name, a tokenizer, a context length of 2 or more and a vocabulary", i, m.Name)
+		if !m.valid() {
+			return nil, fmt.Errorf("model %d %q needs a name, a tokenizer, a context length of 2 or more and a vocabulary (or dimensions, or inputs, as its kind is)", i, m.Name)
 		}
 		for _, name := range append([]string{m.Name}, m.Aliases...) {
 			if other := c.byName[name]; other != nil && other != m {

@@ -13,6 +13,7 @@ type Limits struct {
 	ChatMaxTokens int // max_tokens of a chat job that does not say it
 	TextMaxTokens int // max_tokens of a text job that does not say it
 	MaxBytes      int // largest admitted job that the broker takes, encoded
+	MaxRecord     int // largest record of an answer; 0 is not known
 }
 
 // Capacity is the most that any one live worker offers for a model. The zero value means that no
@@ -85,6 +86,12 @@ func Decide(job *contracts.Job, c *Catalog, capacityOf func(model string) Capaci
 	if j.NotBefore > now+maxAhead.Milliseconds() {
 		return nil, invalid("not_before", "a job can be scheduled at most 30 days ahead")
 	}
+	if err := serves(&j, model); err != nil {
+		return nil, err
+	}
+	if model.Kind != "" {
+		return call(&j, model, capacityOf(model.Name), l, d)
+	}
 	prompt, err := render(&j, model)
 	if err != nil {
 		return nil, err
@@ -97,7 +104,7 @@ func Decide(job *contracts.Job, c *Catalog, capacityOf func(model string) Capaci
 		return nil, err
 	}
 	fill(&j, now, d)
-	return seal(&j, prompt, digest, l)
+	return seal(&j, &contracts.Admitted{Tokens: prompt, Digest: digest, KVTokens: *j.Params.N * (len(prompt) + *j.Params.MaxTokens)}, l)
 }
 
 // fill sets the defaults that are left once max_tokens is known.
@@ -105,6 +112,12 @@ func fill(j *contracts.Job, now int64, d Draw) {
 	j.V = contracts.Version
 	if j.Class == "" {
 		j.Class = contracts.P2
+	}
+	if j.Submitted > now || j.Submitted < now-maxClockLead.Milliseconds() {
+		j.Submitted = now
+	}
+	if j.Kind == contracts.KindEmbed || j.Kind == contracts.KindTensor {
+		return // nothing is drawn
 	}
 	if j.Params.Seed == nil {
 		seed := d.Seed
@@ -114,25 +127,19 @@ func fill(j *contracts.Job, now int64, d Draw) {
 		one := 1
 		j.Params.N = &one
 	}
-	if j.Submitted > now || j.Submitted < now-maxClockLead.Milliseconds() {
-		j.Submitted = now
-	}
 }
 
-// seal encodes the admitted job and checks that the broker takes it.
-func seal(j *contracts.Job, prompt []int32, digest string, l Limits) (*Decision, error) {
-	j.Messages, j.Prompt, j.Tokens = nil, "", nil
-	a := &contracts.Admitted{
-		V: contracts.Version, Job: *j, Tokens: prompt, Digest: digest,
-		KVTokens: *j.Params.N * (len(prompt) + *j.Params.MaxTokens),
-	}
+// seal completes the admitted job, encodes it and checks that the broker takes it.
+func seal(j *contracts.Job, a *contracts.Admitted, l Limits) (*Decision, error) {
+	j.Messages, j.Prompt, j.Tokens, j.Input, j.Rows = nil, "", nil, nil, nil
+	a.V, a.Job = contracts.Version, *j
 	data, err := contracts.Encode(a)
 	if err != nil {
 		return nil, contracts.Errorf(contracts.CodeInvalidArgument, "the job cannot be encoded: %v", err)
 	}
 	if l.MaxBytes > 0 && len(data) > l.MaxBytes {
 		return nil, contracts.Errorf(contracts.CodePayloadTooLarge,
-			"the job takes %d bytes in the queue (%d prompt tokens), the broker's limit is %d: shorten it", len(data), len(prompt), l.MaxBytes)
+			"the job takes %d bytes in the queue (%d prompt tokens), the broker's limit is %d: shorten it", len(data), len(a.Tokens), l.MaxBytes)
 	}
 	return &Decision{Admitted: a, Size: contracts.SizeFor(a.KVTokens), Data: data}, nil
 }

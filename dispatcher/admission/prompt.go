@@ -11,6 +11,9 @@ import (
 	"github.com/pelton-run/pelton/runtime/tokenizer"
 )
 
+// Message is one turn of a chat, as a [Tokenizer] reads it.
+type Message = tokenizer.Message
+
 // render returns the prompt as token ids. A prompt of no tokens is refused, and so are token ids that
 // the model does not have, in the prompt and in logit_bias.
 func render(j *contracts.Job, m *Model) ([]int32, error) {
@@ -52,6 +55,12 @@ func inputParam(j *contracts.Job) string {
 		return "messages"
 	case len(j.Tokens) > 0:
 		return "tokens"
+	case len(j.Rows) > 0:
+		return "rows"
+	case j.Kind == contracts.KindEmbed:
+		return "input"
+	case j.Kind == contracts.KindTensor:
+		return "tensors"
 	}
 	return "prompt"
 }
@@ -72,7 +81,12 @@ func Digest(j *contracts.Job) (string, error) {
 		Prompt   string
 		Tokens   []int32
 		Params   contracts.Params
-	}{j.Model, j.Kind, j.Messages, j.Prompt, j.Tokens, j.Params})
+		Input    []string           `json:",omitempty"`
+		Rows     [][]int32          `json:",omitempty"`
+		Truncate bool               `json:",omitempty"`
+		Tensors  []contracts.Tensor `json:",omitempty"`
+		Outputs  []string           `json:",omitempty"`
+	}{j.Model, j.Kind, j.Messages, j.Prompt, j.Tokens, j.Params, j.Input, j.Rows, j.Truncate, j.Tensors, j.Outputs})
 	if err != nil {
 		return "", invalid("params", "the parameters cannot be written down: %v", err)
 	}

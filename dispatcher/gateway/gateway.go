@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/admission"
 )
 
 // Jobs is what the gateway needs of the dispatcher. All methods are safe for concurrent use, return
@@ -40,6 +41,12 @@ type Model struct {
 	ContextLength int    // tokens
 	Workers       int    // live workers that serve it; 0 refuses completions at once
 	Fingerprint   string // for system_fingerprint; "" derives one from name and version
+
+	Kind       contracts.Kind // KindEmbed, KindTensor, or "" for a model that writes text
+	Dimensions int            // of the vectors of KindEmbed
+	MaxRows    int            // vectors that fit one job's answer; 0 is not known
+	Inputs     []admission.Port
+	Outputs    []admission.Port
 }
 
 // Config says what a gateway stands in front of.

@@ -23,6 +23,7 @@ func (g *gateway) routes() []route {
 	return []route{
 		{"POST", "/v1/chat/completions", true, g.chat},
 		{"POST", "/v1/completions", true, g.text},
+		{"POST", "/v1/embeddings", true, g.embeddings},
 		{"GET", "/v1/models", false, g.listModels},
 		{"GET", "/v1/models/{id...}", false, g.oneModel},
 		{"POST", "/v1/jobs", true, g.submitJob},

@@ -99,7 +99,7 @@ func (a *app) worker(ctx context.Context) error {
 	}
 	return a.keep(ctx, node.Config{
 		Remote: a.remote(), HTTP: a.settings.text("http"), Workers: 1, WorkerName: a.settings.text("name"), Models: served, Memory: memory,
-		Version: version(), Log: a.log, Grace: a.settings.duration("grace"),
+		Version: version(), Log: a.log, BatchDelay: a.settings.duration("batch-delay"), Grace: a.settings.duration("grace"),
 	})
 }
 

@@ -65,7 +65,7 @@ func (a *app) up(ctx context.Context) error {
 	return a.keep(ctx, node.Config{
 		Data: a.settings.text("data"), Listen: a.settings.text("nats"), HTTP: a.settings.text("http"),
 		Dispatcher: true, Workers: a.settings.number("workers"), Models: served, Memory: memory,
-		Version: version(), Log: a.log, Grace: a.settings.duration("grace"), Security: security,
+		Version: version(), Log: a.log, Grace: a.settings.duration("grace"), BatchDelay: a.settings.duration("batch-delay"), Security: security,
 	})
 }
 
@@ -121,6 +121,10 @@ func (a *app) sayReady(n *node.Node, cfg node.Config) {
 	}
 	fmt.Fprintf(a.out, "http  %s://%s\n", scheme, n.HTTP())
 	if len(cfg.Models) > 0 && cfg.Dispatcher {
+		if cfg.Models[0].Tokenizer == nil { // it writes no text
+			fmt.Fprintf(a.out, "\ncurl %s%s://%s/v1/embeddings -H 'Content-Type: application/json' -d '{\"model\":\"%s\",\"input\":\"Why is the sky blue?\"}'\n", curl, scheme, n.HTTP(), cfg.Models[0].Name)
+			return
+		}
 		fmt.Fprintf(a.out, "\ncurl -N %s%s://%s/v1/chat/completions -H 'Content-Type: application/json' -d '{\"model\":\"%s\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}]}'\n",
 			curl, scheme, n.HTTP(), cfg.Models[0].Name)
 	}

@@ -20,12 +20,14 @@ import (
 	"github.com/pelton-run/pelton/dispatcher"
 	"github.com/pelton-run/pelton/worker"
 	"github.com/pelton-run/pelton/worker/batch"
+	"github.com/pelton-run/pelton/worker/gather"
 )
 
 // Buckets of the histograms; those of TTFT are vLLM's, so that its dashboards fit.
 var (
 	ttftBuckets = []float64{0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560}
 	itlBuckets  = []float64{0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5}
+	unitSizes   = []float64{1, 4, 16, 32, 64, 96, 128, 192, 256, 512, 1024}
 	batchSizes  = []float64{1, 2, 4, 8, 16, 32, 64, 128}
 )
 
@@ -40,6 +42,8 @@ type Registry struct {
 	tokens   *prometheus.CounterVec
 	step     *prometheus.HistogramVec
 	rows     *prometheus.HistogramVec
+	units    *prometheus.HistogramVec // of calls
+	waited   *prometheus.HistogramVec
 	kv       *prometheus.GaugeVec
 	resident *prometheus.GaugeVec
 	running  *prometheus.GaugeVec
@@ -60,7 +64,9 @@ func New() *Registry {
 	r.itl = r.histogram("pelton_worker_inter_token_seconds", "Between the tokens of a stream, measured at the worker as records are accepted.", itlBuckets, "model", "class")
 	r.tokens = r.counter("pelton_tokens_total", "Tokens of finished jobs.", "model", "kind")
 	r.step = r.histogram("pelton_step_seconds", "One forward pass over a batch.", itlBuckets, "model")
-	r.rows = r.histogram("pelton_batch_rows", "Sequences in one forward pass.", batchSizes, "model")
+	r.rows = r.histogram("pelton_batch_rows", "Sequences in one forward pass, or calls of jobs joined in one.", batchSizes, "model")
+	r.units = r.histogram("pelton_call_units", "Work in one call of an embedding or tensor model: tokens, or rows.", unitSizes, "model")
+	r.waited = r.histogram("pelton_call_wait_seconds", "How long the first of the joined calls waited for the model.", itlBuckets, "model")
 	r.kv = r.gauge("pelton_kv_bytes", "KV cache by state: total, reserved, used.", "worker", "model", "state")
 	r.resident = r.gauge("pelton_worker_resident_bytes", "Resident memory of the worker's process.", "worker")
 	r.running = r.gauge("pelton_running_jobs", "Jobs that a worker holds.", "worker", "model")
@@ -106,6 +112,12 @@ func (r *Registry) Worker(model string) *worker.Trace {
 		Step: func(s batch.Step) {
 			r.step.WithLabelValues(model).Observe(s.Duration.Seconds())
 			r.rows.WithLabelValues(model).Observe(float64(s.Rows))
+		},
+		Called: func(s gather.Step) {
+			r.step.WithLabelValues(model).Observe(s.Duration.Seconds())
+			r.rows.WithLabelValues(model).Observe(float64(s.Calls))
+			r.units.WithLabelValues(model).Observe(float64(s.Units))
+			r.waited.WithLabelValues(model).Observe(s.Waited.Seconds())
 		},
 		Finished: func(j worker.Job, final *contracts.Chunk) {
 			r.jobs.WithLabelValues(j.Model, string(j.Class), string(outcome(final))).Inc()

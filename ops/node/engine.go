@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/dispatcher"
-	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/runtime/model"
@@ -30,8 +29,9 @@ type Served struct {
 	Created       time.Time
 	Pinned        bool // stays in memory although others need it
 
-	files int64 // bytes of its files
-	open  func(ctx context.Context, log *slog.Logger) (budgeted, error)
+	files   int64    // bytes of its files
+	answers *answers // a model that answers in one call; nil writes text
+	open    func(ctx context.Context, log *slog.Logger) (budgeted, error)
 }
 
 // budgeted is an engine whose KV budget is set after it was loaded, when its real footprint is known.
@@ -42,12 +42,19 @@ type budgeted interface {
 
 // Model is what the dispatcher is told of s.
 func (s Served) Model() dispatcher.Model {
-	return dispatcher.Model{Name: s.Name, Aliases: s.Aliases, Tokenizer: s.Tokenizer, ContextLength: s.ContextLength, Vocab: s.Vocab, Created: s.Created}
+	m := dispatcher.Model{Name: s.Name, Aliases: s.Aliases, Tokenizer: s.Tokenizer, ContextLength: s.ContextLength, Vocab: s.Vocab, Created: s.Created}
+	if s.answers != nil {
+		s.answers.addTo(&m)
+	}
+	return m
 }
 
 // ServeONNX prepares a converted model; its tokenizer is loaded at once, the engine when a worker
 // starts.
-func ServeONNX(dir string, m model.Manifest, library string, threads int, on device.Device) (Served, error) {
+func ServeONNX(dir string, m model.Manifest, library string, threads int) (Served, error) {
+	if m.Kind != "" {
+		return serveGraph(dir, m, library, threads)
+	}
 	tok, err := tokenizer.Load(dir)
 	if err != nil {
 		return Served{}, fmt.Errorf("model %s: %w", m.Name, err)
@@ -59,7 +66,7 @@ func ServeONNX(dir string, m model.Manifest, library string, threads int, on dev
 	return Served{
 		Name: m.Name, Variant: m.Variant, Tokenizer: tok, EOS: m.EOS, ContextLength: m.Shape.ContextLength, Vocab: m.Shape.Vocab, Created: m.Created, files: files,
 		open: func(_ context.Context, log *slog.Logger) (budgeted, error) {
-			return onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library, Threads: threads, Device: on, Logger: log})
+			return onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library, Threads: threads, Logger: log})
 		},
 	}, nil
 }

@@ -46,6 +46,7 @@ type Config struct {
 	Memory     int64         // upper bound of each worker's resident bytes, of which all models have a part; 0 is what the machine allows
 	Grace      time.Duration // how long a drain may take; default 30 s
 	Topology   topology.Config
+	BatchDelay time.Duration // how long a call of a model that answers in one call waits for others to join it
 
 	Version string
 	Log     *slog.Logger
@@ -144,10 +145,24 @@ func (n *Node) startWorkers(ctx, run context.Context) error {
 	if name == "" {
 		name = defaultName()
 	}
-	var engines []*Served
+	var engines, answering []*Served
 	for i := range n.cfg.Models {
 		for range n.cfg.Workers {
-			engines = append(engines, &n.cfg.Models[i])
+			if s := &n.cfg.Models[i]; s.answers != nil {
+				answering = append(answering, s)
+			} else {
+				engines = append(engines, s)
+			}
+		}
+	}
+	graphs, err := n.openGraphs(answering) // first, so that the engines plan with the rest of the memory
+	if err != nil {
+		return err
+	}
+	for i, g := range graphs {
+		id := fmt.Sprintf("%s-%s-%d", name, answering[i].Name, i)
+		if err := n.startGraph(run, id, answering[i], g); err != nil {
+			return err
 		}
 	}
 	opened, err := n.openEngines(ctx, engines)
@@ -184,10 +199,10 @@ func (n *Node) startWorkers(ctx, run context.Context) error {
 			return err
 		})
 	}
-	if n.dispatcher == nil || len(opened) == 0 {
+	if n.dispatcher == nil || len(opened)+len(graphs) == 0 {
 		return nil
 	}
-	return n.await(ctx, "workers", func() bool { return len(n.dispatcher.Workers()) >= len(opened) })
+	return n.await(ctx, "workers", func() bool { return len(n.dispatcher.Workers()) >= len(opened)+len(graphs) })
 }
 
 func (n *Node) startHTTP() error {

@@ -72,10 +72,9 @@ type GraphInfo struct {
 	Inputs  []Port
 	Outputs []Port
 
-	// Limit is the most units of work in one call, UnitBytes the memory that one takes while it runs. A
-	// unit is a token of an embedding model, a row (of the first dimension) of any other.
-	Limit     int
-	UnitBytes int64
+	// Limit is the most units of work in one call: tokens of a model that embeds, rows (of the first
+	// dimension) of any other. The memory of the largest call is part of what the loaded graph takes.
+	Limit int
 
 	Fingerprint string // names everything that the bits of the outputs depend on
 }

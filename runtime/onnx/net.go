@@ -56,7 +56,7 @@ func OpenNet(cfg Config) (*Net, error) {
 	if err := loadLibrary(c.Library); err != nil {
 		return nil, err
 	}
-	n, err := onDevice(c, m, func(c Config) (*Net, error) { return newNet(m, c, limit) })
+	n, err := newNet(m, c, limit)
 	if err != nil {
 		return nil, fmt.Errorf("open onnx graph on %s: %w", c.ModelDir, err)
 	}
@@ -70,7 +70,7 @@ const defaultUnits = 256
 func newNet(m model.Manifest, c Config, limit int) (_ *Net, err error) {
 	start, before := time.Now(), memory.Resident()
 	n := &Net{log: c.Logger, shape: m.Shape, embeds: m.Kind == model.KindEmbed, info: engine.GraphInfo{
-		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Device.String(), Inputs: enginePorts(m.Inputs), Outputs: enginePorts(m.Outputs), Limit: limit,
+		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: "cpu", Inputs: enginePorts(m.Inputs), Outputs: enginePorts(m.Outputs), Limit: limit,
 	}}
 	if n.info.Limit == 0 {
 		n.info.Limit = max(1, m.MaxBatch)
@@ -97,11 +97,10 @@ func newNet(m model.Manifest, c Config, limit int) (_ *Net, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("first run: %w", err), n.Shutdown())
 	}
-	n.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), class(c.Device), check)
+	n.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), kernelClass(), check)
 	n.weights, n.arena = max(0, loaded-before), max(0, memory.Resident()-loaded)
-	n.info.UnitBytes = n.unit()
 	n.log.Info("graph open", "model", m.Name, "variant", m.Variant, "fingerprint", n.info.Fingerprint, "threads", c.Threads,
-		"weights", n.weights, "arena", n.arena, "limit", n.info.Limit, "unit", n.info.UnitBytes, "took", time.Since(start))
+		"weights", n.weights, "arena", n.arena, "limit", n.info.Limit, "took", time.Since(start))
 	return n, nil
 }
 
@@ -139,24 +138,6 @@ func (n *Net) warmUp() (check string, err error) {
 	sum := fnv.New32a()
 	_, _ = sum.Write(out[0].Data) // a hash never fails
 	return "-" + hex.EncodeToString(sum.Sum(nil)), nil
-}
-
-// unit is the memory that a token or row takes while it runs: measured for a model that embeds, and at
-// least the widest thing that the graph surely computes; for others four times what goes in and out.
-func (n *Net) unit() int64 {
-	if n.embeds {
-		least := int64(4 * (2*n.shape.FFN + 8*n.shape.Hidden))
-		return max(least, n.arena/int64(n.info.Limit))
-	}
-	bytes := int64(1)
-	for _, p := range slices.Concat(n.info.Inputs, n.info.Outputs) {
-		each := int64(engine.ElementSize(p.Type))
-		for _, d := range p.Shape[min(1, len(p.Shape)):] {
-			each *= max(1, d)
-		}
-		bytes += each
-	}
-	return 4 * bytes
 }
 
 // Info describes the graph; safe from any goroutine.

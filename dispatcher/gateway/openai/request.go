@@ -75,7 +75,7 @@ func ParseText(data []byte) (*Request, error) {
 	if echo && job.Params.Logprobs != nil {
 		f.Unsupported("echo", "echo together with logprobs is not served: leave one of them out")
 	}
-	for _, p := range prompts(f) {
+	for _, p := range prompts(f, "prompt", MaxPrompts) {
 		if echo && len(p.tokens) > 0 {
 			f.Unsupported("echo", "echo of a prompt given as token ids is not served: send the prompt as text")
 		}
@@ -195,48 +195,48 @@ type prompt struct {
 	tokens []int32
 }
 
-// prompts reads prompt: a string, strings, token ids, or lists of token ids.
-func prompts(f *body.Fields) []prompt {
-	v := f.Get("prompt")
+// prompts reads a field of that name: a string, strings, token ids, or lists of token ids; at most most.
+func prompts(f *body.Fields, name string, most int) []prompt {
+	v := f.Get(name)
 	switch {
 	case v.Null():
-		f.Failf("prompt", "prompt is missing: send a string, an array of strings or token ids")
+		f.Failf(name, "%s is missing: send a string, an array of strings or token ids", name)
 		return nil
 	case v.IsText():
-		return []prompt{textPrompt(f, v)}
+		return []prompt{textPrompt(f, name, v)}
 	case !v.IsList():
-		f.Failf("prompt", "prompt must be a string, an array of strings, an array of token ids or an array of such arrays")
+		f.Failf(name, "%s must be a string, an array of strings, an array of token ids or an array of such arrays", name)
 		return nil
 	}
 	first, ok := v.First()
 	if !ok {
-		f.Failf("prompt", "prompt is an empty array: send at least one prompt")
+		f.Failf(name, "%s is an empty array: send at least one %s", name, name)
 		return nil
 	}
 	if first.IsNumber() {
-		return []prompt{{tokens: f.Tokens("prompt", contracts.MaxMaxTokens)}}
+		return []prompt{{tokens: f.Tokens(name, contracts.MaxMaxTokens)}}
 	}
 	var out []prompt
-	for _, e := range f.List("prompt", MaxPrompts) {
+	for _, e := range f.List(name, most) {
 		if e.IsList() {
 			tokens, err := e.Tokens(contracts.MaxMaxTokens)
 			f.Fail(err)
 			if err == nil && len(tokens) == 0 {
-				f.Failf("prompt", "%s is empty: send at least one token id", e.Path())
+				f.Failf(name, "%s is empty: send at least one token id", e.Path())
 			}
 			out = append(out, prompt{tokens: tokens})
 			continue
 		}
-		out = append(out, textPrompt(f, e))
+		out = append(out, textPrompt(f, name, e))
 	}
 	return out
 }
 
-func textPrompt(f *body.Fields, v body.Value) prompt {
+func textPrompt(f *body.Fields, name string, v body.Value) prompt {
 	s, err := v.Text()
 	f.Fail(err)
 	if err == nil && s == "" {
-		f.Failf("prompt", "%s is empty: send at least one character", v.Path())
+		f.Failf(name, "%s is empty: send at least one character", v.Path())
 	}
 	return prompt{text: s}
 }

@@ -1,0 +1,89 @@
+package gateway
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
+)
+
+// rowsPerJob is the most inputs of a request to /v1/embeddings that go into one job; more become several
+// jobs, which different workers can take.
+const rowsPerJob = 256
+
+// embeddings serves POST /v1/embeddings.
+func (g *gateway) embeddings(w http.ResponseWriter, r *http.Request) error {
+	begin := time.Now()
+	tenant, err := g.tenant(r)
+	if err != nil {
+		return err
+	}
+	data, err := g.read(w, r)
+	if err != nil {
+		return err
+	}
+	req, err := openai.ParseEmbeddings(data)
+	if err != nil {
+		return badRequest(err)
+	}
+	model, err := g.served(req.Job.Model)
+	if err != nil {
+		return err
+	}
+	if req.Dimensions > 0 && model.Dimensions > 0 && req.Dimensions != model.Dimensions {
+		return &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "dimensions",
+			Message: "dimensions is " + strconv.Itoa(req.Dimensions) + ", the vectors of model " + model.Name + " have " + strconv.Itoa(model.Dimensions) + " and cannot be shortened: leave it out"}
+	}
+	most := rowsPerJob
+	if model.MaxRows > 0 {
+		most = min(most, model.MaxRows)
+	}
+	jobs := req.Jobs(most)
+	if err := g.stamp(w, r, tenant, jobs); err != nil {
+		return err
+	}
+	finals, err := g.collect(r, jobs)
+	if err != nil {
+		return requestParam(err)
+	}
+	reply := openai.EmbeddingReply{Object: "list", Model: req.Job.Model}
+	for _, c := range finals {
+		if err := reply.Add(c, req.Base64); err != nil {
+			return requestParam(err)
+		}
+	}
+	w.Header().Set(jobHeader, jobIDs(jobs))
+	w.Header().Set("Openai-Processing-Ms", strconv.FormatInt(time.Since(begin).Milliseconds(), 10))
+	return g.writeJSON(w, http.StatusOK, reply)
+}
+
+// collect runs jobs that answer in their final record and returns these, in the order of the jobs. A job
+// that fails ends the others.
+func (g *gateway) collect(r *http.Request, jobs []*contracts.Job) ([]*contracts.Chunk, error) {
+	run, err := g.begin(r.Context(), jobs, r.Header.Get("Idempotency-Key") != "")
+	if err != nil {
+		return nil, err
+	}
+	defer run.close()
+	finals := make([]*contracts.Chunk, len(jobs))
+	for run.left > 0 {
+		i, c, err := run.next()
+		if err != nil {
+			return nil, err
+		}
+		if !c.Final() {
+			continue
+		}
+		if err := c.Err(); err != nil {
+			return nil, err
+		}
+		finals[i] = c
+	}
+	if slices.Contains(finals, nil) {
+		return nil, contracts.Errorf(contracts.CodeInternal, "a job ended without an answer")
+	}
+	return finals, nil
+}

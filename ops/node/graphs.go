@@ -1,0 +1,121 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/ops/auth"
+	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/memory"
+	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/onnx"
+	"github.com/pelton-run/pelton/runtime/wordpiece"
+	"github.com/pelton-run/pelton/worker"
+	"github.com/pelton-run/pelton/worker/batch"
+)
+
+// callsRoom is the memory that the jobs of a model that answers in one call may hold together: a job's
+// inputs, what is joined for the graph, and its outputs. What the graph itself takes is part of the
+// process by then.
+const callsRoom = 64 << 20
+
+// answers is what a model that answers in one call adds to a Served.
+type answers struct {
+	manifest model.Manifest
+	words    *wordpiece.Tokenizer // of a model that embeds
+	open     func(*slog.Logger) (engine.Graph, error)
+}
+
+// serveGraph prepares a model that answers in one call.
+func serveGraph(dir string, m model.Manifest, library string, threads int) (Served, error) {
+	a := &answers{manifest: m, open: func(log *slog.Logger) (engine.Graph, error) {
+		return onnx.OpenNet(onnx.Config{ModelDir: dir, Library: library, Threads: threads, Logger: log})
+	}}
+	s := Served{Name: m.Name, Variant: m.Variant, ContextLength: m.Shape.ContextLength, Vocab: m.Shape.Vocab, Created: m.Created, answers: a}
+	if m.Kind == model.KindEmbed {
+		var err error
+		if a.words, err = wordpiece.Load(dir); err != nil {
+			return Served{}, fmt.Errorf("model %s: %w", m.Name, err)
+		}
+	}
+	return s, nil
+}
+
+// addTo tells the dispatcher what kind of model it is.
+func (a *answers) addTo(m *admission.Model) {
+	m.Kind = contracts.Kind(a.manifest.Kind)
+	m.Inputs, m.Outputs = ports(a.manifest.Inputs), ports(a.manifest.Outputs)
+	m.Tokenizer = nil
+	if a.words != nil {
+		m.Tokenizer, m.Cut, m.Dimensions = chatless{a.words}, a.words.Cut, a.manifest.Dimensions()
+	}
+}
+
+// chatless is a tokenizer of a model that knows no chats.
+type chatless struct{ *wordpiece.Tokenizer }
+
+// Chat refuses: no such job comes so far.
+func (chatless) Chat([]admission.Message, bool) ([]int32, error) {
+	return nil, errors.New("the model has no chat template")
+}
+
+func ports(list []model.Port) []admission.Port {
+	out := make([]admission.Port, len(list))
+	for i, p := range list {
+		out[i] = admission.Port{Name: p.Name, Type: contracts.DataType(p.Type), Shape: p.Shape}
+	}
+	return out
+}
+
+// openGraphs loads the graphs of served, and checks that a process bounded by --memory can hold them.
+func (n *Node) openGraphs(served []*Served) (_ []engine.Graph, err error) {
+	var out []engine.Graph
+	defer func() {
+		if err != nil {
+			for _, g := range out {
+				err = errors.Join(err, g.Shutdown())
+			}
+		}
+	}()
+	for _, s := range served {
+		g, err := s.answers.open(n.cfg.Log)
+		if err != nil {
+			return out, fmt.Errorf("model %s: %w", s.Name, err)
+		}
+		out = append(out, g)
+		if most := n.cfg.Memory * int64(n.cfg.Workers); most > 0 && memory.Resident()+callsRoom > most {
+			return out, fmt.Errorf("model %s: the process holds %s with it and its jobs need %s more, --memory allows %s: raise it, or serve fewer models",
+				s.Name, memory.FormatSize(memory.Resident()), memory.FormatSize(callsRoom), memory.FormatSize(most))
+		}
+	}
+	return out, nil
+}
+
+// startGraph runs a worker for a graph, which it shuts down at the end.
+func (n *Node) startGraph(run context.Context, id string, s *Served, g engine.Graph) error {
+	nc, err := n.connect(auth.Worker, "pelton worker "+id)
+	if err != nil {
+		return err
+	}
+	m := s.answers.manifest
+	w, err := worker.New(worker.Config{
+		Name: id, Conn: nc, Logger: n.cfg.Log, Trace: n.cfg.Metrics.Worker(m.Name), Resident: memory.Resident, Memory: memory.NewBudget(callsRoom),
+		Calls: &worker.Calls{Graph: g, Kind: contracts.Kind(m.Kind), MaxTokens: m.Shape.ContextLength, Vocab: m.Shape.Vocab, MaxBatch: m.MaxBatch, Delay: n.cfg.BatchDelay},
+	})
+	if err != nil {
+		return err
+	}
+	n.workers = append(n.workers, w)
+	n.goRun("worker "+id, func() error {
+		err := w.Run(run)
+		if !errors.Is(err, batch.ErrHung) { // a call that hangs still uses the graph
+			_ = g.Shutdown()
+		}
+		return err
+	})
+	return nil
+}
