@@ -74,7 +74,7 @@ func (g *gateway) fail(w *recorder, r *http.Request, err error) {
 		g.refuseBody(w, r, status, e)
 		return
 	}
-	_ = g.writeJSON(w, status, openai.NewError(e)) // strings only: cannot fail
+	_ = g.writeJSON(w, status, errorObject(r.URL.Path, e, openai.NewError(e))) // strings only: cannot fail
 }
 
 // retryHeaders tells clients whether and when to try again.
@@ -98,7 +98,7 @@ func (g *gateway) refuseBody(w *recorder, r *http.Request, status int, e *contra
 	control := http.NewResponseController(w)
 	_ = control.EnableFullDuplex()
 	w.Header().Set("Connection", "close")
-	_ = g.writeJSON(w, status, openai.NewError(e))
+	_ = g.writeJSON(w, status, errorObject(r.URL.Path, e, openai.NewError(e)))
 	_ = control.Flush()
 	if r.Header.Get("Expect") != "" {
 		return // it waits for the answer before it writes

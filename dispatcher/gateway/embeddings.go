@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -47,7 +48,7 @@ func (g *gateway) embeddings(w http.ResponseWriter, r *http.Request) error {
 	}
 	finals, err := g.collect(r, jobs)
 	if err != nil {
-		return requestParam(err)
+		return inputParam(err)
 	}
 	reply := openai.EmbeddingReply{Object: "list", Model: req.Job.Model}
 	for _, c := range finals {
@@ -58,6 +59,17 @@ func (g *gateway) embeddings(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set(jobHeader, jobIDs(jobs))
 	w.Header().Set("Openai-Processing-Ms", strconv.FormatInt(time.Since(begin).Milliseconds(), 10))
 	return g.writeJSON(w, http.StatusOK, reply)
+}
+
+// inputParam names a job's rows as OpenAI's requests do.
+func inputParam(err error) error {
+	e := contracts.AsError(err)
+	if rest, ok := strings.CutPrefix(e.Param, "rows"); ok {
+		own := *e
+		own.Param = "input" + rest
+		return requestParam(&own)
+	}
+	return requestParam(err)
 }
 
 // collect runs jobs that answer in their final record and returns these, in the order of the jobs. A job

@@ -72,7 +72,7 @@ func ports(list []model.Port) []admission.Port {
 }
 
 // openGraphs loads the graphs of served, and checks that a process bounded by --memory can hold them.
-func (n *Node) openGraphs(served []*Served) (_ []engine.Graph, err error) {
+func openGraphs(cfg Config, served []*Served) (_ []engine.Graph, err error) {
 	var out []engine.Graph
 	defer func() {
 		if err != nil {
@@ -82,12 +82,12 @@ func (n *Node) openGraphs(served []*Served) (_ []engine.Graph, err error) {
 		}
 	}()
 	for _, s := range served {
-		g, err := s.answers.open(n.cfg.Log)
+		g, err := s.answers.open(cfg.Log)
 		if err != nil {
 			return out, fmt.Errorf("model %s: %w", s.Name, err)
 		}
 		out = append(out, g)
-		if most := n.cfg.Memory * int64(n.cfg.Workers); most > 0 && memory.Resident()+callsRoom > most {
+		if most := cfg.Memory * int64(cfg.Workers); most > 0 && memory.Resident()+callsRoom > most {
 			return out, fmt.Errorf("model %s: the process holds %s with it and its jobs need %s more, --memory allows %s: raise it, or serve fewer models",
 				s.Name, memory.FormatSize(memory.Resident()), memory.FormatSize(callsRoom), memory.FormatSize(most))
 		}
@@ -96,7 +96,7 @@ func (n *Node) openGraphs(served []*Served) (_ []engine.Graph, err error) {
 }
 
 // startGraph runs a worker for a graph, which it shuts down at the end.
-func (n *Node) startGraph(run context.Context, id string, s *Served, g engine.Graph) error {
+func startGraph(n *Node, run context.Context, id string, s *Served, g engine.Graph) error {
 	nc, err := n.connect(auth.Worker, "pelton worker "+id)
 	if err != nil {
 		return err

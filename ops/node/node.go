@@ -155,13 +155,13 @@ func (n *Node) startWorkers(ctx, run context.Context) error {
 			}
 		}
 	}
-	graphs, err := n.openGraphs(answering) // first, so that the engines plan with the rest of the memory
+	graphs, err := openGraphs(n.cfg, answering) // first, so that the engines plan with the rest of the memory
 	if err != nil {
 		return err
 	}
 	for i, g := range graphs {
 		id := fmt.Sprintf("%s-%s-%d", name, answering[i].Name, i)
-		if err := n.startGraph(run, id, answering[i], g); err != nil {
+		if err := startGraph(n, run, id, answering[i], g); err != nil {
 			return err
 		}
 	}

@@ -20,6 +20,9 @@ type Value struct {
 // Path is where the value stands in the body.
 func (v Value) Path() string { return v.path }
 
+// Raw is the value's JSON as it was sent; the caller must not change it.
+func (v Value) Raw() []byte { return v.raw }
+
 // Null tells whether the value is null or absent.
 func (v Value) Null() bool { return len(v.raw) == 0 || v.raw[0] == 'n' }
 

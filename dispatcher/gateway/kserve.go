@@ -1,0 +1,114 @@
+package gateway
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/gateway/kserve"
+)
+
+// protocolV2 is the prefix of the Open Inference Protocol's paths, whose errors are of its own shape.
+const protocolV2 = "/v2"
+
+// serverV2 serves GET /v2.
+func (g *gateway) serverV2(w http.ResponseWriter, _ *http.Request) error {
+	return g.writeJSON(w, http.StatusOK, map[string]any{"name": "pelton", "version": g.cfg.Version, "extensions": []string{}})
+}
+
+// liveV2 serves GET /v2/health/live.
+func (g *gateway) liveV2(w http.ResponseWriter, _ *http.Request) error {
+	return g.writeJSON(w, http.StatusOK, map[string]bool{"live": true})
+}
+
+// readyV2 serves GET /v2/health/ready.
+func (g *gateway) readyV2(w http.ResponseWriter, _ *http.Request) error {
+	if err := g.cfg.Ready(); err != nil {
+		return contracts.Errorf(contracts.CodeUnavailable, "not ready: %s", contracts.AsError(err).Message)
+	}
+	return g.writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
+}
+
+// modelV2 is the model that a path names.
+func (g *gateway) modelV2(r *http.Request) (Model, error) {
+	name := r.PathValue("id")
+	for _, m := range g.cfg.Models() {
+		if m.Name == name || slices.Contains(m.Aliases, name) {
+			return m, nil
+		}
+	}
+	return Model{}, &contracts.Error{Code: contracts.CodeModelNotFound, Param: "model", Message: "model " + brief(name) + " is not served: ask /v1/models what is"}
+}
+
+// showV2 serves GET /v2/models/{id}.
+func (g *gateway) showV2(w http.ResponseWriter, r *http.Request) error {
+	m, err := g.modelV2(r)
+	if err != nil {
+		return err
+	}
+	return g.writeJSON(w, http.StatusOK, kserve.Metadata{Name: m.Name, Versions: []string{"1"}, Platform: "onnxruntime_onnx", Inputs: portsV2(m.Inputs), Outputs: portsV2(m.Outputs)})
+}
+
+func portsV2(list []admission.Port) []kserve.Port {
+	out := make([]kserve.Port, len(list))
+	for i, p := range list {
+		out[i] = kserve.Port{Name: p.Name, Type: p.Type, Shape: p.Shape}
+	}
+	return out
+}
+
+// modelReadyV2 serves GET /v2/models/{id}/ready.
+func (g *gateway) modelReadyV2(w http.ResponseWriter, r *http.Request) error {
+	m, err := g.modelV2(r)
+	if err != nil {
+		return err
+	}
+	if _, err := g.served(m.Name); err != nil {
+		return err
+	}
+	return g.writeJSON(w, http.StatusOK, map[string]any{"name": m.Name, "ready": true})
+}
+
+// infer serves POST /v2/models/{id}/infer.
+func (g *gateway) infer(w http.ResponseWriter, r *http.Request) error {
+	tenant, err := g.tenant(r)
+	if err != nil {
+		return err
+	}
+	data, err := g.read(w, r)
+	if err != nil {
+		return err
+	}
+	req, err := kserve.Parse(data)
+	if err != nil {
+		return badRequest(err)
+	}
+	m, err := g.modelV2(r)
+	if err != nil {
+		return err
+	}
+	if _, err := g.served(m.Name); err != nil {
+		return err
+	}
+	req.Job.Model = m.Name
+	jobs := []*contracts.Job{&req.Job}
+	if err := g.stamp(w, r, tenant, jobs); err != nil {
+		return err
+	}
+	finals, err := g.collect(r, jobs)
+	if err != nil {
+		return requestParam(err)
+	}
+	w.Header().Set(jobHeader, jobIDs(jobs))
+	return g.writeJSON(w, http.StatusOK, kserve.NewReply(m.Name, req.ID, finals[0].Outputs))
+}
+
+// errorObject is e in the shape that the path's protocol has for errors.
+func errorObject(path string, e *contracts.Error, openAI any) any {
+	if path == protocolV2 || strings.HasPrefix(path, protocolV2+"/") {
+		return map[string]string{"error": e.Message}
+	}
+	return openAI
+}
