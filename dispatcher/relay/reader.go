@@ -14,6 +14,10 @@ import (
 // may answer before it has them.
 var refillWaits = []time.Duration{0, 10 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond, time.Second, 2 * time.Second}
 
+// soon is after how much silence a reader looks into OUT again that has just read it: the replica that
+// answered may have been behind what was live before the reader listened.
+const soon = time.Second
+
 // Reader reads one job's stream. It belongs to one goroutine.
 //
 //	buffering ──Chunks──▶ live ◀──▶ refilling (records missing, buffer overflowed, doubt, idle)
@@ -113,6 +117,7 @@ func (s *sink) emit(c *contracts.Chunk) {
 // step waits for one event and handles it.
 func (r *Reader) step(ctx context.Context, idle *time.Ticker, out *sink) error {
 	if r.lost.Swap(false) {
+		idle.Reset(min(soon, r.relay.cfg.Idle))
 		return r.refill(ctx, 0, out)
 	}
 	select {
@@ -122,6 +127,7 @@ func (r *Reader) step(ctx context.Context, idle *time.Ticker, out *sink) error {
 	case <-r.wake:
 		return nil
 	case <-idle.C:
+		idle.Reset(r.relay.cfg.Idle)
 		return r.idle(ctx, out)
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -279,6 +279,29 @@ func TestLostLiveRecords(t *testing.T) {
 	f2.want("doubt", f2.read(r), "0 1 2 end")
 }
 
+// TestReplicaBehind: a reader that comes back does not wait long for what was live before it listened and
+// what the replica that it read did not have yet.
+func TestReplicaBehind(t *testing.T) {
+	t.Parallel()
+	f := setup(t, relay.Config{Idle: time.Hour})
+	if err := f.live.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	f.write("j", contracts.Chunk{Fence: 1, Tokens: []int32{0}})
+	r := f.open("j", true)
+	var got []string
+	for c, err := range r.Chunks(testContext(t)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Index == 0 {
+			f.answer("j", 1, 2)
+		}
+		got = append(got, strconv.Itoa(c.Index))
+	}
+	f.want("after the replay", strings.Join(got, " "), "0 1 2")
+}
+
 // TestForgedRecords: what somebody publishes on the live subject without its being in OUT is not
 // believed.
 func TestForgedRecords(t *testing.T) {

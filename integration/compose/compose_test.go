@@ -86,6 +86,8 @@ const seed = 7
 // under keeps load on the fleet while the faults happen, and judges what readers got.
 func (f *Fleet) under(t *testing.T, c fault, name string, table *tabwriter.Writer) {
 	begun := time.Now()
+	whole := f.t
+	defer func() { f.t = whole }()
 	f.t = t // what goes wrong belongs to the case
 	over, end := context.WithCancel(t.Context())
 	defer end()
