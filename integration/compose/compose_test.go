@@ -52,6 +52,7 @@ func faults() []fault {
 		{name: "kill -9 of the broker's leader", script: one(KillBroker, 0, 0)},
 		{name: "worker paused past its lease", script: one(PauseWorker, 0, 20*time.Second)},
 		{name: "broker's leader off the network", script: one(CutBroker, 0, 10*time.Second)},
+		{name: "broker's leader loses its disk", script: one(LoseDisk, 0, 0)},
 		{name: "real model: kill -9 of a worker", script: one(KillWorker, 0, 0), model: realModel, workers: 2},
 		{name: "real model: restart of every worker", script: restart(6), model: realModel},
 	}

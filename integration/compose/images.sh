@@ -37,7 +37,7 @@ debian() { # the smallest Debian with a C compiler and haproxy, made once
 
 if missing haproxy:2.6-bookworm; then
   debian
-  docker build -q -t haproxy:2.6-bookworm - >/dev/null <<'END'
+  DOCKER_BUILDKIT=0 docker build -q -t haproxy:2.6-bookworm - >/dev/null <<'END'
 FROM pelton-standin:bookworm
 RUN mkdir -p /usr/local/etc/haproxy
 USER haproxy
@@ -45,21 +45,28 @@ CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
 END
 fi
 
-# Go itself, and the modules of go.sum as a module proxy in the image: builds need no network.
-if missing golang:1.26-bookworm; then
+# Go itself, and the modules of go.sum as a module proxy in the image: builds need no network. One that
+# was made for other modules is made anew.
+golang=golang:1.26-bookworm
+made=$( (go version; cat go.sum) | sha256sum | cut -c1-16)
+was=$(docker image inspect -f '{{index .Config.Labels "pelton.modules"}}' $golang 2>/dev/null || true)
+if [ -n "$was" ] && [ "$was" != "$made" ]; then docker rmi -f $golang >/dev/null; fi
+if missing $golang; then
   debian
   mkdir -p "$work/go"
-  GOFLAGS=-mod=mod go mod download
+  go mod download
+  GOMODCACHE=$work/modules GOPROXY=file://$(go env GOMODCACHE)/cache/download GOFLAGS=-modcacherw go mod download
+  mv "$work/modules/cache/download" "$work/go/proxy"
   cp -a "$(go env GOROOT)" "$work/go/go"
-  (cd "$(go env GOMODCACHE)/cache/download" && cp -a . "$work/go/proxy")
   cat > "$work/go/Dockerfile" <<'END'
 FROM pelton-standin:bookworm
 COPY go /usr/local/go
 COPY proxy /usr/local/share/goproxy
-ENV PATH=/go/bin:/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin GOPATH=/go GOTOOLCHAIN=local GOPROXY=file:///usr/local/share/goproxy GONOSUMDB=*
+ENV PATH=/go/bin:/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin GOPATH=/go GOTOOLCHAIN=local
+ENV GOPROXY=file:///usr/local/share/goproxy
 WORKDIR /go
 END
-  docker build -q -t golang:1.26-bookworm "$work/go" >/dev/null
+  DOCKER_BUILDKIT=0 docker build -q --label pelton.modules="$made" -t $golang "$work/go" >/dev/null
 fi
 
 # nats-server of the version that go.mod has, beside a busybox.

@@ -20,6 +20,7 @@ const (
 	KillDispatcher chaos.Kind = "kill -9 of a dispatcher"
 	KillBroker     chaos.Kind = "kill -9 of the broker's leader"
 	CutBroker      chaos.Kind = "the broker's leader off the network"
+	LoseDisk       chaos.Kind = "the broker's leader loses its disk"
 	Restart        chaos.Kind = "restart" // of the services of Restarts, one container at a time; Which says of which
 	Scale          chaos.Kind = "scale"   // to Which workers
 	Calm           chaos.Kind = "calm"    // no fault: the load beside the run's own ends
@@ -59,7 +60,7 @@ func (f Target) Strike(ctx context.Context, fault chaos.Fault) bool {
 		f.docker("kill", "-s", "KILL", hit)
 		f.docker("start", hit)
 		f.healthy(service)
-	case KillBroker, CutBroker:
+	case KillBroker, CutBroker, LoseDisk:
 		service := f.leader(ctx)
 		hit = f.containers(service)[0]
 		f.hurtBroker(ctx, fault, service, hit)
@@ -84,10 +85,16 @@ func (f Target) Strike(ctx context.Context, fault chaos.Fault) bool {
 
 func (f Target) hurtBroker(ctx context.Context, fault chaos.Fault, service, id string) {
 	f.t.Helper()
-	if fault.Kind == KillBroker {
+	switch fault.Kind {
+	case KillBroker:
 		f.docker("kill", "-s", "KILL", id)
 		f.docker("start", id)
-	} else {
+	case LoseDisk:
+		f.docker("kill", "-s", "KILL", id)
+		f.compose("rm", "-f", service)
+		f.docker("volume", "rm", project+"_"+service)
+		f.compose("up", "-d", "--no-deps", "--no-build", service)
+	default:
 		network := project + "_fleet"
 		f.docker("network", "disconnect", network, id)
 		f.sleep(ctx, fault.For)
