@@ -55,7 +55,8 @@ if missing $golang; then
   debian
   mkdir -p "$work/go"
   go mod download
-  GOMODCACHE=$work/modules GOPROXY=file://$(go env GOMODCACHE)/cache/download GOFLAGS=-modcacherw go mod download
+  cache=$(go env GOMODCACHE)/cache/download
+  GOMODCACHE=$work/modules GOPROXY=file://$cache GOFLAGS=-modcacherw go mod download
   mv "$work/modules/cache/download" "$work/go/proxy"
   cp -a "$(go env GOROOT)" "$work/go/go"
   cat > "$work/go/Dockerfile" <<'END'
