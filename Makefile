@@ -5,8 +5,8 @@ FUZZTIME ?= 10s
 
 .PHONY: build test check race cover fuzz memory bench bench-agree bench-peers bench-steps bench-stream chaos soak quality quality-llamacpp vuln licenses e2e helm-check helm-write tidy
 
-build: ## one binary in bin/
-	$(GO) build -o bin/pelton ./ops/cmd/pelton
+build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
+	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
 
 test: check race cover fuzz ## everything that needs no Docker, from a fresh clone
 
@@ -21,6 +21,7 @@ race: ## all tests with the race detector; the first run fetches library and mod
 	$(GO) run ./ops/cmd/pelton model pull minilm
 	$(GO) run ./ops/cmd/pelton model pull minilm:q8
 	$(GO) test -race -timeout 20m -coverprofile=coverage.out -coverpkg=./contracts/...,./dispatcher/...,./worker/...,./runtime/... $(PKGS)
+	$(GO) test -tags nvml ./runtime/device
 
 cover: ## line coverage of the last race run, by package group
 	@for p in contracts dispatcher worker runtime; do \

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/ops/node"
+	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/hub"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/runtime/model"
@@ -22,7 +23,7 @@ import (
 func engineFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.String("engine", "onnx", "onnx, or sim: a modelled device that needs no model")
-	f.String("device", "auto", "auto, cpu, or sim:h100, sim:h200, sim:a100, sim:l40s with --engine sim")
+	f.String("device", "auto", "auto, cpu, cuda:N, tensorrt:N, rocm:N, openvino, coreml; sim:h100, sim:h200, sim:a100, sim:l40s with --engine sim")
 	f.String("memory", "auto", "upper bound of each worker's resident memory, weights of all its models included, for example 800MiB")
 	f.Int("threads", 0, "`threads` of each engine; 0 is one for each core")
 	f.Duration("batch-delay", 0, "how long a call of an embedding or tensor model waits for others to join it; 0 is only while the model is busy")
@@ -122,8 +123,9 @@ func (a *app) serveWith(ctx context.Context, names []string, run bool) ([]node.S
 	default:
 		return nil, usageError{fmt.Errorf("--engine %s: the engines are onnx and sim", engine)}
 	}
-	if d := a.settings.text("device"); d != "auto" && d != "cpu" {
-		return nil, usageError{fmt.Errorf("--device %s: the onnx engine runs on cpu in this version; use --engine sim for modelled devices", d)}
+	on, err := device.Parse(a.settings.text("device"))
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--device: %w; use --engine sim for modelled devices", err)}
 	}
 	if len(names) == 0 {
 		names = []string{hub.Default}
@@ -145,7 +147,7 @@ func (a *app) serveWith(ctx context.Context, names []string, run bool) ([]node.S
 		if err != nil {
 			return nil, err
 		}
-		s, err := node.ServeONNX(dir, m, library, a.settings.number("threads"))
+		s, err := node.ServeONNX(dir, m, library, a.settings.number("threads"), on)
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/dispatcher"
+	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/runtime/model"
@@ -51,7 +52,7 @@ func (s Served) Model() dispatcher.Model {
 
 // ServeONNX prepares a converted model; its tokenizer is loaded at once, the engine when a worker
 // starts.
-func ServeONNX(dir string, m model.Manifest, library string, threads int) (Served, error) {
+func ServeONNX(dir string, m model.Manifest, library string, threads int, on device.Device) (Served, error) {
 	if m.Kind != "" {
 		return serveGraph(dir, m, library, threads)
 	}
@@ -66,7 +67,7 @@ func ServeONNX(dir string, m model.Manifest, library string, threads int) (Serve
 	return Served{
 		Name: m.Name, Variant: m.Variant, Tokenizer: tok, EOS: m.EOS, ContextLength: m.Shape.ContextLength, Vocab: m.Shape.Vocab, Created: m.Created, files: files,
 		open: func(_ context.Context, log *slog.Logger) (budgeted, error) {
-			return onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library, Threads: threads, Logger: log})
+			return onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library, Threads: threads, Device: on, Logger: log})
 		},
 	}, nil
 }

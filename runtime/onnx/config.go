@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 
+	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/engine"
 )
 
@@ -38,6 +39,8 @@ const (
 type Config struct {
 	ModelDir string // model folder with its manifest
 	Library  string // path of libonnxruntime.so, 1.24 or newer (the callers' PELTON_ORT_LIB)
+
+	Device device.Device // where it runs; the zero value is the CPU
 
 	Threads int  // of one step; 0 means all cores that the process may use
 	Spin    Spin // how they wait

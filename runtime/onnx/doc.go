@@ -13,6 +13,10 @@
 // and kernel class of the processor (all in Info.Fingerprint), and whether a token was fed alone or in
 // a row of several. They do not depend on threads, slots, neighbors or the cut of the prompt.
 //
+// Other devices (Config.Device) are used through the library's execution providers; the KV cache stays
+// in the process's memory, and what a device has no kernel for runs on the CPU. Only the CPU has been
+// run and measured.
+//
 // The package never samples, never reads text, never downloads. An [Engine] is driven by one
 // goroutine; Info, Memory, SetKVBudget and Footprint may be called from others.
 package onnx

@@ -51,12 +51,12 @@ func OpenModel(cfg Config) (Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	var e Model
-	if m.Graph != nil {
-		e, err = openExport(m, c)
-	} else {
-		e, err = newEngine(m, c)
-	}
+	e, err := onDevice(c, m, func(c Config) (Model, error) {
+		if m.Graph != nil {
+			return openExport(m, c)
+		}
+		return newEngine(m, c)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open onnx engine on %s: %w", c.ModelDir, err)
 	}
@@ -133,7 +133,7 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 	}
 	loaded := memory.Resident()
 	e.info = engine.Info{
-		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: "cpu",
+		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Device.String(),
 		Vocab: m.Shape.Vocab, ContextLength: m.Shape.ContextLength,
 		KVBytesPerToken: kv.BytesPerToken, BlockTokens: kv.BlockTokens, MaxSequences: c.MaxSequences,
 		MaxStepTokens: e.limits.MaxStepTokens, MinPrefill: 2,
@@ -142,7 +142,7 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("first run: %w", err), e.Shutdown())
 	}
-	e.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s-%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), kernelClass(), check)
+	e.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s-%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), class(c.Device), check)
 	e.weights, e.arena = loaded-before, memory.Resident()-loaded
 	e.log.Info("engine open", "model", m.Name, "variant", m.Variant, "fingerprint", e.info.Fingerprint,
 		"threads", c.Threads, "companion", e.companion, "weights", e.weights, "arena", e.arena, "took", time.Since(start))

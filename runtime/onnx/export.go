@@ -101,7 +101,7 @@ func openExport(m model.Manifest, c Config) (_ *Export, err error) {
 	}
 	loaded := memory.Resident()
 	e.info = engine.Info{
-		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: "cpu",
+		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Device.String(),
 		Vocab: m.Shape.Vocab, ContextLength: length, KVBytesPerToken: kv.BytesPerToken, BlockTokens: kv.BlockTokens,
 		MaxSequences: c.MaxSequences, MaxStepTokens: e.limits.MaxStepTokens, MinPrefill: 2,
 	}
@@ -109,7 +109,7 @@ func openExport(m model.Manifest, c Config) (_ *Export, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("first run: %w", err), e.Shutdown())
 	}
-	e.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s-%d-%d-%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), kernelClass(), e.graph.level, e.chunk, check)
+	e.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s-%d-%d-%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), class(c.Device), e.graph.level, e.chunk, check)
 	e.weights, e.arena = loaded-before, memory.Resident()-loaded
 	e.log.Info("engine open", "model", m.Name, "variant", m.Variant, "fingerprint", e.info.Fingerprint,
 		"threads", c.Threads, "piece", e.chunk, "in_place", m.Graph.InPlace, "weights", e.weights, "arena", e.arena, "took", time.Since(start))

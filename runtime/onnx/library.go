@@ -81,6 +81,9 @@ func newSessionAt(level ort.GraphOptimizationLevel, graph string, inputs, output
 	if err != nil {
 		return nil, fmt.Errorf("session options: %w", err)
 	}
+	if err := addProvider(o, c.Device); err != nil {
+		return nil, err
+	}
 	s, err := ort.NewDynamicAdvancedSession(graph, inputs, outputs, o)
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", graph, err)

@@ -56,7 +56,7 @@ func OpenNet(cfg Config) (*Net, error) {
 	if err := loadLibrary(c.Library); err != nil {
 		return nil, err
 	}
-	n, err := newNet(m, c, limit)
+	n, err := onDevice(c, m, func(c Config) (*Net, error) { return newNet(m, c, limit) })
 	if err != nil {
 		return nil, fmt.Errorf("open onnx graph on %s: %w", c.ModelDir, err)
 	}
@@ -70,7 +70,7 @@ const defaultUnits = 256
 func newNet(m model.Manifest, c Config, limit int) (_ *Net, err error) {
 	start, before := time.Now(), memory.Resident()
 	n := &Net{log: c.Logger, shape: m.Shape, embeds: m.Kind == model.KindEmbed, info: engine.GraphInfo{
-		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: "cpu", Inputs: enginePorts(m.Inputs), Outputs: enginePorts(m.Outputs), Limit: limit,
+		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Device.String(), Inputs: enginePorts(m.Inputs), Outputs: enginePorts(m.Outputs), Limit: limit,
 	}}
 	if n.info.Limit == 0 {
 		n.info.Limit = max(1, m.MaxBatch)
@@ -97,7 +97,7 @@ func newNet(m model.Manifest, c Config, limit int) (_ *Net, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("first run: %w", err), n.Shutdown())
 	}
-	n.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), kernelClass(), check)
+	n.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), class(c.Device), check)
 	n.weights, n.arena = max(0, loaded-before), max(0, memory.Resident()-loaded)
 	n.log.Info("graph open", "model", m.Name, "variant", m.Variant, "fingerprint", n.info.Fingerprint, "threads", c.Threads,
 		"weights", n.weights, "arena", n.arena, "limit", n.info.Limit, "took", time.Since(start))

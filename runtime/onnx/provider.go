@@ -1,0 +1,89 @@
+//go:build cgo && (linux || darwin)
+
+package onnx
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	ort "github.com/yalue/onnxruntime_go"
+
+	"github.com/pelton-run/pelton/runtime/device"
+	"github.com/pelton-run/pelton/runtime/model"
+)
+
+// onDevice opens a model on the device that c names; the Config that open gets names it in full.
+func onDevice[T any](c Config, m model.Manifest, open func(Config) (T, error)) (T, error) {
+	var bytes int64
+	for _, f := range m.Files {
+		bytes += f.Size
+	}
+	return device.Open(c.Device, c.Library, bytes, c.Logger, func(d device.Device) (T, error) {
+		c := c
+		c.Device = d
+		return open(c)
+	})
+}
+
+// addProvider makes a session use the device. What the device cannot run, the library runs on the CPU.
+func addProvider(o *ort.SessionOptions, d device.Device) error {
+	id := strconv.Itoa(d.Index)
+	var err error
+	switch d.Kind {
+	case device.CPU, "":
+		return nil
+	case device.CUDA:
+		err = addCUDA(o, id)
+	case device.TensorRT:
+		if err = addTensorRT(o, id); err == nil {
+			err = addCUDA(o, id) // for the nodes that TensorRT leaves
+		}
+	case device.ROCm:
+		err = o.AppendExecutionProvider("MIGraphX", map[string]string{"device_id": id})
+	case device.OpenVINO:
+		err = o.AppendExecutionProviderOpenVINO(map[string]string{"device_type": "AUTO"})
+	case device.CoreML:
+		err = o.AppendExecutionProviderCoreMLV2(map[string]string{"ModelFormat": "MLProgram"})
+	default:
+		err = errors.New("no such device")
+	}
+	if err != nil {
+		return fmt.Errorf("device %s cannot be used with this ONNX Runtime: %w: %s", d, err, d.Advice())
+	}
+	return nil
+}
+
+func addCUDA(o *ort.SessionOptions, id string) error {
+	p, err := ort.NewCUDAProviderOptions()
+	if err != nil {
+		return err
+	}
+	// The arena grows by what is asked for, not by doubling, so that the memory is what was predicted.
+	err = p.Update(map[string]string{"device_id": id, "arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"})
+	if err == nil {
+		err = o.AppendExecutionProviderCUDA(p)
+	}
+	return errors.Join(err, p.Destroy())
+}
+
+func addTensorRT(o *ort.SessionOptions, id string) error {
+	p, err := ort.NewTensorRTProviderOptions()
+	if err != nil {
+		return err
+	}
+	err = p.Update(map[string]string{"device_id": id, "trt_fp16_enable": "1", "trt_engine_cache_enable": "1"})
+	if err == nil {
+		err = o.AppendExecutionProviderTensorRT(p)
+	}
+	return errors.Join(err, p.Destroy())
+}
+
+// class names what the bits of a result depend on beside weights and library: the processor's kernels,
+// or the device.
+func class(d device.Device) string {
+	if d.Kind == device.CPU {
+		return kernelClass()
+	}
+	return string(d.Kind) + "-" + kernelClass()
+}
