@@ -43,11 +43,11 @@ func (d *Dispatcher) onHolder(live string, data []byte) {
 
 // onFinal takes a job out of the backlog.
 func (d *Dispatcher) onFinal(tenant, job string, c *contracts.Chunk) {
-	model, tokens := "", 0
-	if c.Claim != nil && c.Code == "" {
-		model, tokens = c.Claim.Model, c.Usage.CompletionTokens
+	model := ""
+	if c.Claim != nil {
+		model = c.Claim.Model
 	}
-	d.backlog.Ended(priority.Key{Tenant: tenant, Job: job}, model, tokens)
+	d.backlog.Ended(priority.Key{Tenant: tenant, Job: job}, model, c.Usage.CompletionTokens, c.Code == "" && model != "")
 	d.turns.Next()
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
 // ModelStatus is a model that jobs are admitted for.
@@ -53,6 +54,11 @@ func (d *Dispatcher) Models() []ModelStatus {
 func (d *Dispatcher) Serving(model string) bool {
 	m, err := d.catalog.Find(model)
 	return err == nil && d.fleet.Offer(m.Name).Ready > 0
+}
+
+// Quota is what a tenant's requests and tokens of a minute allow now; a limit of 0 is none.
+func (d *Dispatcher) Quota(tenant string) (requests, tokens quota.State) {
+	return d.backlog.Quota(tenant, time.Now())
 }
 
 // Workers lists the live workers by name, with what each said of itself last.

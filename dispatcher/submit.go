@@ -116,6 +116,9 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, arrived tim
 	case !attached && d.trace.Admitted != nil:
 		d.trace.Admitted(a, decision.Size, time.Since(arrived))
 	}
+	if !attached && verdict.Hold && d.trace.Held != nil {
+		d.trace.Held(a)
+	}
 	return admittedAnswer(a, verdict), &published{decision, attached}, nil
 }
 

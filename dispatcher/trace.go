@@ -11,6 +11,8 @@ import (
 type Trace struct {
 	// Admitted: a new job was published; took is from its arrival to the broker's acknowledgement.
 	Admitted func(job *contracts.Admitted, size contracts.Size, took time.Duration)
+	// Held: a new job waits in SCHED, for its turn or its time; Admitted was called too.
+	Held func(job *contracts.Admitted)
 	// Attached: a repeated submit found its job, queued, running or finished.
 	Attached func(tenant, job string)
 	// Refused: a submit was answered with an error. model is as the producer wrote it.

@@ -3,6 +3,7 @@ package admission
 import (
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -128,7 +129,7 @@ func (o Objectives) weigh(a *contracts.Admitted, class contracts.Class, tokens i
 		rest = time.Duration(min(l.Output, tokens)-1) * l.Token
 	}
 	v.End = v.First + max(0, rest)
-	if want := o.of(a, class); want > 0 && l.Wait > 0 && v.First > want {
+	if want := safe(o.of(a, class), class); want > 0 && l.Wait > 0 && v.First > want {
 		return v, &late{by: v.First - want, what: "objective for the first token"}
 	}
 	if a.Job.Deadline == 0 {
@@ -143,6 +144,15 @@ func (o Objectives) weigh(a *contracts.Admitted, class contracts.Class, tokens i
 		return v, &late{by: idle - left, what: "deadline", never: true, tooLong: l.Prefill < left, left: left - v.First, token: l.Token}
 	}
 	return v, &late{by: v.End - left, what: "deadline", tooLong: v.First < left, left: left - v.First, token: l.Token}
+}
+
+// overtaken is the part of an objective that is kept free for each more urgent class: their jobs that come
+// later go first.
+const overtaken = 0.1
+
+// safe is how late a first token may be predicted so that it is in time; the prediction itself is off too.
+func safe(want time.Duration, class contracts.Class) time.Duration {
+	return time.Duration(float64(want) * (1 - overtaken*float64(1+slices.Index(contracts.Classes, class))))
 }
 
 // of is how soon the job's first token is wanted, 0 for whenever.

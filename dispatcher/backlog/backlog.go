@@ -9,6 +9,7 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/cost"
 	"github.com/pelton-run/pelton/dispatcher/priority"
+	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
 const (
@@ -34,11 +35,19 @@ type Backlog struct {
 	models  map[string]*model
 	of      map[priority.Key]*model
 	lengths *cost.Lengths
+	quotas  *quota.Book
+	charges map[priority.Key]charge
+	spent   map[string]Spent // since it was told to the others
+	latest  time.Time        // that a job was placed at
 }
+
+// charge is what a job was charged with.
+type charge struct{ prompt, most int } // tokens
 
 // New returns an empty one. live lists the live workers.
 func New(cfg Settings, live func() []contracts.Heartbeat) *Backlog {
-	return &Backlog{cfg: cfg, live: live, models: map[string]*model{}, of: map[priority.Key]*model{}, lengths: cost.NewLengths()}
+	return &Backlog{cfg: cfg, live: live, models: map[string]*model{}, of: map[priority.Key]*model{}, lengths: cost.NewLengths(),
+		quotas: quota.NewBook(cfg.Quotas), charges: map[priority.Key]charge{}, spent: map[string]Spent{}}
 }
 
 // model is the backlog of one model. The Backlog's lock guards it.
@@ -86,13 +95,19 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	if j.Params.MaxTokens != nil {
 		v.Tokens = *j.Params.MaxTokens
 	}
+	item := b.item(m, a)
+	b.latest = now
+	due := charge{item.Prompt, item.Prompt + choices(a)*v.Tokens}
+	if err = b.quotas.Check(j.Tenant, due.most, now); err != nil {
+		return v, false, err
+	}
 	if !b.cfg.FIFO && j.Params.MaxTokens != nil {
 		if v, err = admission.Judge(b.cfg.Objectives, a, now, func(c contracts.Class) admission.Load { return b.load(m, a, c, now) }); err != nil {
 			return v, false, err
 		}
 	}
-	item := b.item(m, a)
 	item.Class = v.Class
+	b.charge(key, due, now)
 	if v.First > 0 {
 		m.predicts[key] = prediction{now, time.Duration(float64(v.First) / m.bias.factor()), v.First, v.Class}
 	}
@@ -116,15 +131,19 @@ func (b *Backlog) enter(m *model, i priority.Item, now time.Time) {
 }
 
 func (b *Backlog) item(m *model, a *contracts.Admitted) priority.Item {
-	n, most := 1, int(m.output)
-	if a.Job.Params.N != nil {
-		n = *a.Job.Params.N
-	}
+	n, most := choices(a), int(m.output)
 	if a.Job.Params.MaxTokens != nil {
 		most = *a.Job.Params.MaxTokens
 	}
 	output, _ := b.lengths.Expect(a.Job.Model, a.Job.Tenant, most)
 	return priority.Item{Key: priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}, Class: a.Job.Class, Prompt: n * len(a.Tokens), Output: n * output}
+}
+
+func choices(a *contracts.Admitted) int {
+	if a.Job.Params.N == nil {
+		return 1
+	}
+	return *a.Job.Params.N
 }
 
 // load is what the job would find in a class.
@@ -197,6 +216,7 @@ func (b *Backlog) Drop(k priority.Key) {
 
 func (b *Backlog) drop(k priority.Key) {
 	if m := b.of[k]; m != nil {
+		b.refund(k, 0)
 		m.queue.End(k)
 		delete(m.predicts, k)
 		delete(b.of, k)

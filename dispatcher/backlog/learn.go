@@ -7,6 +7,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/priority"
+	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
 // Prediction is how a prediction of a first token came out.
@@ -41,11 +42,15 @@ func (b *Backlog) First(live string, now time.Time) (p Prediction, news bool) {
 	return p, true
 }
 
-// Ended says that the job ended, with how many tokens; 0 teaches nothing.
-func (b *Backlog) Ended(k priority.Key, model string, tokens int) {
+// Ended says that the job ended, with how many tokens. learn tells that answers of the tenant are as long as
+// this one: that it was not cut short.
+func (b *Backlog) Ended(k priority.Key, model string, tokens int, learn bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if tokens > 0 {
+		b.refund(k, tokens)
+	}
+	if learn && tokens > 0 {
 		b.lengths.Observe(model, k.Tenant, tokens)
 		if m := b.models[model]; m != nil {
 			m.output += 0.05 * (float64(tokens) - m.output)
@@ -104,15 +109,59 @@ type peer struct {
 	waiting [4]priority.Work // by class, inside and held
 }
 
-// Share is what a dispatcher tells the others of its backlog: by model the jobs and prompt tokens that
-// wait, by class.
-type Share map[string][4]priority.Work
+// Share is what a dispatcher tells the others.
+type Share struct {
+	Waiting map[string][4]priority.Work // by model, then class
+	Spent   map[string]Spent            // by tenant, since it last said so
+}
 
-// Share is what this dispatcher has waiting.
+// Spent is what a tenant was charged with.
+type Spent struct{ Requests, Tokens float64 }
+
+// Some tells whether s says anything.
+func (s Share) Some() bool { return len(s.Waiting)+len(s.Spent) > 0 }
+
+func (b *Backlog) charge(k priority.Key, c charge, now time.Time) {
+	if _, limited := b.quotas.Of(k.Tenant); !limited {
+		return
+	}
+	b.charges[k] = c
+	b.spend(k.Tenant, 1, float64(c.most), 1, now)
+}
+
+// refund gives back what a job did not use that ended with so many tokens; 0 is one that never ran.
+func (b *Backlog) refund(k priority.Key, tokens int) {
+	c, charged := b.charges[k]
+	if !charged {
+		return
+	}
+	delete(b.charges, k)
+	used := 0
+	if tokens > 0 {
+		used = c.prompt + tokens
+	}
+	b.spend(k.Tenant, 0, float64(min(0, used-c.most)), -1, b.latest)
+}
+
+func (b *Backlog) spend(tenant string, requests, tokens float64, running int, now time.Time) {
+	b.quotas.Charge(tenant, requests, tokens, running, now)
+	s := b.spent[tenant]
+	b.spent[tenant] = Spent{s.Requests + requests, s.Tokens + tokens}
+}
+
+// Quota is what a tenant's requests and tokens of a minute allow now.
+func (b *Backlog) Quota(tenant string, now time.Time) (requests, tokens quota.State) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.quotas.States(tenant, now)
+}
+
+// Share is what this dispatcher has waiting, and what its tenants spent since the last call.
 func (b *Backlog) Share() Share {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := Share{}
+	out := Share{map[string][4]priority.Work{}, b.spent}
+	b.spent = map[string]Spent{}
 	for name, m := range b.models {
 		var w [4]priority.Work
 		some := false
@@ -122,7 +171,7 @@ func (b *Backlog) Share() Share {
 			some = some || w[i].Jobs > 0
 		}
 		if some {
-			out[name] = w
+			out.Waiting[name] = w
 		}
 	}
 	return out
@@ -135,7 +184,10 @@ func (b *Backlog) Peer(name string, s Share, now time.Time) {
 	for _, m := range b.models {
 		delete(m.peers, name)
 	}
-	for of, w := range s {
+	for tenant, spent := range s.Spent {
+		b.quotas.Charge(tenant, spent.Requests, spent.Tokens, 0, now)
+	}
+	for of, w := range s.Waiting {
 		b.model(of).peers[name] = peer{now, w}
 	}
 }

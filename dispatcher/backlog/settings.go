@@ -6,6 +6,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
 // Settings say what is refused and who goes first when more comes than the fleet can do. The zero value
@@ -16,6 +17,7 @@ type Settings struct {
 	Objectives admission.Objectives        // of the classes
 	Reserve    map[contracts.Class]float64 // share of the fleet, 0 to 1, that less urgent classes do not count on
 	Weights    map[string]float64          // of tenants, above 0; default 1
+	Quotas     map[string]quota.Limits     // of tenants; those of [quota.Everybody] hold for all others
 }
 
 func (s Settings) weight(tenant string) float64 {
@@ -46,6 +48,11 @@ func (s Settings) Validate() error {
 	for tenant, w := range s.Weights {
 		if !(w > 0 && w < 1e6) {
 			errs = append(errs, fmt.Errorf("weight of tenant %q is %v: it must be above 0", tenant, w))
+		}
+	}
+	for tenant, l := range s.Quotas {
+		if err := l.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("quota of tenant %q: %w", tenant, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -17,21 +17,29 @@ type recorder struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
+	begin  func(http.Header) // before the status is written; nil is nothing
+}
+
+// first remembers the status of the answer that begins.
+func (w *recorder) first(status int) {
+	if w.status != 0 {
+		return
+	}
+	w.status = status
+	if w.begin != nil {
+		w.begin(w.Header())
+	}
 }
 
 // WriteHeader remembers the status.
 func (w *recorder) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-	}
+	w.first(status)
 	w.ResponseWriter.WriteHeader(status)
 }
 
 // Write counts the bytes.
 func (w *recorder) Write(p []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
+	w.first(http.StatusOK)
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err

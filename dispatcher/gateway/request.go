@@ -95,6 +95,7 @@ func (g *gateway) stamp(w http.ResponseWriter, r *http.Request, tenant string, j
 	if err != nil {
 		return err
 	}
+	g.limitsOf(w, tenant)
 	now := time.Now()
 	deadline, err := deadlineHeader(r.Header, now)
 	if err != nil {
@@ -175,7 +176,8 @@ func traceLabels(labels map[string]string, h http.Header, request string) map[st
 		out = map[string]string{}
 	}
 	for name, value := range map[string]string{
-		"traceparent": h.Get("Traceparent"), "tracestate": h.Get("Tracestate"), "slo_ttft_ms": h.Get("X-Slo-Ttft-Ms"), "request_id": request,
+		"traceparent": h.Get("Traceparent"), "tracestate": h.Get("Tracestate"), "slo_ttft_ms": h.Get("X-Slo-Ttft-Ms"),
+		"on_overload": h.Get("X-Pelton-On-Overload"), "request_id": request,
 	} {
 		if _, taken := out[name]; value != "" && len(value) <= contracts.MaxLabelLength && printable(value) && (taken || len(out) < contracts.MaxLabels) {
 			out[name] = value

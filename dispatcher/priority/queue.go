@@ -1,6 +1,7 @@
 package priority
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
@@ -193,7 +194,7 @@ func (q *Queue) Next(room func(c contracts.Class, inside Work) bool) (Item, bool
 func (l *line) turn() (next *share) {
 	name := ""
 	for tenant, s := range l.shares {
-		if len(s.held) > 0 && s.held[0].Seq != 0 && (next == nil || s.had < next.had || s.had == next.had && tenant < name) {
+		if len(s.held) > 0 && s.held[0].Seq != 0 && (next == nil || cmp.Or(cmp.Compare(s.had, next.had), s.inside-next.inside, cmp.Compare(tenant, name)) < 0) {
 			next, name = s, tenant
 		}
 	}

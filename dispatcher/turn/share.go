@@ -22,10 +22,10 @@ func (t *Turns) shares(ctx context.Context) {
 			return
 		}
 		share := t.cfg.Backlog.Share()
-		if len(share) == 0 && !said {
+		if !share.Some() && !said {
 			continue
 		}
-		said = len(share) > 0
+		said = share.Some()
 		data, err := json.Marshal(share)
 		if err == nil {
 			err = t.cfg.Say(data)

@@ -45,10 +45,14 @@ from NATS and HTTP, and relays the answers. Several may run side by side.`,
 			if err != nil {
 				return err
 			}
+			overload, err := a.overload()
+			if err != nil {
+				return err
+			}
 			return a.keep(cmd.Context(), node.Config{
 				Security: security, Remote: a.remote(), HTTP: a.settings.text("http"), Dispatcher: true, Models: served,
-				Topology: topology.Config{Replicas: a.settings.number("replicas")},
-				Version:  version(), Log: a.log, Grace: a.settings.duration("grace"),
+				Topology: topology.Config{Replicas: a.settings.number("replicas")}, Overload: overload,
+				Version: version(), Log: a.log, Grace: a.settings.duration("grace"),
 			})
 		},
 	}
@@ -61,6 +65,7 @@ from NATS and HTTP, and relays the answers. Several may run side by side.`,
 	f.Duration("grace", 30*time.Second, "how long open requests may take to finish at the end")
 	f.String("api-keys", "", "`file` of API keys (pelton auth key); needed where other machines reach the HTTP door")
 	doorFlags(c)
+	overloadFlags(c)
 	return c
 }
 

@@ -32,6 +32,7 @@ credentials and API keys and speaks TLS; it makes them in the folder of --data a
 	}
 	engineFlags(c)
 	secureFlags(c)
+	overloadFlags(c)
 	f := c.Flags()
 	f.String("http", "127.0.0.1:8080", "`address` of the HTTP door")
 	f.String("nats", "127.0.0.1:4222", "`address` of the embedded broker")
@@ -55,6 +56,10 @@ func (a *app) up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	overload, err := a.overload()
+	if err != nil {
+		return err
+	}
 	served, err := a.serve(ctx, a.settings.list("model"))
 	if err == nil {
 		err = a.pin(served)
@@ -65,7 +70,7 @@ func (a *app) up(ctx context.Context) error {
 	return a.keep(ctx, node.Config{
 		Data: a.settings.text("data"), Listen: a.settings.text("nats"), HTTP: a.settings.text("http"),
 		Dispatcher: true, Workers: a.settings.number("workers"), Models: served, Memory: memory,
-		Version: version(), Log: a.log, Grace: a.settings.duration("grace"), BatchDelay: a.settings.duration("batch-delay"), Security: security,
+		Version: version(), Log: a.log, Grace: a.settings.duration("grace"), BatchDelay: a.settings.duration("batch-delay"), Security: security, Overload: overload,
 	})
 }
 

@@ -50,6 +50,8 @@ type Registry struct {
 	left     *prometheus.CounterVec
 	gateway  *prometheus.HistogramVec
 	moved    *prometheus.CounterVec
+	wrong    *prometheus.HistogramVec
+	wasted   *prometheus.CounterVec
 	memory   memoryMetrics
 }
 
@@ -73,6 +75,8 @@ func New() *Registry {
 	r.left = r.counter("pelton_handed_back_total", "Jobs that left a worker before their end.", "model", "cause")
 	r.moved = r.counter("pelton_dispatcher_moves_total", "Jobs that a dispatcher took from their worker: dead (handed over) or preempt (asked to give way).", "cause")
 	r.memory = r.newMemory()
+	r.wrong = r.histogram("pelton_ttft_prediction_error_seconds", "How far the predicted time to a job's first token was off, either way.", ttftBuckets, "model", "class")
+	r.wasted = r.counter("pelton_wasted_tokens_total", "Tokens that were fed and generated for jobs that ended without their answer, by why.", "model", "code")
 	return r
 }
 
@@ -123,6 +127,9 @@ func (r *Registry) Worker(model string) *worker.Trace {
 			r.jobs.WithLabelValues(j.Model, string(j.Class), string(outcome(final))).Inc()
 			r.tokens.WithLabelValues(j.Model, "prompt").Add(float64(final.Usage.PromptTokens))
 			r.tokens.WithLabelValues(j.Model, "output").Add(float64(final.Usage.CompletionTokens))
+			if final.Code != "" && final.Usage.CompletionTokens > 0 { // one that never ran cost nothing
+				r.wasted.WithLabelValues(j.Model, string(final.Code)).Add(float64(final.Usage.TotalTokens))
+			}
 		},
 		HandedBack: func(j worker.Job, cause error) {
 			r.left.WithLabelValues(j.Model, string(contracts.CodeOf(cause))).Inc()
@@ -149,7 +156,13 @@ func (r *Registry) Dispatcher() *dispatcher.Trace {
 		FirstChunk: func(j *contracts.Admitted, ttft time.Duration) {
 			r.gateway.WithLabelValues(j.Job.Model, string(j.Job.Class)).Observe(ttft.Seconds())
 		},
-		Expired:    func(string, string) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeExpired)).Inc() },
+		Expired: func(string, string) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeExpired)).Inc() },
+		Held: func(j *contracts.Admitted) {
+			r.jobs.WithLabelValues(j.Job.Model, string(j.Job.Class), string(contracts.OutcomeHeld)).Inc()
+		},
+		Predicted: func(model string, class contracts.Class, predicted, actual time.Duration) {
+			r.wrong.WithLabelValues(model, string(class)).Observe((actual - predicted).Abs().Seconds())
+		},
 		HandedOver: func(string, string, string) { r.moved.WithLabelValues("dead").Inc() },
 		Preempted:  func(string, string, string) { r.moved.WithLabelValues("preempt").Inc() },
 		GaveUp:     func(string, string, int) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeFailed)).Inc() },

@@ -22,6 +22,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher"
+	"github.com/pelton-run/pelton/dispatcher/backlog"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
 	"github.com/pelton-run/pelton/dispatcher/gateway/apikey"
 	"github.com/pelton-run/pelton/ops/auth"
@@ -46,7 +47,8 @@ type Config struct {
 	Memory     int64         // upper bound of each worker's resident bytes, of which all models have a part; 0 is what the machine allows
 	Grace      time.Duration // how long a drain may take; default 30 s
 	Topology   topology.Config
-	BatchDelay time.Duration // how long a call of a model that answers in one call waits for others to join it
+	BatchDelay time.Duration    // how long a call of a model that answers in one call waits for others to join it
+	Overload   backlog.Settings // of the dispatcher
 
 	Version string
 	Log     *slog.Logger
@@ -130,7 +132,7 @@ func (n *Node) startDispatcher(ctx, run context.Context) error {
 		models = append(models, m.Model())
 	}
 	d, err := dispatcher.New(dispatcher.Config{
-		Conn: nc, Models: models, Topology: n.cfg.Topology, Logger: n.cfg.Log, Trace: n.cfg.Metrics.Dispatcher(),
+		Conn: nc, Models: models, Topology: n.cfg.Topology, Overload: n.cfg.Overload, Logger: n.cfg.Log, Trace: n.cfg.Metrics.Dispatcher(),
 	})
 	if err != nil {
 		return err
