@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: build test check race cover fuzz memory bench bench-agree bench-peers bench-steps bench-stream chaos soak quality quality-llamacpp vuln licenses e2e helm-check helm-write tidy
+.PHONY: build test check race cover fuzz memory bench bench-agree bench-overload bench-peers bench-steps bench-stream chaos soak quality quality-llamacpp vuln licenses e2e helm-check helm-write tidy
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -52,6 +52,9 @@ bench-steps: ## what each step from the naive export to the default is worth: ti
 	$(GO) test -run '^$$' -bench Steps -benchtime 1x -timeout 60m ./runtime/onnx -threads $(or $(THREADS),0)
 	$(GO) run ./ops/cmd/pelton model eval smollm2:q8 --reference fp32 --distance --min-top 0.9
 	$(GO) run ./ops/cmd/pelton model eval smollm2:w8a16 --reference fp32 --distance --min-top 0.9
+
+bench-overload: ## 1, 2 and 4 times what a simulated fleet can do, against a build that takes everything; WORKERS, STEP, SURGE, SEED
+	$(GO) test -run '^$$' -bench Overload -benchtime 1x -timeout 30m ./integration/overload $(if $(WORKERS),-workers $(WORKERS)) $(if $(STEP),-step $(STEP)) $(if $(SURGE),-surge $(SURGE)) $(if $(SEED),-seed $(SEED))
 
 bench-stream: ## failover gap, resume, cancel, and what the durable path costs
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./integration/chaos
