@@ -35,7 +35,9 @@ func TestScheduledRunsAtItsTime(t *testing.T) {
 		if err != nil || answer.Outcome != contracts.OutcomeHeld {
 			t.Fatalf("submit: %+v %v", answer, err)
 		}
-		if s, err := d.Status(ctx, tenant, j.ID); err != nil || s.State != contracts.StateScheduled || s.Model != model || s.Class != contracts.P2 {
+		s, err := d.Status(ctx, tenant, j.ID)
+		early := time.Until(time.UnixMilli(j.NotBefore)) > 400*time.Millisecond // a busy machine may ask after the job ran
+		if err != nil || s.Model != model || s.Class != contracts.P2 || early && s.State != contracts.StateScheduled {
 			t.Fatalf("status: %+v %v", s, err)
 		}
 		first := time.Time{}

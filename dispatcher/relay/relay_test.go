@@ -43,7 +43,7 @@ func setup(t testing.TB, c relay.Config) *fixture {
 	if _, err := topology.Ensure(testContext(t), js, topology.Config{Memory: true}, "m"); err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{t: t, nc: nc, js: js, log: relay.NewLog(nc, topology.StreamOut, 5*time.Second)}
+	f := &fixture{t: t, nc: nc, js: js, log: relay.NewLog(nc, topology.StreamOut, 30*time.Second)}
 	c.Conn, c.Out = nc, f.log
 	f.relay = relay.New(c)
 	if f.live, err = f.relay.Subscribe(); err != nil {
@@ -55,7 +55,7 @@ func setup(t testing.TB, c relay.Config) *fixture {
 
 func testContext(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
