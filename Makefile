@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: build test check race cover fuzz memory bench bench-agree bench-overload bench-peers bench-steps bench-stream chaos soak quality quality-llamacpp vuln licenses e2e helm-check helm-write tidy
+.PHONY: build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-peers bench-steps bench-stream chaos soak quality quality-llamacpp vuln licenses e2e helm-check helm-write tidy
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -69,6 +69,11 @@ soak: ## half an hour of load and deaths: memory, goroutines and file handles st
 memory: ## predicted against resident memory over 100 mixes; 1,000 hostile mixes in a control group (as root); MIXES=100 is shorter
 	$(GO) test -run 'TestPrediction' -v -count 1 -timeout 60m ./integration/hostile -mixes 100
 	$(GO) test -run 'TestHostile' -v -count 1 -timeout 24h ./integration/hostile -hostile $(or $(MIXES),1000)
+
+openvino: ## the engine's conformance suite with Intel's provider (PyPI onnxruntime-openvino) on this CPU
+	test -d .cache/openvino/onnxruntime || python3 -m pip install -q --no-deps --target .cache/openvino onnxruntime-openvino==1.24.1
+	dir=$(CURDIR)/.cache/openvino/onnxruntime/capi; PELTON_TEST_DEVICE=openvino PELTON_ORT_LIB=$$dir/libonnxruntime.so.1.24.1 LD_LIBRARY_PATH=$$dir \
+	  $(GO) test -run 'TestConformance|TestMissingProvider' -v -count 1 ./runtime/onnx
 
 quality: ## the default variant against its fp32 twin, on 200 prompts
 	$(GO) run ./ops/cmd/pelton model eval smollm2:q8 --reference fp32

@@ -24,7 +24,7 @@ import (
 
 func open(t testing.TB, change func(*onnx.Config)) *onnx.Engine {
 	t.Helper()
-	c := onnx.Config{ModelDir: modelDir(t), Library: libraryPath(t)}
+	c := onnx.Config{ModelDir: modelDir(t), Library: libraryPath(t), Device: testDevice(t)}
 	if change != nil {
 		change(&c)
 	}

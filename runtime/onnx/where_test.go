@@ -3,11 +3,13 @@
 package onnx_test
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"sync"
 	"testing"
 
+	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/hub"
 	"github.com/pelton-run/pelton/runtime/model"
 )
@@ -26,6 +28,16 @@ var (
 		return hub.Library(context.Background(), os.Getenv("PELTON_ORT_LIB"), nil)
 	})
 )
+
+// testDevice is what PELTON_TEST_DEVICE names, the CPU when it is not set.
+func testDevice(t testing.TB) device.Device {
+	t.Helper()
+	d, err := device.Parse(cmp.Or(os.Getenv("PELTON_TEST_DEVICE"), "cpu"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
 
 func modelDir(t testing.TB) string {
 	t.Helper()
