@@ -55,8 +55,13 @@ def llama():
     if not (folder / source.name.removesuffix(".tar.gz")).exists():
         with tarfile.open(source) as t:
             t.extractall(folder, filter="data")
-    build = folder / "llama"
-    run("cmake", "-S", folder / source.name.removesuffix(".tar.gz") / "vendor/llama.cpp", "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
+    tree, build = folder / source.name.removesuffix(".tar.gz") / "vendor/llama.cpp", folder / "llama"
+    # GCC 12's _tile_loadconfig declares 8 bytes of its 64 as read, so that the rest is never stored and AMX faults.
+    amx = tree / "ggml/src/ggml-cpu/amx/mmq.cpp"
+    barrier = '__asm__ volatile("" : "+m"(tc)); _tile_loadconfig(&tc);'
+    if barrier not in amx.read_text():
+        amx.write_text(amx.read_text().replace("_tile_loadconfig(&tc);", barrier))
+    run("cmake", "-S", tree, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
         "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_UI=OFF", "-DBUILD_SHARED_LIBS=OFF")
     run("cmake", "--build", build, "-j2", "--target", "llama-server", "llama-quantize", "llama-bench", minutes=90)
     models = {}
