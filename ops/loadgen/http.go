@@ -108,6 +108,7 @@ func (h *HTTP) request(ctx context.Context, r Request, prompt string) (*http.Req
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	req.Header["X-Idempotency-Key"] = nil // not sent: lets net/http ask again when it took a connection that the server was closing (llama.cpp's does after each answer)
 	h.authorize(req, r.Tenant)
 	if r.Class != "" {
 		req.Header.Set("X-Pelton-Class", string(r.Class))

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -83,5 +84,40 @@ func TestHTTPRequest(t *testing.T) {
 	cancel()
 	if a := h.Send(ctx, r, "hi", func() {}); a.Outcome != loadgen.Failed || !strings.Contains(a.Message, "canceled") {
 		t.Errorf("a canceled request: %+v", a)
+	}
+}
+
+// TestHTTPConnections: a server that drops a connection where the next request comes is asked again, on
+// a new one.
+func TestHTTPConnections(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	seen, dropped := map[string]bool{}, 0
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		mu.Lock()
+		again := seen[r.RemoteAddr]
+		seen[r.RemoteAddr] = true
+		if again {
+			dropped++
+		}
+		mu.Unlock()
+		if _, sent := r.Header["X-Idempotency-Key"]; sent {
+			t.Error("the header X-Idempotency-Key was sent")
+		}
+		if again {
+			panic(http.ErrAbortHandler) // closes the connection without an answer
+		}
+		_, _ = io.WriteString(w, "data: [DONE]\n\n")
+	}))
+	defer srv.Close()
+	h := &loadgen.HTTP{URL: srv.URL, Model: "m", Client: loadgen.NewClient(http.DefaultClient, 1)}
+	for i := range 3 {
+		if a := h.Send(t.Context(), loadgen.Request{Output: 1}, "hi", func() {}); a.Outcome != loadgen.Completed {
+			t.Fatalf("request %d: %+v", i, a)
+		}
+	}
+	if dropped == 0 {
+		t.Error("no connection was used twice: the test tests nothing")
 	}
 }
