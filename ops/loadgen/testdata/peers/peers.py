@@ -8,7 +8,7 @@ does hits all alike; a figure is the median over the rounds, with the least and 
 A run beside which others took more than 20 % of a core (foreign load) is repeated, twice at most and
 while the time lasts, and marked if it stays so.
 """
-import argparse, collections, datetime, json, os, pathlib, platform, re, subprocess, sys, tempfile, time
+import argparse, collections, datetime, json, os, pathlib, platform, re, signal, subprocess, sys, tempfile, time
 
 import report, servers
 
@@ -95,49 +95,50 @@ def calm(server, load, seed):
     return min(tries, key=lambda t: t["foreign"])
 
 
-def faster_llama(built):
+def faster_llama(built, notes):
     """Q4_0 or Q8_0: whichever llama-bench finds faster at the load's mix of prompt and output tokens."""
-    speed = {}
+    seconds, said = {}, []
     for kind, path in built["models"].items():
-        out = subprocess.run([built["bin"] + "/llama-bench", "-m", path, "-t", "2", "-p", "64", "-n", "64", "-r", "3", "-o", "json"], capture_output=True, text=True, timeout=120)
-        rates = {"pp" if t["n_prompt"] else "tg": t["avg_ts"] for t in json.loads(out.stdout)}
-        speed[kind] = {**rates, "seconds": 60 / rates["pp"] + 64 / rates["tg"]}
-        say("llama-bench", kind, {k: round(v, 1) for k, v in rates.items()})
-    return min(speed, key=lambda k: speed[k]["seconds"]), speed
+        if args.quick:
+            break
+        out = output_of([built["bin"] + "/llama-bench", "-m", path, "-t", "2", "-p", "64", "-n", "64", "-r", "3", "-o", "json"], seconds=90)
+        rates = {"pp" if t["n_prompt"] else "tg": t["avg_ts"] for t in json.loads(out or "[]")}
+        if rates:
+            seconds[kind] = 60 / rates["pp"] + 64 / rates["tg"]
+            said.append(f"{kind} {rates['pp']:.0f} and {rates['tg']:.0f}")
+    notes.append("llama-bench, prompt and generated tokens/s: " + (", ".join(said) or "not measured"))
+    return min(seconds, key=seconds.get, default="Q4_0")
 
 
-def start_all(notes):
-    """Every server that there is, ready."""
-    started = [servers.pelton(PELTON, "Pelton", args.model)]
+def start_all(started, notes):
+    """Starts every server that there is; those that are not ready in time are stopped and noted."""
+    for peer in ("llama", "vllm"):
+        if "version" not in BUILT.get(peer, {}):
+            notes.append(f"{peer} is left out: {BUILT.get(peer, {}).get('missing', 'not asked for')}")
+    kind = faster_llama(BUILT["llama"], notes) if "version" in BUILT.get("llama", {}) else None
+    started.append(servers.pelton(PELTON, "Pelton", args.model))
     naive = args.naive
     if subprocess.run([PELTON, "model", "pull", naive], capture_output=True).returncode:
         naive = "smollm2:fp32"
         subprocess.run([PELTON, "model", "pull", naive], check=True, capture_output=True)
     started.append(servers.pelton(PELTON, f"Pelton, {naive.partition(':')[2]} export", naive))
-    for peer in ("llama", "vllm"):
-        if "missing" in BUILT.get(peer, {"missing": "not built"}):
-            notes.append(f"{peer} is left out: {BUILT.get(peer, {}).get('missing', 'not built')}")
-    if "models" in BUILT.get("llama", {}):
-        kind, notes_speed = faster_llama(BUILT["llama"])
-        notes.append(f"llama.cpp runs {kind}; llama-bench, prompt and generated tokens/s: " + ", ".join(f"{k} {v['pp']:.0f} and {v['tg']:.0f}" for k, v in notes_speed.items()))
+    if kind:
         started.append(servers.llama(BUILT["llama"], kind, servers.SLOTS, servers.CONTEXT))
-    if "model" in BUILT.get("vllm", {}):
+    if "version" in BUILT.get("vllm", {}):
         started.append(servers.vllm(BUILT["vllm"], servers.SLOTS, servers.CONTEXT))
-    ready = []
-    for s in started:
+    for s in list(started):
         if s.wait():
-            ready.append(s)
             say(s.name, "is ready")
         else:
             notes.append(f"{s.name} did not become ready: {s.tail()[-300:]}")
             s.stop()
-    return ready
+            started.remove(s)
 
 
-def output_of(command, **options):
+def output_of(command, seconds=240, **options):
     """What a probe prints, or "" if it fails."""
     try:
-        return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=240, check=True, preexec_fn=lambda: os.sched_setaffinity(0, servers.CORES), **options).stdout
+        return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=seconds, check=True, preexec_fn=lambda: os.sched_setaffinity(0, servers.CORES), **options).stdout
     except (subprocess.SubprocessError, OSError) as e:
         say("probe failed:", e)
         return ""
@@ -154,50 +155,69 @@ def probes(cache):
     found |= metrics(output_of([cache / "onnx.test", "-test.run", "^$", "-test.bench", "^Benchmark(Decode|Prefill)$/^(spin=auto|512)$", "-test.benchtime", "1s"], cwd=ROOT / "runtime/onnx"))
     result = {"go": found, "gemm": {}}
     if "python" in BUILT.get("probe", {}):
-        for rows in (64, 512):
+        for rows in ([64] if args.quick else [64, 512]):
             result["gemm"][rows] = json.loads(output_of([BUILT["probe"]["python"], HERE / "gemm.py", rows]) or "null")
     if "model" in BUILT.get("genai", {}):
-        result["genai"] = json.loads(output_of([BUILT["genai"]["python"], HERE / "genai.py", BUILT["genai"]["model"], 60, 64, 1, 4, 8, 16, 32]) or "null")
+        result["genai"] = json.loads(output_of([BUILT["genai"]["python"], HERE / "genai.py", BUILT["genai"]["model"], 60, 64, *([1] if args.quick else [1, 4, 8, 16, 32])]) or "null")
     shown = json.loads(output_of([PELTON, "model", "show", args.model, "-o", "json"]) or "{}")
     result["weights"] = {"variant": shown.get("variant"), "bytes": sum(f["size"] for f in shown.get("files", []) if f["name"].startswith("weights"))}
     return result
 
 
+def take_turns(started, notes):
+    """All rounds; what the time or an interruption cut off is noted."""
+    runs = []
+    for n in range(args.rounds):
+        for i, load in enumerate(LOADS):
+            for s in started[n % len(started):] + started[:n % len(started)]:
+                naive = s.name.startswith("Pelton,")
+                if naive and not load.naive:
+                    continue
+                if time_left() < 0:
+                    notes.append(f"time is up: {s.name}, {load.name}, round {n + 1} was not run")
+                    continue
+                try:
+                    # everyone gets the same prompts, and no two points or rounds share one
+                    runs.append({"round": n + 1, **calm(s, load._replace(requests=max(load.concurrency, load.requests // 2)) if naive and not args.quick else load, 1000 * (n + 1) + 10 * i + 1)})
+                except RuntimeError as e:
+                    notes.append(f"{s.name}, {load.name}, round {n + 1} failed: {e}")
+                    say(notes[-1])
+                except KeyboardInterrupt:
+                    notes.append("the run was interrupted")
+                    return runs
+    return runs
+
+
+def idle_load(started):
+    """What the servers take of a core while nobody asks, in %."""
+    before, since = sum(s.cpu() for s in started), time.time()
+    time.sleep(1 if args.quick else 5)
+    return 100 * (sum(s.cpu() for s in started) - before) / (time.time() - since)
+
+
+def machine():
+    cpu = pathlib.Path("/proc/cpuinfo").read_text()
+    model = re.search(r"(?m)^model name\s*: (.*)$", cpu)
+    kinds = [k for k in ("avx2", "avx512f", "avx512_vnni", "amx_int8") if k in cpu]
+    return f"{model[1] if model else platform.machine()}, {len(servers.CORES)} cores ({' '.join(kinds)})"
+
+
 def main():
-    notes, runs = [], []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    notes, started = [], []
     probed = probes(pathlib.Path(args.built).absolute().parent)
     say("probes done")
-    started = start_all(notes)
     try:
-        before, since = [s.cpu() for s in started], time.time()
-        time.sleep(1 if args.quick else 5)
-        idle = [100 * (s.cpu() - b) / (time.time() - since) for s, b in zip(started, before)]
-        notes.append(f"idle, all servers together take {sum(idle):.1f} % of a core; that of the others is part of the foreign load")
-        for n in range(args.rounds):
-            for i, load in enumerate(LOADS):
-                for s in started[n % len(started):] + started[:n % len(started)]:
-                    if "export" in s.name and not load.naive:
-                        continue
-                    if time_left() < 0:
-                        notes.append(f"time is up: {s.name}, {load.name}, round {n + 1} was not run")
-                        continue
-                    try:
-                        # everyone gets the same prompts, and no two points or rounds share one
-                        runs.append({"round": n + 1, **calm(s, load._replace(requests=load.requests // (2 if "export" in s.name and not args.quick else 1)), 1000 * (n + 1) + 10 * i + 1)})
-                    except RuntimeError as e:
-                        notes.append(f"{s.name}, {load.name}, round {n + 1} failed: {e}")
-                        say(notes[-1])
+        start_all(started, notes)  # fills started as it goes, so that all of them are stopped
+        notes.append(f"idle, all servers together take {idle_load(started):.1f} % of a core; that of the others is part of the foreign load")
+        runs = take_turns(started, notes)
         memory = {s.name: s.resident() for s in started}
     finally:
         for s in started:
             s.stop()
-    model = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
-    flags = next((l for l in open("/proc/cpuinfo") if l.startswith("flags")), "")
-    kinds = [k for k in ("avx2", "avx512f", "avx512_vnni", "amx_int8") if k in flags]
     result = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"), "machine": f"{model}, {len(servers.CORES)} cores ({' '.join(kinds)})",
-        "rounds": args.rounds, "minutes": (time.time() - START) / 60, "versions": {k: v.get("version") for k, v in BUILT.items()},
-        "loads": [l._asdict() for l in LOADS], "runs": runs, "memory_mib": memory, "probes": probed, "notes": notes,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"), "machine": machine(), "rounds": args.rounds, "minutes": (time.time() - START) / 60,
+        "versions": {k: v.get("version") for k, v in BUILT.items()}, "loads": [l._asdict() for l in LOADS], "runs": runs, "memory_mib": memory, "probes": probed, "notes": notes,
     }
     text, missed = report.markdown(result)
     print(text)

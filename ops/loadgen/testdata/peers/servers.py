@@ -61,7 +61,7 @@ class Server:
     def __init__(self, name, command, port, ready, model=None, environment=None, data=None):
         self.name, self.url, self.model, self.ready, self.data = name, f"http://127.0.0.1:{port}", model, ready, data
         self.log = tempfile.NamedTemporaryFile("w+", prefix=f"peers-{name.split()[0]}-", suffix=".log", delete=False)
-        self.process = subprocess.Popen([str(c) for c in command], stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, start_new_session=True,
+        self.process = subprocess.Popen([str(c) for c in command], stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, process_group=0,
                                         env={**os.environ, **(environment or {})}, preexec_fn=lambda: os.sched_setaffinity(0, CORES))
 
     def wait(self, seconds=300):
