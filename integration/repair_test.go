@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -56,7 +57,8 @@ func (c *cluster) settled(nc *nats.Conn, what string, ok func(*admin.Status) boo
 }
 
 // TestRepair: one server of three is lost for good, and later another. Status names it, repair gives its
-// copies to a new server and makes what is missing, and a job that was queued before is done.
+// copies to a new server and makes what is missing; all is copied and restored; and a job that was queued
+// before it all is done.
 func TestRepair(t *testing.T) {
 	keys, err := auth.Init(t.TempDir())
 	if err != nil {
@@ -104,6 +106,7 @@ func TestRepair(t *testing.T) {
 	lose(c.servers[1])
 	c.add(server.RANDOM_PORT)
 	c.repaired(provisioner, withLost(layout, "n1", keeper), "n4")
+	c.restored(provisioner)
 	c.creds = keys.Creds(auth.Worker)
 	c.join(node.Config{Remote: node.Remote{URL: c.url(0)}, Workers: 1, WorkerName: "w"})
 	for ctx := testContext(t, 2*time.Minute); ; time.Sleep(20 * time.Millisecond) {
@@ -120,6 +123,39 @@ func TestRepair(t *testing.T) {
 		}
 		if ctx.Err() != nil {
 			t.Fatalf("the job from before is not done: %+v, %v", last, err)
+		}
+	}
+}
+
+// restored makes all streams of the cluster again from a backup of it.
+func (c *cluster) restored(nc *nats.Conn) {
+	c.t.Helper()
+	dir := filepath.Join(c.t.TempDir(), "backup")
+	ctx := testContext(c.t, 4*time.Minute)
+	again := func(what string, do func() error) {
+		err := do()
+		for ; err != nil && ctx.Err() == nil; err = do() {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if err != nil {
+			c.t.Fatalf("%s: %v", what, err)
+		}
+	}
+	again("backup", func() error {
+		m, err := admin.Backup(ctx, nc, dir, nil)
+		if err == nil && len(m.Streams) != 4 {
+			c.t.Errorf("backup of %+v", m.Streams)
+		}
+		return err
+	})
+	again("restore", func() error {
+		_, err := admin.Restore(ctx, nc, dir, admin.RestoreOptions{Replace: true, Running: true})
+		return err
+	})
+	s := c.settled(nc, "three copies of what was restored", (*admin.Status).Well)
+	for _, stream := range s.Streams {
+		if stream.Replicas != 3 || stream.Name == topology.StreamJobs && stream.Waiting != 1 {
+			c.t.Errorf("restored %+v", stream)
 		}
 	}
 }

@@ -20,6 +20,8 @@ const (
 	lookTime = 5 * time.Second
 	// looks is how many streams are asked at once.
 	looks = 16
+	// strayLooks is how often jobs must be seen without a consumer to be believed in.
+	strayLooks = 5
 )
 
 // Status is what a broker's streams are like.
@@ -41,6 +43,8 @@ type Stream struct {
 	Waiting   uint64   `json:"waiting"`  // messages that its consumers have not delivered yet
 	Working   int      `json:"working"`  // that are delivered and not acknowledged
 	Problems  []string `json:"problems"` // empty when all is well
+
+	stray uint64 // jobs that no consumer has, if nothing happened between the questions
 }
 
 // Peer is a server that keeps a copy of a stream.
@@ -89,7 +93,7 @@ func survey(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, models [
 	found := make([][]string, len(list))
 	for i, name := range list {
 		all.Go(func() error {
-			s.Streams[i], found[i] = look(ctx, js, name)
+			s.Streams[i], found[i] = lookTwice(ctx, js, name)
 			return nil
 		})
 	}
@@ -115,6 +119,18 @@ func (s *Status) leaderless() bool {
 	return slices.ContainsFunc(s.Streams, func(s Stream) bool { return s.Leader == "" })
 }
 
+// lookTwice is look, again while there seem to be stray jobs: those that end between the question for the
+// stream and that for its consumers look so too.
+func lookTwice(ctx context.Context, js jetstream.JetStream, name string) (s Stream, models []string) {
+	for range strayLooks {
+		if s, models = look(ctx, js, name); s.stray == 0 {
+			return s, models
+		}
+	}
+	s.Problems = append(s.Problems, fmt.Sprintf("%d jobs that no consumer delivers: the consumers of a model are missing", s.stray))
+	return s, models
+}
+
 // look asks for one stream. models are those that its consumers are named for.
 func look(ctx context.Context, js jetstream.JetStream, name string) (s Stream, models []string) {
 	s = Stream{Name: name, Problems: []string{}}
@@ -134,7 +150,7 @@ func look(ctx context.Context, js jetstream.JetStream, name string) (s Stream, m
 	s.Problems = append(s.Problems, troubles(i.Cluster, s.Replicas)...)
 	models = s.consumers(ctx, stream, say)
 	if reach := s.Waiting + uint64(s.Working); name == topology.StreamJobs && s.Messages > reach {
-		say("%d jobs that no consumer delivers: a model's consumers are missing, or they are being acknowledged just now", s.Messages-reach)
+		s.stray = s.Messages - reach
 	}
 	return s, models
 }
