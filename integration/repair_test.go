@@ -185,6 +185,55 @@ func (c *cluster) refused(nc *nats.Conn, o admin.RepairOptions, want string) {
 	}
 }
 
+// TestRecreate: streams with one copy are lost with their server. They are deleted and made anew only when
+// that is asked for, and only those that have no leader.
+func TestRecreate(t *testing.T) {
+	c := startCluster(t, "")
+	nc, err := client.Connect(c.url(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	var s *admin.Status
+	for ctx := testContext(t, 2*time.Minute); ; time.Sleep(100 * time.Millisecond) { // the cluster elects its leader
+		soon, cancel := context.WithTimeout(ctx, 20*time.Second)
+		_, err := admin.Repair(soon, nc, admin.RepairOptions{Layout: topology.Config{Replicas: 1}, Models: []string{"m"}})
+		cancel()
+		if err == nil {
+			break
+		} else if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
+	s = c.settled(nc, "one copy of all", (*admin.Status).Well)
+	c.refused(nc, admin.RepairOptions{Recreate: []string{topology.StreamOut}}, "has a leader")
+	leads := func(name string) (streams []string) {
+		for _, stream := range s.Streams {
+			if stream.Leader == name {
+				streams = append(streams, stream.Name)
+			}
+		}
+		return streams
+	}
+	i := slices.IndexFunc(c.servers, func(s *server.Server) bool { return len(leads(s.Name())) > 0 })
+	lost := leads(c.servers[i].Name())
+	lose(c.servers[i])
+	for ctx := testContext(t, 4*time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		done, err := admin.Repair(ctx, nc, admin.RepairOptions{Recreate: lost, Models: []string{"m"}})
+		if t.Logf("lost %v: did %v, %v", lost, done, err); err == nil {
+			break
+		} else if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+		if len(done) > 0 { // what was made anew is not lost any more
+			lost = slices.DeleteFunc(lost, func(name string) bool {
+				return slices.Contains(done, topology.Drift{Object: "stream " + name, Change: "deleted"})
+			})
+		}
+	}
+	c.settled(nc, "all streams again", (*admin.Status).Well)
+}
+
 func withLost(o admin.RepairOptions, lost string, keeper *nats.Conn) admin.RepairOptions {
 	o.Lost, o.Cluster = lost, keeper
 	return o

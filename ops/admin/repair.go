@@ -17,6 +17,8 @@ const (
 	// moveTime is how long the broker may take to give a lost server's copies to others, and elect leaders.
 	moveTime  = 2 * time.Minute
 	movePause = 200 * time.Millisecond
+	// electTime is longer than the broker takes to elect a leader where a majority is left, 4 to 9 s.
+	electTime = 20 * time.Second
 )
 
 // Errors of the broker that say what to do.
@@ -27,7 +29,7 @@ const (
 
 // RepairOptions say what a Repair does beside making what is missing.
 type RepairOptions struct {
-	Layout topology.Config // Replicas 0 is as the stream JOBS has
+	Layout topology.Config // Replicas 0 is as the streams have
 	Models []string        // beside those whose consumers are there
 	// Lost is the name of a server of the broker that will not come back: its copies go to others.
 	Lost string
@@ -56,20 +58,33 @@ func Repair(ctx context.Context, nc *nats.Conn, o RepairOptions) (done []topolog
 		}
 	}
 	for _, name := range o.Recreate {
-		i := slices.IndexFunc(s.Streams, func(s Stream) bool { return s.Name == name })
-		if i < 0 {
-			return done, fmt.Errorf("stream %s: there is none", name)
-		}
-		if s.Streams[i].Leader != "" {
-			return done, fmt.Errorf("stream %s: it has a leader, so nothing is lost: it is not deleted", name)
-		}
-		if err := call(ctx, nc, "STREAM.DELETE."+name, nil, nil); err != nil {
+		if err := discard(ctx, nc, js, s, name); err != nil {
 			return done, fmt.Errorf("stream %s: %w", name, err)
 		}
 		done = append(done, topology.Drift{Object: "stream " + name, Change: "deleted"})
 	}
 	made, err := ensure(ctx, js, s.layout(o.Layout), s.Models)
 	return append(done, made...), err
+}
+
+// discard deletes a stream that has no leader, after as long as an election may take.
+func discard(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, s *Status, name string) error {
+	if !slices.ContainsFunc(s.Streams, func(s Stream) bool { return s.Name == name }) {
+		return errors.New("there is none")
+	}
+	for late := time.Now().Add(electTime); ; {
+		if now, _ := look(ctx, js, name); now.Leader != "" {
+			return errors.New("it has a leader, so nothing is lost: it is not deleted")
+		}
+		if time.Now().After(late) {
+			return call(ctx, nc, "STREAM.DELETE."+name, nil, nil)
+		}
+		select {
+		case <-time.After(movePause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // ensure makes what is missing, and tries again what the cluster did not answer.

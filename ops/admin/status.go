@@ -62,7 +62,7 @@ func (s *Status) Well() bool {
 }
 
 // Look asks for all streams and compares them with the layout of a fleet: c with Replicas 0 has as many as
-// the stream JOBS, and models beside those named are taken from the consumers that are there.
+// its streams, and models beside those named are taken from the consumers that are there.
 func Look(ctx context.Context, nc *nats.Conn, c topology.Config, models ...string) (*Status, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -106,11 +106,16 @@ func survey(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, models [
 	return s, nil
 }
 
-// layout is c with as many replicas as JOBS has, unless it says how many.
+// layout is c with as many replicas as the fleet's streams have, the most that any of them that answers
+// has, unless it says how many.
 func (s *Status) layout(c topology.Config) topology.Config {
-	i := slices.IndexFunc(s.Streams, func(s Stream) bool { return s.Name == topology.StreamJobs })
-	if i >= 0 && c.Replicas == 0 {
-		c.Replicas = s.Streams[i].Replicas
+	if c.Replicas > 0 {
+		return c
+	}
+	for _, stream := range s.Streams {
+		if slices.Contains(order, stream.Name) {
+			c.Replicas = max(c.Replicas, stream.Replicas)
+		}
 	}
 	return c
 }

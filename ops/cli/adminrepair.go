@@ -14,7 +14,7 @@ import (
 
 // layoutFlags say what the streams are compared with.
 func layoutFlags(c *cobra.Command) {
-	c.Flags().Int("replicas", 0, "copies of each stream; 0 is as many as the stream JOBS has")
+	c.Flags().Int("replicas", 0, "copies of each stream; 0 is as many as they have")
 	c.Flags().StringArray("model", nil, "`name` of a model that must have queues, beside those that have some (repeatable)")
 }
 
