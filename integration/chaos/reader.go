@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,7 +22,7 @@ import (
 type reader struct {
 	nats  string
 	doors []string
-	http  *http.Client
+	http  *http.Client // nil is the default one
 	shut  bool // OUT cannot be read over NATS: it comes back over HTTP
 	rng   *rand.Rand
 	job   string
@@ -129,7 +130,7 @@ func (r *reader) overHTTP(ctx context.Context, take func(*contracts.Chunk) error
 	if r.id != "" {
 		req.Header.Set("Last-Event-ID", r.id)
 	}
-	resp, err := r.http.Do(req)
+	resp, err := cmp.Or(r.http, http.DefaultClient).Do(req)
 	if err != nil {
 		return err
 	}
