@@ -23,7 +23,7 @@ type reader struct {
 	nats  string
 	doors []string
 	http  *http.Client // nil is the default one
-	shut  bool // OUT cannot be read over NATS: it comes back over HTTP
+	shut  bool         // OUT cannot be read over NATS: it comes back over HTTP
 	rng   *rand.Rand
 	job   string
 	at    time.Time // of the last piece; the zero time before
