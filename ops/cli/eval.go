@@ -42,6 +42,7 @@ rounding may decide, and enough to the end; otherwise the exit code is 8.`,
 	f.Float64("max-perplexity", 0.01, "`share` by which --distance allows the perplexity to grow")
 	f.Float64("min-near-tie", 0.98, "`share` of prompts that must agree up to the first near tie")
 	f.Float64("min-end", 0, "`share` of prompts that must agree to the end")
+	f.Int("every", 1, "take each `n`th prompt only")
 	f.Int("tokens", 64, "tokens to generate for each prompt")
 	f.Int("threads", 0, "`threads` of the engine; 0 is one for each core")
 	f.String("ort-lib", "", "`path` of the ONNX Runtime library; found or fetched when empty")
@@ -114,7 +115,7 @@ func (a *app) transcribe(ctx context.Context, name, variant string) (_ []quality
 		return nil, nil, err
 	}
 	defer func() { _ = e.Shutdown() }()
-	prompts, err := quality.Prompts()
+	prompts, err := a.evalPrompts()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -181,6 +182,18 @@ func distanceTable(d quality.Distance) table {
 		[]string{"all", fmt.Sprintf("%.4f, worst of 1,000: %.3f", d.MeanKL, d.TailKL)},
 		[]string{"same likeliest token", fmt.Sprintf("%.2f %% of %d", 100*d.SameTop, d.Positions)},
 		[]string{"perplexity", fmt.Sprintf("%.3f, reference %.3f (%+.2f %%)", d.Perplexity, d.ReferencePerplexity, 100*d.Growth())})}
+}
+
+func (a *app) evalPrompts() (out []quality.Prompt, err error) {
+	every := a.settings.number("every")
+	if every < 1 {
+		return nil, usageError{fmt.Errorf("--every is %d, must be at least 1", every)}
+	}
+	prompts, err := quality.Prompts()
+	for i := 0; i < len(prompts); i += every {
+		out = append(out, prompts[i])
+	}
+	return out, err
 }
 
 func readTranscripts(path string) ([]quality.Transcript, error) {
