@@ -58,7 +58,7 @@ type model struct {
 	looked   time.Time
 	use      [4]meter // prompt tokens that each class brings
 	output   float64  // mean tokens of an answer
-	bias     bias
+	bias     [4]bias  // of each class: less urgent ones are overtaken
 	predicts map[priority.Key]prediction
 	peers    map[string]peer
 }
@@ -109,7 +109,7 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	item.Class = v.Class
 	b.charge(key, due, now)
 	if v.First > 0 {
-		m.predicts[key] = prediction{now, time.Duration(float64(v.First) / m.bias.factor()), v.First, v.Class}
+		m.predicts[key] = prediction{now, time.Duration(float64(v.First) / m.bias[rank(v.Class)].factor()), v.First, v.Class}
 	}
 	b.track(m, key)
 	if v.Hold {
@@ -157,7 +157,7 @@ func (b *Backlog) load(m *model, a *contracts.Admitted, c contracts.Class, now t
 		return l
 	}
 	share := b.share(m, c, now)
-	factor := m.bias.factor()
+	factor := m.bias[rank(c)].factor()
 	wait := max(s.Feed(float64(ahead.Prompt), share), s.Drain(ahead.Jobs+1-s.Free, int(m.output)))
 	l.Wait = time.Duration(float64(wait) * factor)
 	l.Prefill = time.Duration(float64(s.Prefill(len(a.Tokens))) * factor)

@@ -38,7 +38,7 @@ func (b *Backlog) First(live string, now time.Time) (p Prediction, news bool) {
 	}
 	delete(m.predicts, k)
 	p = Prediction{m.name, was.class, was.said, now.Sub(was.arrived)}
-	m.bias.learn(was.raw, p.Actual)
+	m.bias[rank(was.class)].learn(was.raw, p.Actual)
 	return p, true
 }
 
