@@ -53,6 +53,7 @@ type Dispatcher struct {
 	deadlines   *agenda.Agenda
 	urgent      *fleet.Urgent
 	breaker     *breaker.Breaker
+	sick        *breaker.Workers
 	backlog     *backlog.Backlog
 	name        string // among the dispatchers
 	turns       *turn.Turns
@@ -97,6 +98,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	d.backlog = backlog.New(cfg.Overload, d.fleet.Live)
 	d.deadlines, d.urgent = agenda.New(d.expire), fleet.NewUrgent()
 	d.turns = d.newTurns()
+	d.sick = breaker.NewWorkers(cfg.Logger, func() int { return len(d.fleet.Live()) }, d.restWorker)
 	d.relay = relay.New(relay.Config{Conn: cfg.Conn, Out: d.out, Buffer: cfg.Buffer, Idle: cfg.Idle, Refilled: cfg.Trace.Refilled, Holder: d.onHolder, Piece: d.onPiece})
 	return d, nil
 }

@@ -35,9 +35,33 @@ func (d *Dispatcher) onHolder(live string, data []byte) {
 	if err == nil && contracts.Decode(data, &c) == nil {
 		d.fleet.Record(tenant, job, &c)
 		d.urgent.Record(tenant, job, &c)
+		d.outcome(&c)
 		if c.Final() {
 			d.onFinal(tenant, job, &c)
 		}
+	}
+}
+
+// outcome tells the breaker of a worker how it did with a job.
+func (d *Dispatcher) outcome(c *contracts.Chunk) {
+	if c.Claim == nil {
+		return
+	}
+	released := c.Claim.Released
+	switch {
+	case released == contracts.ReleaseFailed, released == contracts.ReleaseLost, c.Final() && c.Code == contracts.CodeInternal:
+		d.sick.Outcome(c.Claim.Worker, true)
+	case c.Final() && c.Code == "":
+		d.sick.Outcome(c.Claim.Worker, false)
+	}
+}
+
+// restWorker tells a worker to take no jobs for a while.
+func (d *Dispatcher) restWorker(worker string) {
+	err := d.cfg.Conn.Publish(subject.CtlRest(worker), nil)
+	d.log.Warn("worker told to rest", "worker", worker, "error", err)
+	if d.trace.Rested != nil {
+		d.trace.Rested(worker)
 	}
 }
 

@@ -38,6 +38,8 @@ type Trace struct {
 	Preempted func(tenant, job, worker string)
 	// Predicted: the first token of a job came after actual, of which predicted was said when it was submitted.
 	Predicted func(model string, class contracts.Class, predicted, actual time.Duration)
+	// Rested: this dispatcher told a worker that fails with most of its jobs to take none for a while.
+	Rested func(worker string)
 	// Dropped: a request was ignored, with the reason.
 	Dropped func(subject, reason string)
 }

@@ -28,6 +28,9 @@ var (
 // claim take place while these run.
 const stepsAhead = 2
 
+// rest is how long a worker that was told to rest takes no jobs.
+const rest = 10 * time.Second
+
 // Worker serves one model. Its life:
 //
 //	New --Run--> ready --Drain--> draining --jobs done or out of time--> stopped
@@ -166,7 +169,7 @@ func (w *Worker) listen() (deaf func(), err error) {
 			_ = s.Unsubscribe()
 		}
 	}
-	for all, handle := range map[string]nats.MsgHandler{subject.AllCtlCancels: w.onCancel, subject.AllCtlPreempt: w.onPreempt} {
+	for all, handle := range map[string]nats.MsgHandler{subject.AllCtlCancels: w.onCancel, subject.AllCtlPreempt: w.onPreempt, subject.CtlRest(w.cfg.Name): w.onRest} {
 		sub, err := w.cfg.Conn.Subscribe(all, handle)
 		if err != nil {
 			return deaf, fmt.Errorf("worker %s: subscribe %s: %w", w.cfg.Name, all, err)
@@ -262,6 +265,15 @@ func (w *Worker) onPreempt(msg *nats.Msg) {
 		j.end(errPreempted)
 		w.cfg.Trace.told(j.name, "")
 	}
+}
+
+// onRest takes no jobs for a while: a dispatcher saw this worker fail with most of what it took.
+func (w *Worker) onRest(msg *nats.Msg) {
+	if len(msg.Data) > 0 { // an answer of the broker, sent here by a spoofed reply subject
+		return
+	}
+	w.cfg.Logger.Warn("resting, most jobs failed here", "worker", w.cfg.Name, "rest", rest)
+	w.room.Rest(time.Now().Add(rest))
 }
 
 // named is the job that a control message names, nil if this worker does not have it.

@@ -24,6 +24,7 @@ const (
 	AllHeartbeats = "hb.*"
 	AllCtlCancels = "ctl.cancel.*.*"
 	AllCtlPreempt = "ctl.preempt.*.*"
+	AllCtlRests   = "ctl.rest.*"
 	AllSched      = "sched.*.*"
 	AllDue        = "due.*.*"
 	AllHeld       = "hold.*.*"
@@ -104,6 +105,9 @@ func CtlCancel(tenant, job string) string {
 func CtlPreempt(tenant, job string) string {
 	return "ctl.preempt." + Escape(tenant) + "." + Escape(job)
 }
+
+// CtlRest tells a worker to take no jobs for a while, because it fails with most of them.
+func CtlRest(worker string) string { return "ctl.rest." + Escape(worker) }
 
 // Sched is where a job waits until its time, and Due where it appears then; both in the stream SCHED.
 func Sched(tenant, job string) string { return "sched." + Escape(tenant) + "." + Escape(job) }

@@ -53,11 +53,11 @@ var rightsOf = map[Role]rights{
 			api+"CONSUMER.MSG.NEXT."+topology.StreamJobs+".*", api+"CONSUMER.INFO."+topology.StreamJobs+".*",
 			api+"DIRECT.GET."+topology.StreamOut, api+"DIRECT.GET."+topology.StreamOut+".>",
 		),
-		subscribe: []string{"bell.*", subject.AllCtlCancels, subject.AllCtlPreempt},
+		subscribe: []string{"bell.*", subject.AllCtlCancels, subject.AllCtlPreempt, subject.AllCtlRests},
 	},
 	Dispatcher: {
 		publish: join(
-			[]string{subject.AllJobs, subject.AllSched, subject.AllHeld, subject.AllLoads, subject.AllOut, subject.AllDead, "bell.*", subject.AllCtlCancels, subject.AllCtlPreempt},
+			[]string{subject.AllJobs, subject.AllSched, subject.AllHeld, subject.AllLoads, subject.AllOut, subject.AllDead, "bell.*", subject.AllCtlCancels, subject.AllCtlPreempt, subject.AllCtlRests},
 			acks(topology.StreamJobs), acks(topology.StreamSched),
 			each(api+"STREAM.INFO.", streams...),
 			each(api+"STREAM.MSG.DELETE.", topology.StreamJobs, topology.StreamSched, topology.StreamDead),

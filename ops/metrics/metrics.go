@@ -73,7 +73,7 @@ func New() *Registry {
 	r.resident = r.gauge("pelton_worker_resident_bytes", "Resident memory of the worker's process.", "worker")
 	r.running = r.gauge("pelton_running_jobs", "Jobs that a worker holds.", "worker", "model")
 	r.left = r.counter("pelton_handed_back_total", "Jobs that left a worker before their end.", "model", "cause")
-	r.moved = r.counter("pelton_dispatcher_moves_total", "Jobs that a dispatcher took from their worker: dead (handed over) or preempt (asked to give way).", "cause")
+	r.moved = r.counter("pelton_dispatcher_moves_total", "Jobs that a dispatcher took from their worker: dead (handed over), preempt (asked to give way); rest counts workers told to take none for a while.", "cause")
 	r.memory = r.newMemory()
 	r.wrong = r.histogram("pelton_ttft_prediction_error_seconds", "How far the predicted time to a job's first token was off, either way.", ttftBuckets, "model", "class")
 	r.wasted = r.counter("pelton_wasted_tokens_total", "Tokens that were fed and generated for jobs that ended without their answer, by why.", "model", "code")
@@ -164,6 +164,7 @@ func (r *Registry) Dispatcher() *dispatcher.Trace {
 			r.wrong.WithLabelValues(model, string(class)).Observe((actual - predicted).Abs().Seconds())
 		},
 		HandedOver: func(string, string, string) { r.moved.WithLabelValues("dead").Inc() },
+		Rested:     func(string) { r.moved.WithLabelValues("rest").Inc() },
 		Preempted:  func(string, string, string) { r.moved.WithLabelValues("preempt").Inc() },
 		GaveUp:     func(string, string, int) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeFailed)).Inc() },
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"sync"
+	"time"
 )
 
 // ErrNeverFits: the job needs more than this worker has in all. Another worker may be larger.
@@ -36,8 +37,9 @@ type Room struct {
 
 	mu        sync.Mutex // bytes and slots change together
 	freeSlots int
-	prompts   int // tokens of prompts that were taken and not fed yet
-	enough    int // prompt tokens with which nothing more is taken; 0 is no bound
+	prompts   int       // tokens of prompts that were taken and not fed yet
+	enough    int       // prompt tokens with which nothing more is taken; 0 is no bound
+	rest      time.Time // until when nothing is taken
 	fed       chan struct{}
 }
 
@@ -82,12 +84,20 @@ func (r *Room) Bound(tokens int) {
 	r.enough = tokens
 }
 
+// Rest makes Takes say until then that there is no room. Nobody is told when it is over: who waits looks
+// now and then.
+func (r *Room) Rest(until time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rest = until
+}
+
 // Takes is what may be taken now: what is free, and no slot while enough prompts wait. A prompt that
 // waits here is no other worker's to feed, and an urgent one that comes later waits behind it.
 func (r *Room) Takes() (bytes int64, slots int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.enough > 0 && r.prompts >= r.enough {
+	if r.enough > 0 && r.prompts >= r.enough || time.Now().Before(r.rest) {
 		return r.bytes.Free(), 0
 	}
 	return r.bytes.Free(), r.freeSlots

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/worker/intake"
@@ -65,6 +66,11 @@ func TestPromptsBoundTheRoom(t *testing.T) {
 		t.Error("nobody was told that there is room again")
 	}
 	b.Close()
+	r.Rest(time.Now().Add(time.Hour))
+	if _, slots := r.Takes(); slots != 0 {
+		t.Errorf("at rest %d slots may be taken, want none", slots)
+	}
+	r.Rest(time.Now())
 	if _, slots := r.Takes(); slots != 3 {
 		t.Errorf("with 6 of 10 prompt tokens waiting %d slots may be taken, want 3", slots)
 	}
