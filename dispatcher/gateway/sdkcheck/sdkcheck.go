@@ -29,6 +29,15 @@ const poll = 100 * time.Millisecond
 // without a path, and the model of that name. It returns what the program printed; the error has it
 // too. It needs python3 with venv on the PATH.
 func Python(ctx context.Context, dir, base, model string) (string, error) {
+	return python(ctx, dir, "check", base, model)
+}
+
+// PythonEmbeddings is [Python] with dir/embeddings.py and a model that embeds.
+func PythonEmbeddings(ctx context.Context, dir, base, model string) (string, error) {
+	return python(ctx, dir, "embeddings", base, model)
+}
+
+func python(ctx context.Context, dir, program, base, model string) (string, error) {
 	env, err := prepared(ctx, "python", filepath.Join(dir, "requirements.txt"), func(env, lock string) error {
 		if _, err := run(ctx, "", "python3", "-m", "venv", "--clear", env); err != nil {
 			return fmt.Errorf("python3 with venv is needed: %w", err)
@@ -39,12 +48,21 @@ func Python(ctx context.Context, dir, base, model string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return run(ctx, "", filepath.Join(env, "bin", "python"), filepath.Join(dir, "check.py"), base, model)
+	return run(ctx, "", filepath.Join(env, "bin", "python"), filepath.Join(dir, program+".py"), base, model)
 }
 
 // TypeScript type-checks dir/check.ts (dir is …/gateway/testdata/sdk/typescript) and runs it like
 // [Python]. It needs node 20 or newer and npm on the PATH.
-func TypeScript(ctx context.Context, dir, base, model string) (_ string, err error) {
+func TypeScript(ctx context.Context, dir, base, model string) (string, error) {
+	return typeScript(ctx, dir, "check", base, model)
+}
+
+// TypeScriptEmbeddings is [TypeScript] with dir/embeddings.ts and a model that embeds.
+func TypeScriptEmbeddings(ctx context.Context, dir, base, model string) (string, error) {
+	return typeScript(ctx, dir, "embeddings", base, model)
+}
+
+func typeScript(ctx context.Context, dir, program, base, model string) (_ string, err error) {
 	env, err := prepared(ctx, "typescript", filepath.Join(dir, "package-lock.json"), func(env, lock string) error {
 		if err := copyFiles(env, lock, filepath.Join(dir, "package.json")); err != nil {
 			return err
@@ -62,7 +80,7 @@ func TypeScript(ctx context.Context, dir, base, model string) (_ string, err err
 		return "", err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	if err := copyFiles(work, filepath.Join(dir, "package.json"), filepath.Join(dir, "tsconfig.json"), filepath.Join(dir, "check.ts")); err != nil {
+	if err := copyFiles(work, filepath.Join(dir, "package.json"), filepath.Join(dir, "tsconfig.json"), filepath.Join(dir, program+".ts")); err != nil {
 		return "", err
 	}
 	if err := os.Symlink(filepath.Join(env, "node_modules"), filepath.Join(work, "node_modules")); err != nil {
@@ -71,7 +89,7 @@ func TypeScript(ctx context.Context, dir, base, model string) (_ string, err err
 	if out, err := run(ctx, work, "node", filepath.Join("node_modules", "typescript", "bin", "tsc"), "-p", "."); err != nil {
 		return out, err
 	}
-	return run(ctx, work, "node", filepath.Join("dist", "check.js"), base, model)
+	return run(ctx, work, "node", filepath.Join("dist", program+".js"), base, model)
 }
 
 // prepared is the cache folder for a lock file, filled by fill unless an earlier call did it whole.

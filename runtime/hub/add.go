@@ -1,0 +1,152 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pelton-run/pelton/runtime/model"
+)
+
+// AddedVariant is the variant under which [Hub.Add] stores a graph.
+const AddedVariant = "onnx"
+
+// maxAdded is how many files a folder with a graph may hold.
+const maxAdded = 64
+
+// Add copies an ONNX file, or a folder with one .onnx file and its external data, into the store as a model
+// of [model.KindTensor]. Of m are taken the name, the inputs and outputs and MaxBatch. A model of that name
+// must not be there yet.
+func (h *Hub) Add(ctx context.Context, store model.Store, path string, m model.Manifest, p Progress) (dir string, _ model.Manifest, err error) {
+	if err := model.CheckName(m.Name); err != nil {
+		return "", m, err
+	}
+	files, err := graphFiles(path)
+	if err != nil {
+		return "", m, err
+	}
+	unlock, err := lock(ctx, filepath.Join(store.Root, "."+m.Name+".lock"), p)
+	if err != nil {
+		return "", m, err
+	}
+	defer unlock()
+	if all, err := store.List(); err == nil {
+		for _, other := range all {
+			if other.Name == m.Name {
+				return "", m, fmt.Errorf("model %s is there already: choose another --name, or remove it with pelton model rm %s:%s", m.Name, m.Name, other.Variant)
+			}
+		}
+	}
+	scratch, err := store.Scratch(m.Name, AddedVariant)
+	if err != nil {
+		return "", m, explain(err, store.Root)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(scratch))
+		}
+	}()
+	m.Format, m.Kind, m.Variant, m.Architecture, m.Created = model.Format, model.KindTensor, AddedVariant, "onnx", time.Now().UTC().Truncate(time.Second)
+	for from, name := range files {
+		p.report("copying "+filepath.Base(from), 0, 0)
+		if err := copyFile(ctx, from, filepath.Join(scratch, name)); err != nil {
+			return "", m, explain(err, store.Root)
+		}
+		file, err := model.Sum(ctx, filepath.Join(scratch, name))
+		if err != nil {
+			return "", m, err
+		}
+		m.Files = append(m.Files, file)
+		if name == model.GraphFile {
+			m.Source = model.Source{URL: from, SHA256: file.SHA256}
+		}
+	}
+	if err := model.Write(scratch, m); err != nil {
+		return "", m, err
+	}
+	return store.Place(scratch)
+}
+
+// GraphFile is the ONNX file of a path: itself, or the only one in a folder.
+func GraphFile(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if !info.IsDir() {
+		return path, nil
+	}
+	found, err := filepath.Glob(filepath.Join(path, "*.onnx"))
+	if err == nil && len(found) != 1 {
+		err = fmt.Errorf("folder %s has %d .onnx files, one is needed", path, len(found))
+	}
+	if err != nil {
+		return "", err
+	}
+	return found[0], nil
+}
+
+// graphFiles are the files that belong to a graph, with their names in the store. Beside a single file, its
+// external data is found by the usual names.
+func graphFiles(path string) (map[string]string, error) {
+	graph, err := GraphFile(path)
+	if err != nil {
+		return nil, err
+	}
+	absolute, err := filepath.Abs(graph)
+	if err != nil {
+		return nil, err
+	}
+	files := map[string]string{absolute: model.GraphFile}
+	entries, err := os.ReadDir(filepath.Dir(absolute))
+	if err != nil {
+		return nil, err
+	}
+	base := filepath.Base(absolute)
+	for _, e := range entries {
+		beside := e.Name() == base+".data" || e.Name() == base+"_data" || e.Name() == strings.TrimSuffix(base, ".onnx")+".data"
+		if !e.Type().IsRegular() || e.Name() == base || graph == path && !beside {
+			continue
+		}
+		if e.Name() == model.GraphFile || e.Name() == model.ManifestFile {
+			return nil, fmt.Errorf("%s cannot lie beside the graph %s: rename it", e.Name(), base)
+		}
+		files[filepath.Join(filepath.Dir(absolute), e.Name())] = e.Name()
+	}
+	if len(files) > maxAdded {
+		return nil, fmt.Errorf("folder %s has %d files, at most %d are copied: give the .onnx file itself", path, len(files), maxAdded)
+	}
+	return files, nil
+}
+
+// copyFile copies a file and brings it to disk.
+func copyFile(ctx context.Context, from, to string) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fs.FileMode(0o644))
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 1<<20)
+	for err == nil && ctx.Err() == nil {
+		var n int
+		if n, err = in.Read(buf); n > 0 {
+			if _, e := out.Write(buf[:n]); e != nil {
+				err = e
+			}
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return errors.Join(err, context.Cause(ctx), out.Sync(), out.Close())
+}
