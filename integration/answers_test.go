@@ -41,10 +41,10 @@ func TestAnswersInOneCall(t *testing.T) {
 	t.Run("clients", func(t *testing.T) {
 		for name, check := range map[string]func() (string, error){
 			"python": func() (string, error) {
-				return sdkcheck.PythonEmbeddings(testContext(t, 5*time.Minute), sdkDir(t, "python"), p.HTTP, "minilm")
+				return sdkcheck.PythonEmbeddings(testContext(t, 8*time.Minute), sdkDir(t, "python"), p.HTTP, "minilm")
 			},
 			"typescript": func() (string, error) {
-				return sdkcheck.TypeScriptEmbeddings(testContext(t, 5*time.Minute), sdkDir(t, "typescript"), p.HTTP, "minilm")
+				return sdkcheck.TypeScriptEmbeddings(testContext(t, 8*time.Minute), sdkDir(t, "typescript"), p.HTTP, "minilm")
 			},
 		} {
 			if out, err := check(); err != nil {
