@@ -29,7 +29,8 @@ const (
 // The broker gives a restore of which it hears nothing up after five seconds; until then its stream's name
 // is taken.
 const (
-	codeNameTaken jetstream.ErrorCode = 10130
+	codeNameTaken jetstream.ErrorCode = 10130 // "stream name already in use, cannot restore"
+	codeRestore   jetstream.ErrorCode = 10062 // "restore failed: " and another error with its code
 	busyTime                          = 20 * time.Second
 	busyPause                         = 300 * time.Millisecond
 )
@@ -136,8 +137,7 @@ func (r *restore) missing(ctx context.Context, all []Copy) (todo []Copy, err err
 func (r *restore) stream(ctx context.Context, c Copy) error {
 	for late := time.Now().Add(busyTime); ; {
 		err := r.fill(ctx, c)
-		taken, is := errors.AsType[*jetstream.APIError](err)
-		if !is || taken.ErrorCode != codeNameTaken || time.Now().After(late) {
+		if !nameTaken(err) || time.Now().After(late) {
 			return err
 		}
 		select {
@@ -146,6 +146,14 @@ func (r *restore) stream(ctx context.Context, c Copy) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// nameTaken tells whether the broker says that the stream's name is in use, before the copy was sent or
+// after.
+func nameTaken(err error) bool {
+	e, is := errors.AsType[*jetstream.APIError](err)
+	return is && (e.ErrorCode == codeNameTaken ||
+		e.ErrorCode == codeRestore && strings.Contains(e.Description, fmt.Sprintf("(%d)", codeNameTaken)))
 }
 
 // clear deletes the stream that has the name, if that is allowed.
