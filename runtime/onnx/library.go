@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	ort "github.com/yalue/onnxruntime_go"
+
+	"github.com/pelton-run/pelton/runtime/onnx/kernels"
 )
 
 // library is the ONNX Runtime that this process has loaded. It is loaded once and never unloaded: its
@@ -82,6 +84,9 @@ func newSessionAt(level ort.GraphOptimizationLevel, graph string, inputs, output
 		return nil, fmt.Errorf("session options: %w", err)
 	}
 	if err := addProvider(o, c.Device); err != nil {
+		return nil, err
+	}
+	if err := kernels.Add(c.Library, o); err != nil {
 		return nil, err
 	}
 	s, err := ort.NewDynamicAdvancedSession(graph, inputs, outputs, o)

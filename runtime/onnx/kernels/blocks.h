@@ -1,0 +1,52 @@
+// Products of weights in blocks with activations in bytes: what the kernels for each level have in common.
+//
+// Weights. Rows are taken in groups of 16, columns in blocks of 32. A group is stored block after block:
+//   4 bits: 4 x 64 bytes; byte 4r+i of chunk j holds column 4j+i of row r in its low half and column 16+4j+i
+//           in its high half; then 16 scales and 16 minima. A weight is scale*q + minimum.
+//   8 bits: 8 x 64 bytes; byte 4r+i of chunk j is column 4j+i of row r; then 16 scales. A weight is
+//           scale*(q-128).
+// Scales and minima are half or single precision. Rows that fill up the last group are zero.
+//
+// Activations. Each row is cut into blocks of 32 too: scale = max|x|/127, q = round(x/scale).
+//
+// The sum over a block is a whole number below 2^24; blocks are added in their order by fused
+// multiply-adds. So every level gives the same bits, and a row's do not depend on the rows beside it.
+#ifndef PELTON_BLOCKS_H
+#define PELTON_BLOCKS_H
+
+#include "kernel.h"
+
+enum { GROUP = 16, BLOCK = 32, TILE = 4 }; // TILE is the most rows of activations of one call
+
+typedef struct {
+    int64_t rows, columns, bits, wide, gated; // wide: scales in single precision
+} form;
+
+typedef struct {
+    int8_t *q;      // [rows, columns]
+    float *scale;   // [rows, blocks]
+    float *sum;     // [rows, blocks]: scale times total
+    int32_t *total; // [rows, blocks]: of q
+} activations;
+
+static inline size_t blocks_of(const form *f) { return (size_t)f->columns / BLOCK; }
+
+static inline size_t block_bytes(const form *f) {
+    return GROUP * (f->bits == 4 ? BLOCK / 2 + 2 * (f->wide ? 4 : 2) : BLOCK + (f->wide ? 4 : 2));
+}
+
+// A set of kernels of one level.
+typedef struct {
+    // quantize fills row of a from x.
+    void (*quantize)(const form *, const float *x, const activations *a, size_t row);
+    // tile multiplies n rows of activations, at most TILE, with a group of weights.
+    void (*tile)(const form *, const uint8_t *group, const activations *a, size_t row, size_t n, float out[TILE][GROUP]);
+    // gate makes silu(gate)*up of a group, in gate.
+    void (*gate)(float gate[GROUP], const float up[GROUP]);
+} block_kernels;
+
+extern const block_kernels blocks_portable, blocks_avx2, blocks_avx512;
+void blocks_avx2_quantize(const form *, const float *x, const activations *a, size_t row);
+void blocks_avx2_gate(float gate[GROUP], const float up[GROUP]);
+
+#endif

@@ -1,0 +1,96 @@
+//go:build cgo && (linux || darwin)
+
+// The definition of the products, for any processor.
+
+#include "blocks.h"
+
+#include <math.h>
+#include <string.h>
+
+static void quantize(const form *f, const float *x, const activations *a, size_t row) {
+    size_t blocks = blocks_of(f);
+    for (size_t b = 0; b < blocks; b++, x += BLOCK) {
+        float peak = 0;
+        for (int i = 0; i < BLOCK; i++) peak = fmaxf(peak, fabsf(x[i]));
+        float scale = peak / 127, inverse = peak > 0 ? 127 / peak : 0;
+        int32_t total = 0;
+        int8_t *q = a->q + row * f->columns + b * BLOCK;
+        for (int i = 0; i < BLOCK; i++) {
+            float v = rintf(x[i] * inverse);
+            q[i] = v >= -127 && v <= 127 ? (int8_t)v : 0; // not a number: the scale says so
+            total += q[i];
+        }
+        size_t at = row * blocks + b;
+        a->scale[at] = scale, a->sum[at] = scale * (float)total, a->total[at] = total;
+    }
+}
+
+static float half(uint16_t h) {
+    uint32_t sign = (uint32_t)(h >> 15) << 31, exponent = h >> 10 & 31, fraction = h & 1023, bits;
+    if (exponent == 0) return (sign ? -1.0f : 1.0f) * (float)fraction * 0x1p-24f;
+    bits = sign | (exponent == 31 ? 255u : exponent + 112) << 23 | fraction << 13;
+    float v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+// number is the i-th scale or minimum.
+static float number(const form *f, const uint8_t *at, int i) {
+    if (!f->wide) {
+        uint16_t h;
+        memcpy(&h, at + 2 * i, sizeof h);
+        return half(h);
+    }
+    float v;
+    memcpy(&v, at + 4 * i, sizeof v);
+    return v;
+}
+
+static int32_t dot(const form *f, const uint8_t *block, int r, const int8_t *x) {
+    int32_t sum = 0;
+    for (int k = 0; k < BLOCK; k++) {
+        int half = k % (BLOCK / 2), j = f->bits == 4 ? half / 4 : k / 4;
+        int w = block[64 * j + 4 * r + k % 4];
+        if (f->bits == 4) w = k < BLOCK / 2 ? w & 15 : w >> 4;
+        sum += w * x[k];
+    }
+    return sum;
+}
+
+static void tile(const form *f, const uint8_t *group, const activations *a, size_t row, size_t n, float out[TILE][GROUP]) {
+    size_t blocks = blocks_of(f), values = GROUP * BLOCK * f->bits / 8;
+    memset(out, 0, n * sizeof *out);
+    for (size_t b = 0; b < blocks; b++, group += block_bytes(f))
+        for (size_t m = 0; m < n; m++) {
+            size_t at = (row + m) * blocks + b;
+            const int8_t *x = a->q + (row + m) * f->columns + b * BLOCK;
+            for (int r = 0; r < GROUP; r++) {
+                int32_t sum = dot(f, group, r, x);
+                if (f->bits == 8) sum -= 128 * a->total[at];
+                float v = fmaf((float)sum, number(f, group + values, r) * a->scale[at], out[m][r]);
+                out[m][r] = f->bits == 8 ? v : fmaf(number(f, group + values, GROUP + r), a->sum[at], v);
+            }
+        }
+}
+
+// exponential is e^x for x <= 0: 2^n times a polynomial on |r| <= ln(2)/2.
+static float exponential(float x) {
+    if (!(x > -87)) x = x != x ? x : -87;
+    float n = rintf(x * 1.44269504f), r = fmaf(n, -0.693359375f, x), p = 1.9875691500e-4f;
+    r = fmaf(n, 2.12194440e-4f, r);
+    p = fmaf(p, r, 1.3981999507e-3f), p = fmaf(p, r, 8.3334519073e-3f), p = fmaf(p, r, 4.1665795894e-2f);
+    p = fmaf(p, r, 1.6666665459e-1f), p = fmaf(p, r, 5.0000001201e-1f), p = fmaf(p, r * r, r) + 1;
+    int32_t bits = x == x ? ((int32_t)n + 127) << 23 : 0x7fc00000;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return p * power;
+}
+
+static void gate(float g[GROUP], const float up[GROUP]) {
+    for (int i = 0; i < GROUP; i++) {
+        float e = exponential(-fabsf(g[i]));
+        g[i] = g[i] * ((g[i] < 0 ? e : 1) / (1 + e)) * up[i];
+    }
+}
+
+const block_kernels blocks_portable = {quantize, tile, gate};

@@ -1,0 +1,25 @@
+package kernels
+
+import (
+	"slices"
+
+	"golang.org/x/sys/cpu"
+)
+
+// levels are the names of enum level in kernel.h.
+var levels = []string{"portable", "avx2", "avx512vnni"}
+
+// Levels are the levels of instructions that this processor has, in rising order.
+func Levels() []string { return levels[:slices.Index(levels, Level())+1] }
+
+// Level is the highest level of instructions that this processor has: that of the kernels.
+func Level() string {
+	x := cpu.X86
+	switch {
+	case !x.HasAVX2 || !x.HasFMA: // all that have AVX2 convert half precision as well
+		return levels[0]
+	case x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VNNI:
+		return levels[2]
+	}
+	return levels[1]
+}

@@ -1,0 +1,116 @@
+//go:build cgo && (linux || darwin)
+
+#include "blocks.h"
+
+#include <stdlib.h>
+
+// BlockProduct: out = x·Wᵀ.
+//   x [..., columns] float, weights [groups, bytes] as blocks.h has them; out [..., rows] float.
+//   Attributes columns (a multiple of 32), rows (of W), bits (4 or 8), wide (scales in single precision),
+//   gated: W's groups are in turn of two matrices, gate and up, and out = silu(x·gateᵀ)·(x·upᵀ) with half
+//   as many columns.
+
+static OrtStatus *create(const OrtKernelInfo *info, void **kernel) {
+    form f;
+    try(int_attribute(info, "rows", 1, 1 << 24, &f.rows));
+    try(int_attribute(info, "columns", BLOCK, 1 << 20, &f.columns));
+    try(int_attribute(info, "bits", 4, 8, &f.bits));
+    try(int_attribute(info, "wide", 0, 1, &f.wide));
+    try(int_attribute(info, "gated", 0, 1, &f.gated));
+    if (f.columns % BLOCK || f.bits % 4 || (f.gated && f.rows % (2 * GROUP)))
+        return invalid("no blocks of %lld rows and %lld columns in %lld bits", (long long)f.rows, (long long)f.columns, (long long)f.bits);
+    if (!(*kernel = malloc(sizeof f))) return invalid("out of memory");
+    *(form *)*kernel = f;
+    return NULL;
+}
+
+static const block_kernels *kernels(void) {
+#if defined(__x86_64__)
+    if (level == AVX512VNNI) return &blocks_avx512;
+    if (level == AVX2) return &blocks_avx2;
+#endif
+    return &blocks_portable;
+}
+
+// work is one product under way.
+typedef struct {
+    const form *form;
+    const block_kernels *kernels;
+    const float *x;
+    float *out;
+    const uint8_t *weights;
+    activations a;
+    size_t rows;          // of x
+    size_t groups, share; // groups of weights (pairs of them when gated), and how many a task takes
+} work;
+
+static void quantize_row(void *data, size_t row) {
+    const work *w = data;
+    w->kernels->quantize(w->form, w->x + row * w->form->columns, &w->a, row);
+}
+
+static void multiply_group(const work *w, size_t g) {
+    const form *f = w->form;
+    size_t bytes = blocks_of(f) * block_bytes(f), width = f->gated ? f->rows / 2 : f->rows, at = g * GROUP;
+    size_t columns = width - at < GROUP ? width - at : GROUP;
+    const uint8_t *weights = w->weights + g * bytes * (f->gated ? 2 : 1);
+    float out[TILE][GROUP], up[TILE][GROUP];
+    for (size_t row = 0; row < w->rows; row += TILE) {
+        size_t n = w->rows - row < TILE ? w->rows - row : TILE;
+        w->kernels->tile(f, weights, &w->a, row, n, out);
+        if (f->gated) w->kernels->tile(f, weights + bytes, &w->a, row, n, up);
+        for (size_t m = 0; m < n; m++) {
+            if (f->gated) w->kernels->gate(out[m], up[m]);
+            float *to = w->out + (row + m) * width + at;
+            for (size_t i = 0; i < columns; i++) to[i] = out[m][i];
+        }
+    }
+}
+
+static void multiply(void *data, size_t i) {
+    const work *w = data;
+    size_t end = (i + 1) * w->share < w->groups ? (i + 1) * w->share : w->groups;
+    for (size_t g = i * w->share; g < end; g++) multiply_group(w, g);
+}
+
+// Tasks of about this many multiplications: long enough to pay for the hand-over to another thread, short
+// enough that a thread which lost its core does not keep the others waiting.
+enum { TASK = 1 << 19 };
+
+static OrtStatus *run(const OrtKernelContext *c, work *w) {
+    const form *f = w->form;
+    size_t values = w->rows * f->columns, blocks = w->rows * blocks_of(f);
+    char *memory = malloc(values + 3 * 4 * blocks);
+    if (!memory) return invalid("out of memory for %zu rows", w->rows);
+    w->a = (activations){.scale = (float *)memory, .sum = (float *)memory + blocks, .total = (int32_t *)memory + 2 * blocks, .q = (int8_t *)memory + 12 * blocks};
+    OrtStatus *error = NULL;
+    if (w->rows < 4)
+        for (size_t row = 0; row < w->rows; row++) quantize_row(w, row);
+    else
+        error = parallel(c, quantize_row, w->rows, w);
+    size_t each = w->rows * f->columns * GROUP * (f->gated ? 2 : 1);
+    w->share = each < TASK ? TASK / each : 1;
+    if (!error) error = parallel(c, multiply, (w->groups + w->share - 1) / w->share, w);
+    free(memory);
+    return error;
+}
+
+static OrtStatus *compute(void *kernel, OrtKernelContext *c) {
+    const form *f = kernel;
+    tensor x, weights, out;
+    try(input(c, 0, &x));
+    try(input(c, 1, &weights));
+    size_t groups = (f->rows + GROUP - 1) / GROUP, bytes = blocks_of(f) * block_bytes(f);
+    if (!x.rank || x.dims[x.rank - 1] != f->columns) return invalid("the input's last dimension is not %lld", (long long)f->columns);
+    if (weights.rank != 2 || weights.dims[0] != (int64_t)groups || weights.dims[1] != (int64_t)bytes)
+        return invalid("weights are not [%zu, %zu]", groups, bytes);
+    out = x;
+    out.dims[x.rank - 1] = f->gated ? f->rows / 2 : f->rows;
+    try(output(c, 0, &out));
+    work w = {.form = f, .kernels = kernels(), .x = x.data, .out = out.data, .weights = weights.data, .rows = 1,
+              .groups = f->gated ? groups / 2 : groups};
+    for (size_t i = 0; i + 1 < x.rank; i++) w.rows *= x.dims[i];
+    return w.rows ? run(c, &w) : NULL;
+}
+
+operator block_product = {.name = "BlockProduct", .inputs = "fb", .outputs = "f", .create = create, .compute = compute};
