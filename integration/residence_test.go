@@ -16,7 +16,7 @@ func TestModelsShareMemory(t *testing.T) {
 	t.Parallel()
 	p := harness.Up(t, t.TempDir(), "--memory", "460MiB", "--models", harness.Twins(t, "a", "b"), "--model", "a", "--model", "b")
 	c := connect(t, p)
-	ctx := testContext(t, 5*time.Minute)
+	ctx := testContext(t, 10*time.Minute)
 	var answers []string
 	for _, name := range []string{"b", "a", "b"} {
 		s, err := c.Run(ctx, &contracts.Job{Model: name, Kind: contracts.KindText, Prompt: "Once upon a time",
@@ -36,8 +36,15 @@ func TestModelsShareMemory(t *testing.T) {
 	var workers struct {
 		Data []contracts.Heartbeat `json:"data"`
 	}
+	var body string
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the last heartbeats: %s", body)
+		}
+	})
 	waitFor(t, ctx, "heartbeats that say which model is loaded", func() bool {
-		_, body, err := p.Get(ctx, "/v1/workers")
+		var err error
+		_, body, err = p.Get(ctx, "/v1/workers")
 		if err != nil || json.Unmarshal([]byte(body), &workers) != nil || len(workers.Data) != 2 {
 			return false
 		}
