@@ -24,10 +24,6 @@ var (
 	errPreempted = errors.New("the job gives way to a more urgent one")
 )
 
-// stepsAhead is how many steps' worth of prompts a worker takes before it can feed them: the next pull and
-// claim take place while these run.
-const stepsAhead = 2
-
 // rest is how long a worker that was told to rest takes no jobs.
 const rest = 10 * time.Second
 
@@ -80,7 +76,7 @@ func New(cfg Config) (*Worker, error) {
 	if w.budget == 0 {
 		w.budget = w.info.MaxStepTokens
 	}
-	w.room.Bound(stepsAhead * w.budget)
+	w.room.Bound(intake.StepsAhead * w.budget)
 	loop, err := batch.New(batch.Config{Engine: cfg.Engine, PrefillTokens: cfg.PrefillTokens, StepTimeout: cfg.StepTimeout, Logger: cfg.Logger, Stepped: func(s batch.Step) {
 		w.stats.step(s)
 		cfg.Trace.step(s)
@@ -111,7 +107,12 @@ func (w *Worker) cost(size contracts.Size) int64 {
 	if w.gather != nil { // a job has any number of rows
 		return min(w.info.KVBytes(size.Tokens()), total)
 	}
-	return min(w.info.KVBytes(min(size.Tokens(), w.info.ContextLength)), total)
+	return Promise(w.info, size, total)
+}
+
+// Promise is the memory that a job of a size class may need on an engine, at most total bytes.
+func Promise(info engine.Info, size contracts.Size, total int64) int64 {
+	return min(info.KVBytes(min(size.Tokens(), info.ContextLength)), total)
 }
 
 // Run serves jobs until ctx ends or a Drain is over. It returns after every job is finished or handed

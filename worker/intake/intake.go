@@ -25,10 +25,6 @@ const (
 	lookWait = 2 * time.Second
 )
 
-// echoes are the pauses after which a line that rang and then had no job is asked again: the broker
-// acknowledges a publish, after which the bell rings, a moment before its consumers see the message.
-var echoes = []time.Duration{time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond, 125 * time.Millisecond}
-
 // Config of an [Intake].
 type Config struct {
 	Conn  *nats.Conn
@@ -46,32 +42,23 @@ type Config struct {
 // Intake takes jobs from the lines of one model.
 type Intake struct {
 	cfg   Config
-	lines *Lines
+	asker *Asker
 	msgs  chan *nats.Msg // what arrives on the inbox
 	rings chan Line
 
 	inbox    string
 	requests uint64
 	bell     *nats.Subscription
-	had      bool // there was room when we last looked
-	rung     map[Line]*echo
-}
-
-// echo is a line that rang lately.
-type echo struct {
-	tries int
-	at    time.Time // when to ask again; zero while the line is marked
 }
 
 // New makes an intake that waits for Run.
 func New(cfg Config) *Intake {
 	if cfg.Sweep == 0 {
-		cfg.Sweep = time.Second
+		cfg.Sweep = Sweep
 	}
 	return &Intake{
-		cfg: cfg, lines: NewLines(cfg.Cost), inbox: cfg.Conn.NewRespInbox(),
+		cfg: cfg, asker: NewAsker(cfg.Cost), inbox: cfg.Conn.NewRespInbox(),
 		msgs: make(chan *nats.Msg, 64), rings: make(chan Line, 256),
-		rung: map[Line]*echo{},
 	}
 }
 
@@ -82,7 +69,7 @@ func (i *Intake) Run(ctx context.Context) error {
 		return fmt.Errorf("intake: %w", err)
 	}
 	defer func() {
-		i.listen(false)
+		i.deaf()
 		_ = sub.Unsubscribe()
 		for len(i.msgs) > 0 {
 			i.handBack(<-i.msgs)
@@ -92,9 +79,10 @@ func (i *Intake) Run(ctx context.Context) error {
 	defer sweep.Stop()
 	for ctx.Err() == nil {
 		i.hear(sweep.C)
-		free, slots := i.cfg.Room.Takes()
-		i.listen(slots > 0 && free >= i.lines.Smallest())
-		act := i.lines.Next(free, slots)
+		now := time.Now()
+		free, slots := i.cfg.Room.Takes(now)
+		act := i.asker.Next(free, slots, now)
+		i.listen()
 		switch act.Do {
 		case Pull:
 			if r := i.cfg.Room.Reserve(act.Cost, 1); r != nil {
@@ -113,21 +101,15 @@ func (i *Intake) Run(ctx context.Context) error {
 	return nil
 }
 
-// listen subscribes to the bell while there is room. Getting room marks all lines: bells that rang
-// meanwhile were heard by others, or by nobody.
-func (i *Intake) listen(room bool) {
-	if room == i.had {
+// listen subscribes to the bell while there is room, before anything is asked.
+func (i *Intake) listen() {
+	switch {
+	case i.asker.Listens() == (i.bell != nil):
+		return
+	case i.bell != nil:
+		i.deaf()
 		return
 	}
-	i.had = room
-	if !room {
-		if i.bell != nil {
-			_ = i.bell.Unsubscribe()
-			i.bell = nil
-		}
-		return
-	}
-	i.lines.MarkAll()
 	bell, err := i.cfg.Conn.QueueSubscribe(subject.Bell(i.cfg.Model), "workers", func(m *nats.Msg) {
 		class, size, _ := strings.Cut(string(m.Data), ".")
 		select {
@@ -142,79 +124,46 @@ func (i *Intake) listen(room bool) {
 	i.bell = bell
 }
 
+// deaf ends the subscription.
+func (i *Intake) deaf() {
+	if i.bell != nil {
+		_ = i.bell.Unsubscribe()
+		i.bell = nil
+	}
+}
+
 // hear takes note of what happened while jobs were pulled, so that an urgent one is asked for next.
 func (i *Intake) hear(sweep <-chan time.Time) {
 	for {
 		select {
 		case ring := <-i.rings:
-			i.ring(ring)
+			i.asker.Ring(ring)
 			continue
 		case <-sweep:
-			i.lines.MarkAll()
+			i.asker.MarkAll()
 			continue
 		default:
 		}
-		i.markEchoes()
 		return
 	}
 }
 
 // wait blocks until something may have changed.
 func (i *Intake) wait(ctx context.Context, sweep <-chan time.Time) {
-	again := time.NewTimer(i.nextEcho())
+	again := time.NewTimer(i.asker.Again(time.Now()))
 	defer again.Stop()
 	select {
 	case ring := <-i.rings:
-		i.ring(ring)
+		i.asker.Ring(ring)
 	case <-again.C: // the echo is heard before the next decision
 	case <-i.cfg.Room.Freed():
-		i.lines.Forget()
+		i.asker.Forget()
 	case <-i.cfg.Room.Fed(): // there are slots again, with the next look
 	case <-sweep:
-		i.lines.MarkAll()
+		i.asker.MarkAll()
 	case msg := <-i.msgs:
 		i.late(ctx, msg)
 	case <-ctx.Done():
-	}
-}
-
-func (i *Intake) ring(of Line) {
-	if i.lines.Mark(of) {
-		i.rung[of] = &echo{}
-	}
-}
-
-// empty notes that a line had no job; if it rang lately, it will be asked again.
-func (i *Intake) empty(of Line) {
-	i.lines.Empty(of)
-	e := i.rung[of]
-	switch {
-	case e == nil:
-	case e.tries == len(echoes):
-		delete(i.rung, of)
-	default:
-		e.at = time.Now().Add(echoes[e.tries])
-		e.tries++
-	}
-}
-
-// nextEcho is how long until a line must be asked again.
-func (i *Intake) nextEcho() time.Duration {
-	wait := time.Hour
-	for _, e := range i.rung {
-		if !e.at.IsZero() {
-			wait = min(wait, time.Until(e.at))
-		}
-	}
-	return wait
-}
-
-func (i *Intake) markEchoes() {
-	for line, e := range i.rung {
-		if !e.at.IsZero() && time.Until(e.at) <= 0 {
-			e.at = time.Time{}
-			i.lines.Mark(line)
-		}
 	}
 }
 
@@ -225,7 +174,7 @@ func (i *Intake) pull(ctx context.Context, act Action, r *Reservation) {
 	consumer := subject.Consumer(i.cfg.Model, act.Line.Class, act.Line.Size)
 	if err := i.cfg.Conn.PublishRequest(apiNext+consumer, reply, []byte(`{"batch":1,"no_wait":true}`)); err != nil {
 		r.Close()
-		i.empty(act.Line)
+		i.asker.Empty(act.Line, time.Now())
 		return
 	}
 	timeout := time.NewTimer(answerWait)
@@ -236,18 +185,18 @@ func (i *Intake) pull(ctx context.Context, act Action, r *Reservation) {
 		case msg := <-i.msgs:
 			switch {
 			case msg.Header.Get("Status") == "":
-				i.lines.Took(act.Line)
+				i.asker.Took(act.Line)
 				i.hand(ctx, msg, r)
 				return
 			case msg.Subject == reply: // 404: no job; 503: no such consumer (yet); 409: not now
 				r.Close()
-				i.empty(act.Line)
+				i.asker.Empty(act.Line, time.Now())
 				return
 			}
 		case <-timeout.C: // an answer that still comes is late
 			i.cfg.Logger.Warn("pull got no answer", "model", i.cfg.Model, "line", consumer)
 			r.Close()
-			i.empty(act.Line)
+			i.asker.Empty(act.Line, time.Now())
 			return
 		case <-done: // the answer is waited for all the same, or a job would be lost for an ack wait
 			done = nil
@@ -297,9 +246,9 @@ func (i *Intake) look(ctx context.Context, of Line) bool {
 		NumPending uint64 `json:"num_pending"`
 	}
 	if err != nil || json.Unmarshal(msg.Data, &info) != nil || info.NumPending == 0 {
-		i.empty(of)
+		i.asker.Empty(of, time.Now())
 		return false
 	}
-	i.lines.Waits(of)
+	i.asker.Waits(of)
 	return true
 }

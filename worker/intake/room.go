@@ -43,6 +43,10 @@ type Room struct {
 	fed       chan struct{}
 }
 
+// StepsAhead is how many steps' worth of prompts a worker takes before it can feed them: the next pull and
+// claim take place while these run.
+const StepsAhead = 2
+
 // NewRoom is an empty worker with so many slots (sequences at once).
 func NewRoom(bytes Bytes, slots int) *Room {
 	return &Room{bytes: bytes, slots: slots, freeSlots: slots, freed: bytes.Watch(), fed: make(chan struct{}, 1)}
@@ -94,10 +98,10 @@ func (r *Room) Rest(until time.Time) {
 
 // Takes is what may be taken now: what is free, and no slot while enough prompts wait. A prompt that
 // waits here is no other worker's to feed, and an urgent one that comes later waits behind it.
-func (r *Room) Takes() (bytes int64, slots int) {
+func (r *Room) Takes(now time.Time) (bytes int64, slots int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.enough > 0 && r.prompts >= r.enough || time.Now().Before(r.rest) {
+	if r.enough > 0 && r.prompts >= r.enough || now.Before(r.rest) {
 		return r.bytes.Free(), 0
 	}
 	return r.bytes.Free(), r.freeSlots
@@ -166,7 +170,7 @@ func (v *Reservation) resize(bytes int64, slots int) bool {
 // that also takes jobs, so that nothing else is taken meanwhile and the wait ends when the jobs that
 // run now have ended. ErrNeverFits when the whole room is too small.
 func (v *Reservation) Fit(ctx context.Context, bytes int64, slots int) error {
-	if v.try(bytes, slots) {
+	if v.Try(bytes, slots) {
 		return nil
 	}
 	defer v.room.Want(0)
@@ -175,8 +179,8 @@ func (v *Reservation) Fit(ctx context.Context, bytes int64, slots int) error {
 			return ErrNeverFits
 		}
 		v.room.Want(bytes)
-		v.try(0, v.slots)
-		if v.try(bytes, slots) {
+		v.Try(0, v.slots)
+		if v.Try(bytes, slots) {
 			return nil
 		}
 		select {
@@ -187,7 +191,8 @@ func (v *Reservation) Fit(ctx context.Context, bytes int64, slots int) error {
 	}
 }
 
-func (v *Reservation) try(bytes int64, slots int) bool {
+// Try is Fit that does not wait: it tells whether v holds exactly bytes and slots now, and else changes nothing.
+func (v *Reservation) Try(bytes int64, slots int) bool {
 	v.room.mu.Lock()
 	defer v.room.mu.Unlock()
 	return v.resize(bytes, slots)
@@ -210,5 +215,5 @@ func (v *Reservation) Held() (bytes int64, slots int) {
 // Close gives back all that v holds. It may be called more than once.
 func (v *Reservation) Close() {
 	v.Fed(math.MaxInt)
-	v.try(0, 0)
+	v.Try(0, 0)
 }

@@ -49,11 +49,11 @@ func TestPromptsBoundTheRoom(t *testing.T) {
 	r.Bound(10)
 	a, b := r.Reserve(10, 1), r.Reserve(10, 1)
 	a.Feed(6)
-	if _, slots := r.Takes(); slots != 2 {
+	if _, slots := r.Takes(time.Now()); slots != 2 {
 		t.Errorf("with 6 of 10 prompt tokens waiting %d slots may be taken, want 2", slots)
 	}
 	b.Feed(6)
-	if _, slots := r.Takes(); slots != 0 {
+	if _, slots := r.Takes(time.Now()); slots != 0 {
 		t.Errorf("with 12 of 10 prompt tokens waiting %d slots may be taken, want none", slots)
 	}
 	if _, slots := r.Free(); slots != 2 {
@@ -67,11 +67,11 @@ func TestPromptsBoundTheRoom(t *testing.T) {
 	}
 	b.Close()
 	r.Rest(time.Now().Add(time.Hour))
-	if _, slots := r.Takes(); slots != 0 {
+	if _, slots := r.Takes(time.Now()); slots != 0 {
 		t.Errorf("at rest %d slots may be taken, want none", slots)
 	}
 	r.Rest(time.Now())
-	if _, slots := r.Takes(); slots != 3 {
+	if _, slots := r.Takes(time.Now()); slots != 3 {
 		t.Errorf("with 6 of 10 prompt tokens waiting %d slots may be taken, want 3", slots)
 	}
 }
