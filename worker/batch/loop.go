@@ -39,10 +39,9 @@ var ErrHung = errors.New("the engine hangs")
 
 // Loop drives one engine. Add and End are safe from any goroutine.
 type Loop struct {
-	cfg    Config
-	info   engine.Info
-	limits Limits
-	wake   chan struct{}
+	cfg  Config
+	info engine.Info
+	wake chan struct{}
 
 	mu     sync.Mutex
 	added  []*Sequence
@@ -52,9 +51,8 @@ type Loop struct {
 	// Owned by the goroutine in Run.
 	running []*Sequence
 	order   uint64
-	steps   uint64
 	full    bool // the engine had no memory and nothing was closed since
-	pace    Pace
+	planner Planner
 	ready   []*Sequence // of the step under way, as are the next three
 	views   []View
 	pieces  []Piece
@@ -70,11 +68,12 @@ func New(cfg Config) (*Loop, error) {
 	if cfg.PrefillTokens == 0 {
 		l.cfg.PrefillTokens = l.info.MaxStepTokens
 	}
-	l.limits = Limits{Budget: l.cfg.PrefillTokens, Row: l.info.MaxStepTokens, Min: max(1, l.info.MinPrefill)}
-	if !l.limits.valid() {
+	limits := Limits{Budget: l.cfg.PrefillTokens, Row: l.info.MaxStepTokens, Min: max(1, l.info.MinPrefill)}
+	if !limits.valid() {
 		return nil, fmt.Errorf("a step of %d prompt tokens in rows of %d cannot cut every prompt into rows of at least %d: allow at least %d",
-			l.limits.Budget, l.limits.Row, l.limits.Min, 2*l.limits.Min-1)
+			limits.Budget, limits.Row, limits.Min, 2*limits.Min-1)
 	}
+	l.planner = Planner{Limits: limits}
 	return l, nil
 }
 
@@ -166,6 +165,7 @@ func (l *Loop) receive() {
 	l.mu.Unlock()
 	for _, s := range added {
 		s.order = l.order
+		s.Most = s.length(l.info.ContextLength) - len(s.spec.Prompt)
 		l.order++
 		l.running = append(l.running, s)
 	}
@@ -181,8 +181,8 @@ func (l *Loop) receive() {
 		switch {
 		case s.ended:
 		case !s.spec.Deadline.IsZero() && !now.Before(s.spec.Deadline):
-			l.end(s, End{Err: contracts.Errorf(contracts.CodeDeadlineExceeded, "the deadline passed after %d tokens", s.generated)})
-		case s.generated >= s.spec.MaxTokens || len(s.spec.Prompt)+s.generated >= l.info.ContextLength && s.generated > 0:
+			l.end(s, End{Err: contracts.Errorf(contracts.CodeDeadlineExceeded, "the deadline passed after %d tokens", s.Generated)})
+		case s.Generated >= s.spec.MaxTokens || s.Generated > 0 && s.Full():
 			l.end(s, End{Finish: contracts.FinishLength}) // the last token was emitted by an earlier holder
 		}
 	}
@@ -236,7 +236,6 @@ func (l *Loop) step(ctx context.Context) error {
 	if done.Rows == 0 {
 		return nil
 	}
-	l.steps++
 	start := time.Now()
 	done.Err = l.timed(ctx)
 	if errors.Is(done.Err, ErrHung) {
@@ -248,7 +247,7 @@ func (l *Loop) step(ctx context.Context) error {
 	now := time.Now()
 	done.Duration = now.Sub(start)
 	if done.Err == nil {
-		l.pace.Observe(done.PrefillTokens, done.DecodeRows, done.Duration)
+		l.planner.Took(done.PrefillTokens, done.DecodeRows, done.Duration)
 	}
 	for i, p := range l.pieces {
 		s := l.ready[p.Index]
@@ -272,19 +271,13 @@ func (l *Loop) step(ctx context.Context) error {
 // plan fills in the rows of the next step, in memory that is used again for each.
 func (l *Loop) plan() (done Step) {
 	l.ready, l.views, l.rows = l.ready[:0], l.views[:0], l.rows[:0]
-	decoding := 0
 	for _, s := range l.running {
 		if s.opened {
 			l.ready = append(l.ready, s)
-			l.views = append(l.views, View{Rank: s.spec.Rank, Order: s.order, Rest: s.rest()})
-			if s.rest() == 0 {
-				decoding++
-			}
+			l.views = append(l.views, View{Rank: s.spec.Rank, Order: s.order, Rest: s.Rest()})
 		}
 	}
-	limits := l.limits
-	limits.Budget = max(l.pace.Budget(decoding, limits.Budget), 2*limits.Min-1)
-	l.pieces = Schedule(l.pieces[:0], l.steps, l.views, limits)
+	l.pieces = l.planner.Plan(l.pieces[:0], l.views)
 	done = Step{Rows: len(l.pieces)}
 	for _, p := range l.pieces {
 		l.rows = append(l.rows, l.ready[p.Index].row(p.Prompt))
@@ -346,14 +339,13 @@ func (l *Loop) advance(s *Sequence, p Piece, r *engine.Row, now time.Time) {
 		l.end(s, End{Err: fmt.Errorf("engine row: %w", r.Err)})
 		return
 	}
-	if p.Prompt > 0 {
-		s.fed += p.Prompt
-		if s.rest() == 0 {
-			s.spec.Sink.Prefilled(s.spec.Choice, now)
-		}
-	} else if s.replayed < len(s.spec.Replay) {
-		s.spec.Sampler.Accept(s.spec.Replay[s.replayed])
-		s.replayed++
+	replaying := s.Replayed
+	s.Advance(p.Prompt)
+	if s.Replayed > replaying {
+		s.spec.Sampler.Accept(s.spec.Replay[replaying])
+	}
+	if p.Prompt > 0 && s.Rest() == 0 {
+		s.spec.Sink.Prefilled(s.spec.Choice, now)
 	}
 	if r.Sample {
 		l.sample(s, r.Logits, now)
@@ -361,16 +353,16 @@ func (l *Loop) advance(s *Sequence, p Piece, r *engine.Row, now time.Time) {
 }
 
 func (l *Loop) sample(s *Sequence, logits []float32, now time.Time) {
-	c := s.spec.Sampler.Sample(logits, s.generated)
+	c := s.spec.Sampler.Sample(logits, s.Generated)
 	if slices.Contains(s.spec.EOS, c.Token) {
 		l.end(s, End{Finish: contracts.FinishStop})
 		return
 	}
 	s.spec.Sampler.Accept(c.Token)
-	s.generated++
+	s.Generated++
 	s.next[0] = c.Token
 	s.spec.Sink.Token(s.spec.Choice, Token{ID: c.Token, Logprob: c.Logprob, Top: c.Top, At: now})
-	if s.generated >= s.spec.MaxTokens || len(s.spec.Prompt)+s.generated >= l.info.ContextLength {
+	if s.Full() {
 		l.end(s, End{Finish: contracts.FinishLength})
 	}
 }

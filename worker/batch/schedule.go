@@ -1,6 +1,9 @@
 package batch
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // View is what [Schedule] needs to know of one running sequence.
 type View struct {
@@ -86,3 +89,32 @@ func chunk(rest, room, least int) int {
 func (l Limits) valid() bool {
 	return l.Min >= 1 && l.Row >= 2*l.Min-1 && l.Budget >= 2*l.Min-1
 }
+
+// Planner decides what each step of a device contains: [Schedule] within what its [Pace] allows. Pure; not
+// safe for concurrent use.
+type Planner struct {
+	Limits Limits
+
+	steps uint64
+	pace  Pace
+}
+
+// Plan appends the next step to into.
+func (p *Planner) Plan(into []Piece, views []View) []Piece {
+	decoding := 0
+	for i := range views {
+		if views[i].Rest == 0 {
+			decoding++
+		}
+	}
+	l := p.Limits
+	l.Budget = max(p.pace.Budget(decoding, l.Budget), 2*l.Min-1)
+	into = Schedule(into, p.steps, views, l)
+	if len(into) > 0 {
+		p.steps++
+	}
+	return into
+}
+
+// Took says how long a step took that fed so many prompt tokens and rows of one generated token.
+func (p *Planner) Took(prompt, rows int, took time.Duration) { p.pace.Observe(prompt, rows, took) }

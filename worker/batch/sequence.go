@@ -60,20 +60,18 @@ type Sequence struct {
 	spec  Spec
 	order uint64
 
-	handle    engine.Seq
-	opened    bool
-	fed       int      // prompt tokens in the KV cache
-	replayed  int      // of spec.Replay
-	generated int      // tokens, replayed ones included
-	next      [1]int32 // the token that the next decode row feeds
-	ended     bool
-	share     engine.Row // of the step under way
+	Progress
+	handle engine.Seq
+	opened bool
+	next   [1]int32 // the token that the next decode row feeds
+	ended  bool
+	share  engine.Row // of the step under way
 }
 
 // NewSequence prepares a sequence for [Loop.Add].
-func NewSequence(s Spec) *Sequence { return &Sequence{spec: s, generated: len(s.Replay)} }
-
-func (s *Sequence) rest() int { return len(s.spec.Prompt) - s.fed }
+func NewSequence(s Spec) *Sequence {
+	return &Sequence{spec: s, Progress: NewProgress(len(s.Prompt), len(s.Replay), s.MaxTokens)}
+}
 
 // length is how many tokens the sequence holds at most.
 func (s *Sequence) length(context int) int { return min(len(s.spec.Prompt)+s.spec.MaxTokens, context) }
@@ -81,18 +79,14 @@ func (s *Sequence) length(context int) int { return min(len(s.spec.Prompt)+s.spe
 // row is the sequence's share of a step, valid until the next one: n prompt tokens, or one generated token when n is 0. Logits
 // are wanted when the row brings the sequence to a position that nobody sampled yet.
 func (s *Sequence) row(n int) *engine.Row {
-	s.share = engine.Row{Seq: s.handle}
-	r := &s.share
-	switch {
+	s.share = engine.Row{Seq: s.handle, Sample: s.Samples(n)}
+	switch r := &s.share; {
 	case n > 0:
-		r.Tokens = s.spec.Prompt[s.fed : s.fed+n]
-		r.Sample = s.fed+n == len(s.spec.Prompt) && len(s.spec.Replay) == 0
-	case s.replayed < len(s.spec.Replay):
-		r.Tokens = s.spec.Replay[s.replayed : s.replayed+1]
-		r.Sample = s.replayed+1 == len(s.spec.Replay)
+		r.Tokens = s.spec.Prompt[s.Fed : s.Fed+n]
+	case s.Replayed < s.Replay:
+		r.Tokens = s.spec.Replay[s.Replayed : s.Replayed+1]
 	default:
 		r.Tokens = s.next[:]
-		r.Sample = true
 	}
-	return r
+	return &s.share
 }
