@@ -18,8 +18,6 @@ import (
 )
 
 const (
-	// handOverEvery is how often a dispatcher looks for jobs whose worker is dead.
-	handOverEvery = 250 * time.Millisecond
 	// handOverAtOnce is how many jobs of dead workers are handed over at the same time.
 	handOverAtOnce = 8
 	// heldPages is how many pages of the queue one search for held jobs reads.
@@ -108,7 +106,7 @@ func (d *Dispatcher) probe(ctx context.Context) {
 
 // handOvers gives the jobs of dead workers back to the queue until ctx ends, a few at a time.
 func (d *Dispatcher) handOvers(ctx context.Context) {
-	tick := time.NewTicker(handOverEvery)
+	tick := time.NewTicker(fleet.HandOverEvery)
 	defer tick.Stop()
 	places := make(chan struct{}, handOverAtOnce)
 	for {

@@ -52,7 +52,7 @@ func (c Config) withDefaults() Config {
 			*v = d
 		}
 	}
-	duration(&c.Heartbeat, 500*time.Millisecond)
+	duration(&c.Heartbeat, Heartbeat)
 	duration(&c.AckWait, topology.AckWait)
 	duration(&c.StopGrace, 5*time.Second)
 	duration(&c.StepTimeout, time.Minute)

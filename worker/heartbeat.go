@@ -17,8 +17,10 @@ import (
 const (
 	// recent is the weight of the newest step in the running means.
 	recent = 0.1
-	// fade is what each step takes from the weight of all before it: they last for about 500.
-	fade = 0.002
+	// Fade is what each step takes from the weight of all before it: they last for about 500.
+	Fade = 0.002
+	// Heartbeat is the time between two heartbeats unless the configuration says otherwise.
+	Heartbeat = 500 * time.Millisecond
 )
 
 // stats are a worker's counters. Safe from any goroutine.
@@ -36,7 +38,7 @@ func (s *stats) step(b batch.Step) {
 	defer s.mu.Unlock()
 	took, rows := float64(b.Duration)/float64(time.Millisecond), float64(b.Rows)
 	if b.Err == nil {
-		s.sums.Add(float64(b.PrefillTokens), float64(b.DecodeRows), took, fade)
+		s.sums.Add(float64(b.PrefillTokens), float64(b.DecodeRows), took, Fade)
 	}
 	if s.rows == 0 {
 		s.stepMS, s.rows = took, rows

@@ -100,11 +100,22 @@ func Decide(job *contracts.Job, c *Catalog, capacityOf func(model string) Capaci
 	if err != nil {
 		return nil, err
 	}
-	if err := fit(&j, len(prompt), model, capacityOf(model.Name), l); err != nil {
+	a, err := Measure(&j, prompt, model, capacityOf(model.Name), l, d)
+	if err != nil {
 		return nil, err
 	}
-	fill(&j, now, d)
-	return seal(&j, &contracts.Admitted{Tokens: prompt, Digest: digest, KVTokens: *j.Params.N * (len(prompt) + *j.Params.MaxTokens)}, l)
+	a.Digest = digest
+	return seal(&j, a, l)
+}
+
+// Measure is the part of [Decide] that looks at nothing but sizes: it fills in what j leaves open and says
+// what its KV cache needs, or why it fits nowhere.
+func Measure(j *contracts.Job, prompt []int32, m *Model, c Capacity, l Limits, d Draw) (*contracts.Admitted, error) {
+	if err := fit(j, len(prompt), m, c, l); err != nil {
+		return nil, err
+	}
+	fill(j, d.Now.UnixMilli(), d)
+	return &contracts.Admitted{Job: *j, Tokens: prompt, KVTokens: *j.Params.N * (len(prompt) + *j.Params.MaxTokens)}, nil
 }
 
 // fill sets the defaults that are left once max_tokens is known.

@@ -9,6 +9,8 @@ import (
 )
 
 const (
+	// PreemptEvery is how often a dispatcher looks whether its urgent jobs that wait have room.
+	PreemptEvery = 100 * time.Millisecond
 	// askTime is how long a worker may take until a job that was asked to give way is gone from its
 	// heartbeats; after that it may be asked again.
 	askTime = 2 * time.Second
@@ -26,6 +28,20 @@ type Waiting struct {
 	Slots              int
 
 	since time.Time
+}
+
+// WaitingFor is a job that is put in the queue, as a [Preemptor] sees it; urgent tells whether others may
+// have to give way to it. A worker that takes a job reserves what its size class promises.
+func WaitingFor(a *contracts.Admitted) (w Waiting, urgent bool) {
+	j := &a.Job
+	w = Waiting{Tenant: j.Tenant, Job: j.ID, Model: j.Model, Class: j.Class, KVTokens: a.KVTokens, Slots: 1}
+	if size := contracts.SizeFor(a.KVTokens); size != contracts.SizeX {
+		w.KVTokens = size.Tokens()
+	}
+	if j.Params.N != nil {
+		w.Slots = max(1, *j.Params.N)
+	}
+	return w, j.Class == contracts.P0 || j.Class == contracts.P1
 }
 
 // Preemptor chooses which jobs give way to urgent ones that wait. It counts on the room that comes from

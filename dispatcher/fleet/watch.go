@@ -11,6 +11,9 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 )
 
+// HandOverEvery is how often a dispatcher looks for jobs whose worker is dead.
+const HandOverEvery = 250 * time.Millisecond
+
 // DefaultTTL is how long a worker may be silent: four of its heartbeats.
 const DefaultTTL = 2 * time.Second
 

@@ -8,12 +8,12 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/backlog"
 )
 
-// shareEvery is how often a dispatcher tells the others what it has waiting.
-const shareEvery = 200 * time.Millisecond
+// ShareEvery is how often a dispatcher tells the others what it has waiting.
+const ShareEvery = 200 * time.Millisecond
 
 // shares tells the other dispatchers what waits here, while something does, until ctx ends.
 func (t *Turns) shares(ctx context.Context) {
-	tick := time.NewTicker(shareEvery)
+	tick := time.NewTicker(ShareEvery)
 	defer tick.Stop()
 	for said := false; ; {
 		select {

@@ -23,10 +23,10 @@ import (
 )
 
 const (
-	// turnEvery is how often a dispatcher looks whose turn it is, beside at each first token.
-	turnEvery = 100 * time.Millisecond
-	// turnsAtOnce is how many held jobs are put into JOBS at the same time.
-	turnsAtOnce = 8
+	// Every is how often a dispatcher looks whose turn it is, beside at each first token.
+	Every = 100 * time.Millisecond
+	// AtOnce is how many held jobs are put into JOBS at the same time.
+	AtOnce = 8
 	// adoptAfter is how long a held job is left to the dispatcher that holds it.
 	adoptAfter = 10 * time.Second
 	// settleEvery is how often jobs that seem to wait for their first token are looked up.
@@ -77,11 +77,11 @@ func (t *Turns) Next() {
 // turns puts held jobs into JOBS as room comes, until ctx ends. Several dispatchers may do so with the same
 // jobs: only one message can be on a job's subject, under one message id.
 func (t *Turns) turns(ctx context.Context) {
-	tick := time.NewTicker(turnEvery)
+	tick := time.NewTicker(Every)
 	defer tick.Stop()
 	var work sync.WaitGroup
 	defer work.Wait()
-	places := make(chan struct{}, turnsAtOnce)
+	places := make(chan struct{}, AtOnce)
 	for {
 		select {
 		case <-t.rung:
@@ -101,7 +101,7 @@ func (t *Turns) turns(ctx context.Context) {
 					t.cfg.Backlog.Back(i.Key)
 					if ctx.Err() == nil {
 						t.cfg.Logger.Warn("held job not queued, trying again", "tenant", i.Tenant, "job", i.Job, "error", err)
-						pause(ctx, turnEvery)
+						pause(ctx, Every)
 					}
 				}
 			})

@@ -23,6 +23,12 @@ type Vocabulary interface {
 	TokenBytes(id int32) []byte
 }
 
+// How records are cut unless the configuration says otherwise.
+const (
+	FlushInterval = 10 * time.Millisecond // least time between two records of a choice
+	FlushTokens   = 8                     // tokens that go at once
+)
+
 // recordWeight bounds one record: tokens, each with its rivals.
 const recordWeight = 2048
 
@@ -88,10 +94,10 @@ type event struct {
 // New makes a writer for a job whose stream holds cfg.Choices.
 func New(cfg Config) *Writer {
 	if cfg.FlushInterval == 0 {
-		cfg.FlushInterval = 10 * time.Millisecond
+		cfg.FlushInterval = FlushInterval
 	}
 	if cfg.FlushTokens == 0 {
-		cfg.FlushTokens = 8
+		cfg.FlushTokens = FlushTokens
 	}
 	w := &Writer{cfg: cfg, signal: make(chan struct{}, 1), firstAt: cfg.FirstToken}
 	for _, s := range cfg.Choices {
