@@ -155,6 +155,7 @@ func (f *InProcess) hire(i int) {
 	profile, err := sim.ProfileFor("l40s")
 	f.must(err)
 	profile.C0, profile.Sched, profile.PerToken = f.floor.Step, 0, f.floor.Step/500
+	profile.PerRow = profile.PerToken
 	h.engine = sim.New(sim.Config{Model: Model, Profile: profile, MaxSequences: f.floor.Slots, Sleep: f.sleep()})
 	var e engine.Engine = h.engine
 	if f.floor.Engine != nil {

@@ -14,7 +14,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -29,7 +28,7 @@ type Config struct {
 	Seed    uint64  // of the jitter; the logits do not depend on it
 
 	KVBudget      int64 // bytes of KV cache; 0 means Profile.KVMemory
-	ContextLength int   // tokens; 0 means 8192
+	ContextLength int   // tokens; 0 means Profile.ContextLength
 	MaxSequences  int   // 0 means 256
 	MaxStepTokens int   // most tokens of a prefill row; 0 means 512, at least 2
 
@@ -48,7 +47,7 @@ func (c Config) withDefaults() Config {
 	}
 	c.Model = or(c.Model, "sim")
 	c.KVBudget = or(max(0, c.KVBudget), c.Profile.KVMemory)
-	c.ContextLength = or(max(0, c.ContextLength), 8192)
+	c.ContextLength = or(max(0, c.ContextLength), or(c.Profile.ContextLength, 8192))
 	c.MaxSequences = or(max(0, c.MaxSequences), 256)
 	c.MaxStepTokens = max(2, or(c.MaxStepTokens, 512))
 	if c.Sleep == nil {
@@ -169,7 +168,7 @@ func (e *Engine) Step(ctx context.Context, rows []*engine.Row) error {
 		return err
 	}
 	e.steps++
-	if err := e.cfg.Sleep(ctx, e.jitter(cost)); err != nil {
+	if err := e.cfg.Sleep(ctx, e.cfg.Profile.Vary(cost, e.cfg.Seed, e.steps)); err != nil {
 		return fmt.Errorf("step of %d rows: %w", len(e.running), err)
 	}
 	if n := sampled * vocab; cap(e.logits) < n {
@@ -186,23 +185,20 @@ func (e *Engine) admit(rows []*engine.Row) (cost time.Duration, sampled int, err
 		return 0, 0, errShutdown
 	}
 	e.running, err = e.cache.Admit(rows, kvcache.Limits{Vocab: vocab, MaxStepTokens: e.cfg.MaxStepTokens})
-	fed, held := 0, 0
+	prompt, single, held := 0, 0, 0
 	for _, r := range e.running {
 		place, _ := e.cache.Find(r.Seq)
-		fed += len(r.Tokens)
+		if place.Length > 0 && len(r.Tokens) == 1 {
+			single++
+		} else {
+			prompt += len(r.Tokens)
+		}
 		held += place.Length + len(r.Tokens)
 		if r.Sample {
 			sampled++
 		}
 	}
-	return e.cfg.Profile.Step(fed, held), sampled, err
-}
-
-// jitter scales a step's cost by a normal factor that depends on the seed and the step's number.
-func (e *Engine) jitter(d time.Duration) time.Duration {
-	r := rand.New(rand.NewPCG(e.cfg.Seed, e.steps))
-	f := e.cfg.Profile.Jitter * r.NormFloat64()
-	return time.Duration(float64(d) * (1 + max(-0.7, min(0.7, f))))
+	return e.cfg.Profile.Step(prompt, single, held), sampled, err
 }
 
 func (e *Engine) finish() error {

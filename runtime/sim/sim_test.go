@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -42,20 +44,21 @@ func TestStepTime(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		p         sim.Profile
-		fed, held int
+		fed, rows int
+		held      int
 		want      time.Duration
 	}{
-		{"one token", h100, 1, 1, 7200 * time.Microsecond},
-		{"64 sequences at 1,000 tokens", h100, 64, 64000, 10555 * time.Microsecond},
-		{"prefill of 512", h100, 512, 512, 11523 * time.Microsecond},
-		{"prefill of 4096", h100, 4096, 4096, 85183 * time.Microsecond},
-		{"one token of the small model", small, 1, 1, 3800 * time.Microsecond},
-		{"one token on A100", profile(t, "a100"), 1, 1, 11540 * time.Microsecond},
-		{"one token on L40S", profile(t, "l40s"), 1, 1, 17740 * time.Microsecond},
-		{"one token on H200", profile(t, "h200"), 1, 1, 5340 * time.Microsecond},
+		{"one token", h100, 0, 1, 1, 7200 * time.Microsecond},
+		{"64 sequences at 1,000 tokens", h100, 0, 64, 64000, 10555 * time.Microsecond},
+		{"prefill of 512", h100, 512, 0, 512, 11523 * time.Microsecond},
+		{"prefill of 4096", h100, 4096, 0, 4096, 85183 * time.Microsecond},
+		{"one token of the small model", small, 0, 1, 1, 3800 * time.Microsecond},
+		{"one token on A100", profile(t, "a100"), 0, 1, 1, 11540 * time.Microsecond},
+		{"one token on L40S", profile(t, "l40s"), 0, 1, 1, 17740 * time.Microsecond},
+		{"one token on H200", profile(t, "h200"), 0, 1, 1, 5340 * time.Microsecond},
 	} {
-		if got := c.p.Step(c.fed, c.held); math.Abs(float64(got-c.want)) > float64(c.want)/100 {
-			t.Errorf("%s: Step(%d, %d) = %v, want %v", c.name, c.fed, c.held, got, c.want)
+		if got := c.p.Step(c.fed, c.rows, c.held); math.Abs(float64(got-c.want)) > float64(c.want)/100 {
+			t.Errorf("%s: Step(%d, %d, %d) = %v, want %v", c.name, c.fed, c.rows, c.held, got, c.want)
 		}
 	}
 }
@@ -87,7 +90,7 @@ func TestVirtualTime(t *testing.T) {
 		if err := e.Step(t.Context(), []*engine.Row{{Seq: seq, Tokens: make([]int32, 256)}}); err != nil {
 			t.Fatal(err)
 		}
-		if got, want := time.Since(start), p.Step(256, 256); got != want {
+		if got, want := time.Since(start), p.Step(256, 0, 256); got != want {
 			t.Errorf("a prefill of 256 took %v, want %v", got, want)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
@@ -226,5 +229,39 @@ func BenchmarkStep(b *testing.B) {
 		if err := e.Step(b.Context(), rows); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A profile that is written and read is the same one, and what a file may not say is refused.
+func TestProfileFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, name := range sim.Devices() {
+		want := profile(t, name)
+		var b strings.Builder
+		if err := want.Write(&b); err != nil {
+			t.Fatal(err)
+		}
+		if got := profile(t, "sim:"+write(name+".json", b.String())); got != want {
+			t.Errorf("read %+v, want what was written: %+v", got, want)
+		}
+	}
+	for name, text := range map[string]string{
+		"empty.json": "", "unknown.json": `{"name":"x","speed":1}`, "zero.json": `{"name":"x"}`, "negative.json": `{"name":"x","c0_ms":-1,"kv_bytes_per_second":1,"kv_bytes_per_token":1,"kv_memory":100}`,
+		"large.json": strings.Repeat(" ", 70_000),
+	} {
+		if p, err := sim.ProfileFor(write(name, text)); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %+v, %v, want an error that names the file", name, p, err)
+		}
+	}
+	if h := profile(t, "h100:2.7b"); h != profile(t, "h100-2.7b") || profile(t, "h100:8b") != profile(t, "h100") {
+		t.Errorf("h100:2.7b is %+v, want h100-2.7b", h)
 	}
 }
