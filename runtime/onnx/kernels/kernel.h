@@ -18,7 +18,7 @@ typedef struct {
 } operator;
 
 // The operators, each in its own file.
-extern operator block_product;
+extern operator attention_operator, block_product;
 
 #define MAX_RANK 8
 

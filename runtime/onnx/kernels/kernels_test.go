@@ -124,7 +124,7 @@ func graph(op string, in, out []value, attributes ...attribute) []byte {
 }
 
 // open makes a session of graph's model on two threads.
-func open(t *testing.T, op string, in, out []value, attributes ...attribute) (*ort.DynamicAdvancedSession, error) {
+func open(t testing.TB, op string, in, out []value, attributes ...attribute) (*ort.DynamicAdvancedSession, error) {
 	t.Helper()
 	path, err := library()
 	if err != nil {

@@ -1,0 +1,21 @@
+//go:build cgo && amd64 && (linux || darwin)
+
+#include "kernel.h"
+
+#include <immintrin.h>
+
+#define TARGET TARGET_AVX512
+enum { LANES = 16 };
+typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(64), aligned(4), may_alias));
+
+static inline TARGET vec widen(const char *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+static inline TARGET uint16_t narrow(float x) {
+    x = x > 65504 ? 65504 : x < -65504 ? -65504 : x;
+    return _mm_extract_epi16(_mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT), 0);
+}
+static inline TARGET vec fma_(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+
+#include "attention_rows.h"
+
+const attention_kernels attention_avx512 = {append, attend};
