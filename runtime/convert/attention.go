@@ -1,7 +1,5 @@
 package convert
 
-import "math"
-
 // attention adds the first half of layer i, up to the output projection.
 func (b *builder) attention(i int) error {
 	h, n, p := b.h, itoa(i), "blk."+itoa(i)+"."
@@ -13,24 +11,21 @@ func (b *builder) attention(i int) error {
 	if err := b.matrix(p+"qkv", "n."+n, p+"qkv.out", h.Hidden, parts...); err != nil {
 		return err
 	}
-	in := []string{p + "qkv.out", "", ""}
+	in := p + "qkv.out"
 	if h.bias {
 		if err := b.addBias(p, q, kv); err != nil {
 			return err
 		}
-		in[0] = p + "qkv.biased"
+		in = p + "qkv.biased"
 	}
 	if h.headNorms {
-		if err := b.normHeads(p, in[0]); err != nil {
+		if err := b.normHeads(p, in); err != nil {
 			return err
 		}
-		in = []string{p + "q.normed", p + "k.normed", p + "v"}
+		in = p + "qkv.normed"
 	}
-	b.microsoft("GroupQueryAttention", p+"attention",
-		append(in, "past_k."+n, "past_v."+n, "seqlens_k", "total_len", "cos", "sin"),
-		[]string{p + "attention.out", "present_k." + n, "present_v." + n},
-		attribute{"num_heads", h.Heads}, attribute{"kv_num_heads", h.KVHeads}, attribute{"do_rotary", 1},
-		attribute{"rotary_interleaved", 0}, attribute{"scale", float32(1 / math.Sqrt(float64(h.HeadDim)))})
+	b.pelton("Attention", p+"attention", []string{in, "keys." + n, "values." + n, "places", "cos", "sin"}, []string{p + "attention.out"},
+		attribute{"heads", h.Heads}, attribute{"kv_heads", h.KVHeads}, attribute{"width", kvWidth(b.variant)})
 	return b.matrix(p+"o", p+"attention.out", p+"o.out", q, part{p + "attn_output.weight", h.Hidden, 0})
 }
 
@@ -49,7 +44,8 @@ func (b *builder) addBias(p string, q, kv int) error {
 	return nil
 }
 
-// normHeads cuts in, the layer's packed Q, K and V, and normalizes each head of Q and K by itself.
+// normHeads normalizes each head of Q and K by itself, which with V lie side by side in `in` and in the
+// layer's qkv.normed.
 func (b *builder) normHeads(p, in string) error {
 	h := b.h
 	q, kv := h.Heads*h.HeadDim, h.KVHeads*h.HeadDim
@@ -63,11 +59,15 @@ func (b *builder) normHeads(p, in string) error {
 		if err := b.store(weight, h.HeadDim); err != nil {
 			return err
 		}
-		heads := b.constant("heads."+itoa(part.heads), 0, 0, int64(part.heads), int64(h.HeadDim))
-		flat := b.constant("flat."+itoa(part.heads), 0, 0, int64(part.heads*h.HeadDim))
+		heads := b.constant("heads."+itoa(part.heads), 0, int64(part.heads), int64(h.HeadDim))
+		flat := b.constant("flat."+itoa(part.heads), 0, int64(part.heads*h.HeadDim))
 		b.onnx("Reshape", at+".cut", []string{at, heads}, []string{at + ".heads"})
 		b.rmsNorm(at+".norm", at+".heads", weight, at+".heads.normed")
 		b.onnx("Reshape", at+".join", []string{at + ".heads.normed", flat}, []string{at + ".normed"})
 	}
+	b.onnx("Concat", p+"qkv.join", []string{p + "q.normed", p + "k.normed", p + "v"}, []string{p + "qkv.normed"}, attribute{"axis", -1})
 	return nil
 }
+
+// kvWidth is the bytes of a number in the cache.
+func kvWidth(variant string) int { return 4 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -105,23 +106,17 @@ func checkLogits(t *testing.T, e *evaluator, s model.Shape, ids []int64, want []
 	t.Helper()
 	caches := map[string]array{}
 	for i := range s.Layers {
-		for _, kv := range []string{"k.", "v."} {
+		for _, kv := range []string{"keys.", "values."} {
 			caches[kv+strconv.Itoa(i)] = array{dims: []int{1, s.KVHeads, 16, s.HeadDim}, f: make([]float32, s.KVHeads*16*s.HeadDim)}
 		}
 	}
 	feed := func(ids []int64, past int, rows ...int64) []float32 {
-		in := map[string]array{
-			"ids": {dims: []int{1, len(ids)}, i: ids}, "seqlens_k": {dims: []int{1}, i: []int64{int64(past + len(ids) - 1)}},
-			"total_len": {dims: []int{1}, i: []int64{16}}, "sel": {dims: []int{len(rows)}, i: rows},
+		in := map[string]array{"ids": {dims: []int{len(ids)}, i: ids}, "sel": {dims: []int{len(rows)}, i: rows}, "places": {dims: []int{len(ids), 2}}}
+		for i := range ids {
+			in["places"] = array{dims: in["places"].dims, i: append(in["places"].i, 0, int64(past+i))}
 		}
-		for k, v := range caches {
-			in["past_"+k] = v
-		}
-		out := e.run(in)
-		for k := range caches {
-			caches[k] = out["present_"+k]
-		}
-		return out["logits"].f
+		maps.Copy(in, caches)
+		return e.run(in)["logits"].f
 	}
 	last := len(ids) - 1
 	got := slices.Concat(feed(ids[:last], 0, 0, 2, int64(last-1)), feed(ids[last:], last, 0))

@@ -249,8 +249,8 @@ func (e *evaluator) compute(n node) []array {
 			return halved(x)
 		}
 		return split(x, n.in[1].i)
-	case "GroupQueryAttention":
-		return attention(n)
+	case "Attention":
+		return []array{attention(n)}
 	}
 	e.t.Fatalf("%s: operator %s is not known to the evaluator", n.name, n.op)
 	return nil
@@ -376,14 +376,6 @@ func split(x array, sizes []int64) []array {
 	return out
 }
 
-// packed puts Q, K and V side by side, as they are when they come in one value.
-func packed(n node) array {
-	if len(n.in[1].f) == 0 {
-		return n.in[0]
-	}
-	return beside(n.in[:3])
-}
-
 // beside is Concat along the last axis.
 func beside(parts []array) array {
 	dims := slices.Clone(parts[0].dims)
@@ -402,16 +394,14 @@ func beside(parts []array) array {
 	return out
 }
 
-// attention is GroupQueryAttention, rotary over halves and a cache of fixed length.
-func attention(n node) []array {
-	qkv, lens, cos, sin := packed(n), n.in[5], n.in[7], n.in[8]
-	heads, kvHeads, scale := n.ints["num_heads"], n.ints["kv_num_heads"], float64(n.floats["scale"])
-	batch, s, width := qkv.dims[0], qkv.dims[1], qkv.dims[2]
+// attention is the operator of runtime/onnx/kernels with rotary over halves, and with a cache of the
+// simplest layout: [slots, kv_heads, capacity, dim] floats, written in place.
+func attention(n node) array {
+	qkv, keys, values, places, cos, sin := n.in[0], n.in[1], n.in[2], n.in[3].i, n.in[4], n.in[5]
+	heads, kvHeads := n.ints["heads"], n.ints["kv_heads"]
+	width, capacity := qkv.dims[1], keys.dims[2]
 	dim := width / (heads + 2*kvHeads)
-	k := array{dims: n.in[3].dims, f: slices.Clone(n.in[3].f)}
-	v := array{dims: n.in[4].dims, f: slices.Clone(n.in[4].f)}
-	longest := k.dims[2]
-	out := array{dims: []int{batch, s, heads * dim}, f: make([]float32, batch*s*heads*dim)}
+	out := array{dims: []int{qkv.dims[0], heads * dim}, f: make([]float32, qkv.dims[0]*heads*dim)}
 	turned := func(x []float32, position int) []float32 {
 		y, half := make([]float32, dim), dim/2
 		for i := range half {
@@ -420,35 +410,33 @@ func attention(n node) []array {
 		}
 		return y
 	}
-	for b := range batch {
-		past := int(lens.i[b]) + 1 - s
+	for t := range qkv.dims[0] {
+		slot, position := int(places[2*t]), int(places[2*t+1])
 		cache := func(a array, group, position int) []float32 {
-			return a.f[((b*kvHeads+group)*longest+position)*dim:][:dim]
+			return a.f[((slot*kvHeads+group)*capacity+position)*dim:][:dim]
 		}
-		for p := range s {
-			row := qkv.f[(b*s+p)*width:][:width]
-			for g := range kvHeads {
-				copy(cache(k, g, past+p), turned(row[(heads+g)*dim:][:dim], past+p))
-				copy(cache(v, g, past+p), row[(heads+kvHeads+g)*dim:][:dim])
-			}
-			for h := range heads {
-				q, g := turned(row[h*dim:][:dim], past+p), h/(heads/kvHeads)
-				score, total := make([]float64, past+p+1), 0.0
-				for o := range score {
-					dot := 0.0
-					for i, x := range cache(k, g, o) {
-						dot += float64(x) * float64(q[i])
-					}
-					score[o] = math.Exp(dot * scale)
-					total += score[o]
+		row := qkv.f[t*width:][:width]
+		for g := range kvHeads {
+			copy(cache(keys, g, position), turned(row[(heads+g)*dim:][:dim], position))
+			copy(cache(values, g, position), row[(heads+kvHeads+g)*dim:][:dim])
+		}
+		for h := range heads {
+			q, g := turned(row[h*dim:][:dim], position), h/(heads/kvHeads)
+			score, total := make([]float64, position+1), 0.0
+			for o := range score {
+				dot := 0.0
+				for i, x := range cache(keys, g, o) {
+					dot += float64(x) * float64(q[i])
 				}
-				for o := range score {
-					for i, x := range cache(v, g, o) {
-						out.f[((b*s+p)*heads+h)*dim+i] += float32(score[o] / total * float64(x))
-					}
+				score[o] = math.Exp(dot / math.Sqrt(float64(dim)))
+				total += score[o]
+			}
+			for o := range score {
+				for i, x := range cache(values, g, o) {
+					out.f[(t*heads+h)*dim+i] += float32(score[o] / total * float64(x))
 				}
 			}
 		}
 	}
-	return []array{out, k, v}
+	return out
 }

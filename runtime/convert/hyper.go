@@ -119,7 +119,7 @@ func (h *hyper) sizes(f *gguf.File) error {
 		return fmt.Errorf("%d query heads cannot share %d key heads evenly", h.Heads, h.KVHeads)
 	case values != h.HeadDim:
 		return fmt.Errorf("key length %d and value length %d differ, which is not supported", h.HeadDim, values)
-	case h.HeadDim%16 != 0 || h.HeadDim > maxHeadDim: // as GroupQueryAttention wants it
+	case h.HeadDim%16 != 0 || h.HeadDim > maxHeadDim: // as the attention kernel wants it
 		return fmt.Errorf("head size %d is no multiple of 16 up to %d", h.HeadDim, maxHeadDim)
 	case h.Hidden%quant.Block != 0 || h.FFN%quant.Block != 0 || h.Heads*h.HeadDim%quant.Block != 0:
 		return fmt.Errorf("sizes %d (hidden), %d (feed forward), %d (heads) must be multiples of %d", h.Hidden, h.FFN, h.Heads*h.HeadDim, quant.Block)

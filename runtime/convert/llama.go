@@ -13,7 +13,7 @@ import (
 
 // builder writes the weights of a decoder and collects the nodes of its graph. Each layer is
 //
-//	norm → QKV (+ bias, + norms of heads) → GroupQueryAttention (rotary inside) → output → skip and norm → gate and up → SiLU(gate)·up → down → skip and norm
+//	norm → QKV (+ bias, + norms of heads) → Attention (rotary inside) → output → skip and norm → gate and up → SiLU(gate)·up → down → skip and norm
 //
 // with Q, K and V fused into one matrix, and gate and up into another. The rows whose logits are wanted
 // are gathered before the last norm, so that the head, a fifth of the weights, runs for them only. Names
@@ -194,13 +194,12 @@ func (b *builder) tied() bool {
 // head adds the choice of rows, the last norm and the logits.
 func (b *builder) head() error {
 	h := b.h
-	flat := b.constant("flat", -1, int64(h.Hidden))
-	b.onnx("Reshape", "rows", []string{"x." + itoa(h.Layers), flat}, []string{"rows.out"})
+	last := "x." + itoa(h.Layers)
 	rows, logits := "selected", "logits"
 	if b.variant == Fused || b.variant == Naive {
-		rows, logits = "rows.out", "logits.all"
+		rows, logits = last, "logits.all"
 	} else {
-		b.onnx("Gather", "select", []string{"rows.out", "sel"}, []string{rows}, attribute{"axis", 0})
+		b.onnx("Gather", "select", []string{last, "sel"}, []string{rows}, attribute{"axis", 0})
 	}
 	if err := b.norm(tensorLastNorm); err != nil {
 		return err
@@ -263,15 +262,13 @@ func (b *builder) graph() message {
 	for _, m := range slices.Concat(b.w.initializers, b.constants) {
 		g.sub(5, m)
 	}
-	g.sub(11, valueProto("ids", typeInt64, "B", "S"))
-	g.sub(11, valueProto("seqlens_k", typeInt32, "B"))
-	g.sub(11, valueProto("total_len", typeInt32, 1))
+	g.sub(11, valueProto("ids", typeInt64, "T"))
+	g.sub(11, valueProto("places", typeInt32, "T", 2))
 	g.sub(11, valueProto("sel", typeInt64, "R"))
 	g.sub(12, valueProto("logits", typeFloat, "R", h.Vocab))
 	for i := range h.Layers {
-		for _, kv := range []string{"k.", "v."} {
-			g.sub(11, valueProto("past_"+kv+itoa(i), typeFloat, "B", h.KVHeads, "max", h.HeadDim))
-			g.sub(12, valueProto("present_"+kv+itoa(i), typeFloat, "B", h.KVHeads, "max", h.HeadDim))
+		for _, kv := range []string{"keys.", "values."} {
+			g.sub(11, valueProto(kv+itoa(i), typeUint8, "slots", h.KVHeads, "bytes"))
 		}
 	}
 	return g

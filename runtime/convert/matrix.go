@@ -117,7 +117,7 @@ func (b *builder) four(name, in, out string, parts []part, rows, columns int) er
 		return nil
 	}
 	b.matMulNBits(name, in, name, name+".sym", columns, rows, 4)
-	b.onnx("Reshape", name+".cut", []string{in, b.constant("cut."+itoa(columns), 0, 0, int64(per), quant.Block)}, []string{name + ".blocks"})
+	b.onnx("Reshape", name+".cut", []string{in, b.constant("cut."+itoa(columns), 0, int64(per), quant.Block)}, []string{name + ".blocks"})
 	b.onnx("ReduceSum", name+".sum", []string{name + ".blocks", b.constant("last", -1)}, []string{name + ".sums"}, attribute{"keepdims", 0})
 	b.onnx("MatMul", name+".shift", []string{name + ".sums", name + ".offsets"}, []string{name + ".part"})
 	b.onnx("Add", name+".add", []string{name + ".sym", name + ".part"}, []string{out})

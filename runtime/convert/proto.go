@@ -16,6 +16,8 @@ const (
 	opsetMicrosoft   = 1
 	domainONNX       = ""
 	domainMicrosoft  = "com.microsoft"
+	opsetPelton      = 1
+	domainPelton     = "pelton" // runtime/onnx/kernels
 	producer         = "pelton"
 	attributeFloat   = 1 // AttributeProto.AttributeType
 	attributeInt     = 2
@@ -158,7 +160,7 @@ func modelProto(graph message) message {
 	for _, o := range []struct {
 		domain  string
 		version int64
-	}{{domainONNX, opsetONNX}, {domainMicrosoft, opsetMicrosoft}} {
+	}{{domainONNX, opsetONNX}, {domainMicrosoft, opsetMicrosoft}, {domainPelton, opsetPelton}} {
 		var opset message
 		opset.text(1, o.domain)
 		opset.int(2, o.version)
@@ -180,6 +182,10 @@ func (g *nodes) onnx(op, name string, in, out []string, attrs ...attribute) {
 
 func (g *nodes) microsoft(op, name string, in, out []string, attrs ...attribute) {
 	g.list = append(g.list, nodeProto(domainMicrosoft, op, name, in, out, attrs))
+}
+
+func (g *nodes) pelton(op, name string, in, out []string, attrs ...attribute) {
+	g.list = append(g.list, nodeProto(domainPelton, op, name, in, out, attrs))
 }
 
 // constant declares a small int64 vector once and returns its name.

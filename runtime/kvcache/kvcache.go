@@ -1,5 +1,5 @@
-// Package kvcache keeps the books of an engine's KV cache: who holds how much of it, in which slot
-// each sequence lies, and what must be moved so that the sequences that decode lie side by side.
+// Package kvcache keeps the books of an engine's KV cache: who holds how much of it, and in which slot
+// each sequence lies.
 //
 // Previous step of the walk: runtime/onnx and runtime/sim ask it before every pass; next step: the
 // memory itself, which only they touch.
@@ -10,6 +10,7 @@ package kvcache
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/pelton-run/pelton/runtime/engine"
 )
@@ -23,13 +24,12 @@ type Config struct {
 	Budget        int64 // bytes that open sequences may reserve together; 0 means all slots in full
 }
 
-// Cache is the account of one engine's KV memory, laid out in Slots() slots of ContextLength tokens.
+// Cache is the account of one engine's KV memory, laid out in MaxSequences slots of ContextLength tokens.
 //
 // Invariants:
 //  1. No two open sequences share a slot.
 //  2. The bytes reserved never exceed the budget that held when the last of them was reserved.
 //  3. A sequence never holds more tokens than it reserved.
-//  4. After Compact(d), the sequences of d lie in slots 0 to len(d)-1.
 type Cache struct {
 	cfg      Config
 	budget   int64
@@ -38,8 +38,6 @@ type Cache struct {
 	next     engine.Seq
 	open     map[engine.Seq]*sequence
 	owner    []*sequence // by slot; nil when free
-	row      int         // slots below it held the sequences that decoded last
-	moves    []Move
 	admitted []*engine.Row
 }
 
@@ -48,7 +46,6 @@ type sequence struct {
 	slot     int
 	length   int  // tokens held
 	capacity int  // tokens reserved, not rounded
-	decoding bool // in the call of Compact
 	stepping bool // in the call of Admit
 }
 
@@ -58,25 +55,15 @@ type Place struct {
 	Length int // tokens held
 }
 
-// Move asks for the copy of the first Tokens tokens of slot From to slot To. Moves are carried out in
-// order; after each, From is free.
-type Move struct {
-	From, To, Tokens int
-}
-
 // New makes an empty cache. It panics when a field of c that must be positive is not.
 func New(c Config) *Cache {
 	if c.BlockTokens <= 0 || c.BytesPerToken <= 0 || c.ContextLength <= 0 || c.MaxSequences <= 0 {
 		panic(fmt.Sprintf("kvcache: sizes must be positive: %+v", c))
 	}
-	k := &Cache{cfg: c, open: make(map[engine.Seq]*sequence, c.MaxSequences), owner: make([]*sequence, c.MaxSequences+1)}
+	k := &Cache{cfg: c, open: make(map[engine.Seq]*sequence, c.MaxSequences), owner: make([]*sequence, c.MaxSequences)}
 	k.SetBudget(c.Budget)
 	return k
 }
-
-// Slots is the number of slots: one more than there can be sequences, so that there is always a free
-// one to move through.
-func (k *Cache) Slots() int { return len(k.owner) }
 
 // SetBudget changes the budget; 0 means all slots in full. Sequences that are open keep what they have.
 func (k *Cache) SetBudget(bytes int64) {
@@ -119,20 +106,12 @@ func (k *Cache) Open(tokens int) (engine.Seq, error) {
 	return s.id, nil
 }
 
-// freeSlot prefers the first slot behind the decoding ones: the oldest prefill then joins them
-// without a move.
 func (k *Cache) freeSlot() int {
-	for i := k.row; i < len(k.owner); i++ {
-		if k.owner[i] == nil {
-			return i
-		}
+	i := slices.Index(k.owner, nil)
+	if i < 0 {
+		panic("kvcache: no free slot although fewer sequences are open than there are slots")
 	}
-	for i, s := range k.owner {
-		if s == nil {
-			return i
-		}
-	}
-	panic("kvcache: no free slot although fewer sequences are open than there are slots")
+	return i
 }
 
 // Close gives a sequence's memory back and says where it lay. It returns false for a handle that is
@@ -158,14 +137,6 @@ func (k *Cache) Find(id engine.Seq) (Place, bool) {
 	return Place{Slot: s.slot, Length: s.length}, true
 }
 
-// At says which length the sequence in a slot has; false for a free slot.
-func (k *Cache) At(slot int) (Place, bool) {
-	if slot < 0 || slot >= len(k.owner) || k.owner[slot] == nil {
-		return Place{}, false
-	}
-	return Place{Slot: slot, Length: k.owner[slot].length}, true
-}
-
 // Fits tells whether n more tokens may be appended to a sequence: nil, engine.ErrUnknownSequence or
 // engine.ErrTooLong with the figures.
 func (k *Cache) Fits(id engine.Seq, n int) error {
@@ -188,57 +159,6 @@ func (k *Cache) Append(id engine.Seq, n int) error {
 	k.used += k.bytes(s.length+n) - k.bytes(s.length)
 	s.length += n
 	return nil
-}
-
-// Compact brings the sequences of decoding, which must be open and distinct, to the first slots and
-// returns the moves that this takes. The slice is valid until the next call. Nothing moves when they
-// lie there already, whatever their order.
-func (k *Cache) Compact(decoding []engine.Seq) []Move {
-	n := len(decoding)
-	k.moves, k.row = k.moves[:0], n
-	settled := 0
-	for _, id := range decoding {
-		s := k.open[id]
-		s.decoding = true
-		if s.slot < n {
-			settled++
-		}
-	}
-	if settled < n {
-		// Empty holes first: each filled one frees a slot behind the decoding ones, which the
-		// sequences that are in the way can then go to.
-		from := k.fill(n, n, func(hole int) bool { return k.owner[hole] == nil })
-		k.fill(n, from, func(hole int) bool { return !k.owner[hole].decoding })
-	}
-	for _, id := range decoding {
-		k.open[id].decoding = false
-	}
-	return k.moves
-}
-
-// fill moves decoding sequences from slots at or behind from into the holes below n and returns where
-// the search for the next one starts.
-func (k *Cache) fill(n, from int, hole func(int) bool) int {
-	for to := range n {
-		if !hole(to) {
-			continue
-		}
-		for k.owner[from] == nil || !k.owner[from].decoding {
-			from++
-		}
-		if k.owner[to] != nil {
-			k.move(to, k.freeSlot())
-		}
-		k.move(from, to)
-	}
-	return from
-}
-
-func (k *Cache) move(from, to int) {
-	s := k.owner[from]
-	k.owner[from], k.owner[to] = nil, s
-	s.slot = to
-	k.moves = append(k.moves, Move{From: from, To: to, Tokens: s.length})
 }
 
 // Memory is the account now.

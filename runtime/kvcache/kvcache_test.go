@@ -68,23 +68,7 @@ func TestBudgetMayShrink(t *testing.T) {
 	}
 }
 
-func TestPrefillJoinsInPlace(t *testing.T) {
-	t.Parallel()
-	k := kvcache.New(kvcache.Config{BlockTokens: 16, BytesPerToken: 1, ContextLength: 64, MaxSequences: 4})
-	var decoding []engine.Seq
-	for range 4 {
-		s, err := k.Open(64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		decoding = append(decoding, s)
-		if moves := k.Compact(decoding); len(moves) > 0 {
-			t.Errorf("sequence %d joins with moves %v, want none", s, moves)
-		}
-	}
-}
-
-// books is the reference: contents of the slots as the moves leave them.
+// books is the reference: contents of the slots as they are written.
 type books struct {
 	k        *kvcache.Cache
 	cfg      kvcache.Config
@@ -156,33 +140,6 @@ func (b *books) Append(t *rapid.T) {
 	b.lengths[s] += n
 }
 
-func (b *books) Compact(t *rapid.T) {
-	all := slices.Sorted(maps.Keys(b.lengths))
-	decoding := rapid.Permutation(all).Draw(t, "order")
-	decoding = decoding[:rapid.IntRange(0, len(all)).Draw(t, "n")]
-	for _, m := range b.k.Compact(decoding) {
-		if m.From == m.To {
-			t.Fatalf("move %+v goes nowhere", m)
-		}
-		copy(b.slots[m.To][:m.Tokens], b.slots[m.From][:m.Tokens])
-		clear(b.slots[m.From])
-	}
-	var rows []int
-	for _, s := range decoding {
-		p, _ := b.k.Find(s)
-		rows = append(rows, p.Slot)
-	}
-	slices.Sort(rows)
-	for i, r := range rows {
-		if i != r {
-			t.Fatalf("decoding %v lie in slots %v", decoding, rows)
-		}
-	}
-	if again := b.k.Compact(decoding); len(again) > 0 {
-		t.Fatalf("Compact(%v) twice moves again: %v", decoding, again)
-	}
-}
-
 func (b *books) SetBudget(t *rapid.T) {
 	b.k.SetBudget(rapid.Int64Range(1, b.bytes(b.cfg.ContextLength)*int64(b.cfg.MaxSequences)).Draw(t, "budget"))
 }
@@ -193,7 +150,7 @@ func (b *books) Check(t *rapid.T) {
 	var reserved, used int64
 	for s, n := range b.lengths {
 		p, ok := b.k.Find(s)
-		if !ok || p.Length != n || p.Slot < 0 || p.Slot >= b.k.Slots() {
+		if !ok || p.Length != n || p.Slot < 0 || p.Slot >= b.cfg.MaxSequences {
 			t.Fatalf("Find(%d) = %+v, %v, want length %d", s, p, ok, n)
 		}
 		if other, ok := taken[p.Slot]; ok {
@@ -225,7 +182,7 @@ func TestCacheAgainstReference(t *testing.T) {
 			Budget:        rapid.Int64Range(0, 20000).Draw(t, "budget"),
 		}
 		b := &books{k: kvcache.New(cfg), cfg: cfg, lengths: map[engine.Seq]int{}, capacity: map[engine.Seq]int{}}
-		for range b.k.Slots() {
+		for range cfg.MaxSequences {
 			b.slots = append(b.slots, make([]engine.Seq, cfg.ContextLength))
 		}
 		t.Repeat(rapid.StateMachineActions(b))
@@ -298,21 +255,5 @@ func TestAdmit(t *testing.T) {
 	}
 	if _, err := k.Admit([]*engine.Row{nil}, limits); err == nil {
 		t.Error("Admit of a nil row = nil, want an error")
-	}
-}
-
-func BenchmarkCompact(b *testing.B) {
-	k := kvcache.New(kvcache.Config{BlockTokens: 16, BytesPerToken: 1, ContextLength: 8192, MaxSequences: 64})
-	var decoding []engine.Seq
-	for range 16 {
-		s, err := k.Open(100)
-		if err != nil {
-			b.Fatal(err)
-		}
-		decoding = append(decoding, s)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		k.Compact(decoding)
 	}
 }

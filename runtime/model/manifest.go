@@ -22,8 +22,9 @@ const (
 	TokenizerConfigFile = "tokenizer_config.json"
 )
 
-// Format is the version of the folder layout that this code writes.
-const Format = 1
+// Format is the version of the folder layout that this code writes. Folders of format 1 are read as well,
+// unless they hold a decoder's graph of Pelton's own, which had other inputs.
+const Format = 2
 
 // Manifest describes one variant of a model. Sizes are in elements unless they say bytes.
 type Manifest struct {
@@ -80,10 +81,11 @@ func (m Manifest) Dimensions() int { return m.Shape.Hidden }
 // Shape is what the runtime must know of the graph of a model that writes text. The values of Pelton's own
 // graphs are
 //
-//	inputs   ids [B,S] int64, seqlens_k [B] int32 (past+new-1 of each row), total_len [1] int32,
-//	         sel [R] int64 (rows of the flattened B*S whose logits are wanted),
-//	         past_k.N and past_v.N [B,KVHeads,max,HeadDim] float32 for each layer N
-//	outputs  logits [R,Vocab] float32, present_k.N and present_v.N (bound over the same memory)
+//	inputs   ids [T] int64, tokens of any sequences, those of one side by side and in order,
+//	         places [T,2] int32, the slot and position of each in the cache,
+//	         sel [R] int64, of which of them the logits are wanted,
+//	         keys.N and values.N [slots,KVHeads,bytes] uint8 for each layer N: the cache, written in place
+//	output   logits [R,Vocab] float32
 type Shape struct {
 	Layers        int `json:"layers"`
 	Hidden        int `json:"hidden"`

@@ -43,7 +43,7 @@ func CheckName(name string) error {
 // Validate returns everything that is wrong with the manifest, joined; nil when nothing is. It reads
 // no file.
 func (m Manifest) Validate() error {
-	if m.Format != Format {
+	if own := m.Kind == "" && m.Graph == nil; m.Format != Format && (m.Format != 1 || own) {
 		return fmt.Errorf("format %d is not the %d that this version reads: pull the model again", m.Format, Format)
 	}
 	var all []error

@@ -31,11 +31,8 @@ type Engine struct {
 
 	step      sync.Mutex // held while the graph or its memory is in use
 	graph     *graph     // nil after Shutdown
-	companion bool       // a lone sequence is decoded beside a second row
-	decoding  []*engine.Row
-	prefill   []*engine.Row
-	order     []*engine.Row // decoding, by slot
-	handles   []engine.Seq
+	companion bool       // a lone token is run beside a second one
+	rows      []*engine.Row
 
 	mu    sync.Mutex // guards cache
 	cache *kvcache.Cache
@@ -125,10 +122,11 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 		log:    c.Logger,
 		limits: kvcache.Limits{Vocab: m.Shape.Vocab, MaxStepTokens: min(c.MaxStepTokens, m.Shape.ContextLength)},
 		cache:  kvcache.New(kv),
-		order:  make([]*engine.Row, c.MaxSequences),
 	}
-	rows := max(c.MaxSequences, c.MaxStepTokens, 2)
-	if e.graph, err = newGraph(filepath.Join(c.ModelDir, model.GraphFile), m.Shape, e.cache.Slots(), rows, c); err != nil {
+	// A call holds all that decode and a prompt's row; one slot more than there are sequences is for the
+	// companion.
+	tokens, rows := c.MaxSequences+c.MaxStepTokens, max(c.MaxSequences, c.MaxStepTokens)
+	if e.graph, err = newGraph(filepath.Join(c.ModelDir, model.GraphFile), m.Shape, c.MaxSequences+1, tokens, rows, c); err != nil {
 		return nil, err
 	}
 	loaded := memory.Resident()
@@ -136,7 +134,7 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Device.String(),
 		Vocab: m.Shape.Vocab, ContextLength: m.Shape.ContextLength,
 		KVBytesPerToken: kv.BytesPerToken, BlockTokens: kv.BlockTokens, MaxSequences: c.MaxSequences,
-		MaxStepTokens: e.limits.MaxStepTokens, MinPrefill: 2,
+		MaxStepTokens: e.limits.MaxStepTokens, MinPrefill: 1,
 	}
 	check, err := e.warmUp()
 	if err != nil {
@@ -145,7 +143,7 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 	e.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s-%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), class(c.Device), check)
 	e.weights, e.arena = loaded-before, memory.Resident()-loaded
 	e.log.Info("engine open", "model", m.Name, "variant", m.Variant, "fingerprint", e.info.Fingerprint,
-		"threads", c.Threads, "companion", e.companion, "weights", e.weights, "arena", e.arena, "took", time.Since(start))
+		"threads", c.Threads, "companion", e.companion, "min_prefill", e.info.MinPrefill, "weights", e.weights, "arena", e.arena, "took", time.Since(start))
 	return e, nil
 }
 

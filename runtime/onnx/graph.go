@@ -11,16 +11,14 @@ import (
 	"github.com/pelton-run/pelton/runtime/model"
 )
 
-// Places of the graph's values among its inputs and outputs (model.Shape says what they hold).
+// Places of the graph's values among its inputs (model.Shape says what they hold).
 const (
 	inIDs = iota
-	inSeqlens
-	inTotal
+	inPlaces
 	inSel
-	inPast // then keys and values in turn, layer by layer
+	inCaches // keys and values in turn, layer by layer
 
-	outLogits  = 0
-	outPresent = 1
+	outLogits = inCaches // as the place of a key
 )
 
 // graph is the session with the memory that it reads and writes, and the tensors that stand for parts
@@ -31,40 +29,35 @@ type graph struct {
 	kv      *kvMemory
 	fixed   *mapping // memory of the slices below
 	ids     []int64
-	seqlens []int32
-	total   []int32
+	places  []int32 // slot and position of each token
 	sel     []int64
 	logits  []float32
 	vocab   int
 	tensors map[key]ort.Value
-	caches  map[[2]int]binding
+	inputs  []ort.Value // of a call; the caches stay
+	outputs []ort.Value
 }
 
-// key names a tensor: which input or output, its first element, its first two dimensions.
+// key names a tensor: which input or output, its first element, its dimensions.
 type key struct{ place, offset, rows, columns int }
 
-// binding is a set of inputs and outputs over slots lo to lo+n; all but the caches change by call.
-type binding struct{ inputs, outputs []ort.Value }
-
-// run is one call of the graph.
-type run struct {
-	lo, rows int // slots
-	columns  int // tokens of each row; the ids lie at the start of graph.ids
-	total    int // tokens of the longest row behind this call
-	sampled  int // rows of graph.sel
-	logits   int // row of graph.logits at which the results begin
+// call is one run of the graph.
+type call struct {
+	tokens  int // at the start of ids and places
+	sampled int // rows of sel
+	logits  int // row of logits at which the results begin
 }
 
-// newGraph loads a folder's graph. rows bounds the rows and tokens of a call and the logits of a step.
-func newGraph(path string, s model.Shape, slots, rows int, c Config) (_ *graph, err error) {
-	g := &graph{vocab: s.Vocab, tensors: map[key]ort.Value{}, caches: map[[2]int]binding{}}
+// newGraph loads a folder's graph, for calls of at most so many tokens and steps of so many rows of logits.
+func newGraph(path string, s model.Shape, slots, tokens, rows int, c Config) (_ *graph, err error) {
+	g := &graph{vocab: s.Vocab, tensors: map[key]ort.Value{}, outputs: make([]ort.Value, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.destroy())
 		}
 	}()
-	n := int64(rows)
-	layout := []int64{n * 8, n * 8, n * 8, n * 8, n * int64(s.Vocab) * floatBytes}
+	n, sampled := int64(tokens), int64(rows)
+	layout := []int64{n * 8, n * 8, sampled * 8, sampled * int64(s.Vocab) * floatBytes}
 	var size int64
 	for _, part := range layout {
 		size += (part + 63) / 64 * 64
@@ -79,53 +72,65 @@ func newGraph(path string, s model.Shape, slots, rows int, c Config) (_ *graph, 
 		return offset
 	}
 	g.ids = view[int64](g.fixed, next(0), n)
-	g.sel = view[int64](g.fixed, next(1), n)
-	g.seqlens = view[int32](g.fixed, next(2), n)
-	g.total = view[int32](g.fixed, next(3), 1)
-	g.logits = view[float32](g.fixed, next(4), n*int64(s.Vocab))
+	g.places = view[int32](g.fixed, next(1), 2*n)
+	g.sel = view[int64](g.fixed, next(2), sampled)
+	g.logits = view[float32](g.fixed, next(3), sampled*int64(s.Vocab))
 	if g.kv, err = newKVMemory(s, slots); err != nil {
+		return nil, err
+	}
+	if err := g.bindCaches(); err != nil {
 		return nil, err
 	}
 	if g.options, err = ort.NewRunOptions(); err != nil {
 		return nil, err
 	}
-	inputs, outputs := names(s.Layers)
-	g.session, err = newSession(path, inputs, outputs, c)
+	g.session, err = newSession(path, inputNames(s.Layers), []string{"logits"}, c)
 	return g, err
 }
 
-func names(layers int) (inputs, outputs []string) {
-	inputs, outputs = []string{"ids", "seqlens_k", "total_len", "sel"}, []string{"logits"}
+func inputNames(layers int) []string {
+	names := []string{"ids", "places", "sel"}
 	for l := range layers {
-		inputs = append(inputs, fmt.Sprintf("past_k.%d", l), fmt.Sprintf("past_v.%d", l))
-		outputs = append(outputs, fmt.Sprintf("present_k.%d", l), fmt.Sprintf("present_v.%d", l))
+		names = append(names, fmt.Sprintf("keys.%d", l), fmt.Sprintf("values.%d", l))
 	}
-	return inputs, outputs
+	return names
 }
 
-// run runs the graph on what the caller has put into ids, seqlens and sel. All lengths must have been
-// checked: version 1.24 of the library does not, and writes behind the end of the cache.
-func (g *graph) run(r run) error {
-	b, err := g.bind(r.lo, r.rows)
-	if err != nil {
-		return err
+// bindCaches makes the tensors of the whole cache.
+func (g *graph) bindCaches() error {
+	g.inputs = make([]ort.Value, inCaches)
+	k := g.kv
+	for b := range k.buffers {
+		t, err := ort.NewTensor(ort.NewShape(int64(k.slots), int64(k.shape.KVHeads), k.region), k.bytes[int64(b)*k.buffer:int64(b+1)*k.buffer])
+		if err != nil {
+			return fmt.Errorf("kv cache as tensor: %w", err)
+		}
+		g.inputs = append(g.inputs, t)
 	}
-	g.total[0] = int32(r.total)
+	return nil
+}
+
+// put sets token i of a call.
+func (g *graph) put(i int, id int32, slot, position int) {
+	g.ids[i], g.places[2*i], g.places[2*i+1] = int64(id), int32(slot), int32(position)
+}
+
+// run runs the graph on what the caller has put into ids, places and sel.
+func (g *graph) run(c call) error {
+	var err error
 	set := func(v *ort.Value, t ort.Value, e error) { *v, err = t, errors.Join(err, e) }
-	t, e := tensor(g, key{inIDs, 0, r.rows, r.columns}, g.ids)
-	set(&b.inputs[inIDs], t, e)
-	t, e = tensor(g, key{inSeqlens, 0, r.rows, 0}, g.seqlens)
-	set(&b.inputs[inSeqlens], t, e)
-	t, e = tensor(g, key{inTotal, 0, 1, 0}, g.total)
-	set(&b.inputs[inTotal], t, e)
-	t, e = tensor(g, key{inSel, 0, r.sampled, 0}, g.sel)
-	set(&b.inputs[inSel], t, e)
-	t, e = tensor(g, key{inPast, r.logits * g.vocab, r.sampled, g.vocab}, g.logits)
-	set(&b.outputs[outLogits], t, e)
+	t, e := tensor(g, key{inIDs, 0, c.tokens, 0}, g.ids)
+	set(&g.inputs[inIDs], t, e)
+	t, e = tensor(g, key{inPlaces, 0, c.tokens, 2}, g.places)
+	set(&g.inputs[inPlaces], t, e)
+	t, e = tensor(g, key{inSel, 0, c.sampled, 0}, g.sel)
+	set(&g.inputs[inSel], t, e)
+	t, e = tensor(g, key{outLogits, c.logits * g.vocab, c.sampled, g.vocab}, g.logits)
+	set(&g.outputs[0], t, e)
 	if err != nil {
 		return err
 	}
-	return g.session.RunWithOptions(b.inputs, b.outputs, g.options)
+	return g.session.RunWithOptions(g.inputs, g.outputs, g.options)
 }
 
 // tensor is a view of data from k.offset on, of shape [rows] or [rows, columns].
@@ -145,24 +150,6 @@ func tensor[T ort.TensorData](g *graph, k key, data []T) (ort.Value, error) {
 	return t, nil
 }
 
-// bind makes the values of the caches of n slots from lo on: the same memory as past and as present.
-func (g *graph) bind(lo, n int) (binding, error) {
-	if b, ok := g.caches[[2]int{lo, n}]; ok {
-		return b, nil
-	}
-	s := g.kv.shape
-	b := binding{inputs: make([]ort.Value, inPast), outputs: make([]ort.Value, outPresent)}
-	for i := range g.kv.buffers {
-		t, err := ort.NewTensor(ort.NewShape(int64(n), int64(s.KVHeads), int64(s.ContextLength), int64(s.HeadDim)), g.kv.rows(i, lo, n))
-		if err != nil {
-			return binding{}, fmt.Errorf("kv view of slots %d to %d: %w", lo, lo+n-1, err)
-		}
-		b.inputs, b.outputs = append(b.inputs, t), append(b.outputs, t)
-	}
-	g.caches[[2]int{lo, n}] = b
-	return b, nil
-}
-
 // row is row i of the logits; its capacity ends with it.
 func (g *graph) row(i int) []float32 {
 	return g.logits[i*g.vocab : (i+1)*g.vocab : (i+1)*g.vocab]
@@ -179,10 +166,8 @@ func (g *graph) destroy() error {
 	for _, t := range g.tensors {
 		errs = append(errs, t.Destroy())
 	}
-	for _, b := range g.caches {
-		for _, t := range b.inputs[inPast:] {
-			errs = append(errs, t.Destroy())
-		}
+	for _, t := range g.inputs[min(inCaches, len(g.inputs)):] {
+		errs = append(errs, t.Destroy())
 	}
 	if g.kv != nil {
 		errs = append(errs, g.kv.unmap())

@@ -57,26 +57,28 @@ func view[T any](m *mapping, offset, count int64) []T {
 }
 
 // kvMemory is the KV cache: for each layer a buffer of keys and one of values, each of shape
-// [slots, KVHeads, ContextLength, HeadDim].
+// [slots, KVHeads, region]. What a region holds is the attention kernel's business, but for this: a
+// sequence's tokens fill it from its start, in panels of 16.
 type kvMemory struct {
 	*mapping
 	shape   model.Shape
 	buffers int // 2 x layers
 	slots   int
-	region  int64 // bytes of one slot's head: ContextLength x HeadDim floats
+	region  int64 // bytes of one slot's head
 	buffer  int64 // bytes of one buffer
 }
 
 const (
-	floatBytes = 4
-	maxMapping = 1 << 45 // bytes of address space that 64-bit systems surely have
+	floatBytes  = 4
+	panelTokens = 16
+	maxMapping  = 1 << 45 // bytes of address space that 64-bit systems surely have
 )
 
 func newKVMemory(s model.Shape, slots int) (*kvMemory, error) {
 	k := &kvMemory{shape: s, buffers: 2 * s.Layers, slots: slots}
-	k.region = int64(s.ContextLength) * int64(s.HeadDim) * floatBytes
+	k.region = panels(s.ContextLength) * panelBytes(s)
 	k.buffer = k.region * int64(s.KVHeads) * int64(slots)
-	if all := float64(s.KVBytesPerToken()) * float64(s.ContextLength) * float64(slots); all > maxMapping {
+	if all := float64(k.buffer) * float64(k.buffers); all > maxMapping {
 		return nil, fmt.Errorf("a kv cache of %d slots of %d tokens needs %.3g bytes of address space: allow fewer sequences", slots, s.ContextLength, all)
 	}
 	var err error
@@ -86,10 +88,12 @@ func newKVMemory(s model.Shape, slots int) (*kvMemory, error) {
 	return k, nil
 }
 
-// rows is buffer b from slot lo on, n slots long.
-func (k *kvMemory) rows(b, lo, n int) []float32 {
-	slot := k.region * int64(k.shape.KVHeads)
-	return view[float32](k.mapping, int64(b)*k.buffer+int64(lo)*slot, int64(n)*slot/floatBytes)
+// panels is how many panels n tokens fill.
+func panels(n int) int64 { return int64((n + panelTokens - 1) / panelTokens) }
+
+// panelBytes is what a panel takes in one region.
+func panelBytes(s model.Shape) int64 {
+	return s.KVBytesPerToken() / int64(2*s.Layers*s.KVHeads) * panelTokens
 }
 
 // regions calls f with the byte offset of every region of a slot.
@@ -104,34 +108,18 @@ func (k *kvMemory) regions(slot int, f func(offset int64) error) error {
 	return nil
 }
 
-// move copies a slot's first tokens to another slot and clears where they were.
-func (k *kvMemory) move(from, to, tokens int) error {
-	size := int64(tokens) * int64(k.shape.HeadDim) * floatBytes
-	shift := int64(to-from) * int64(k.shape.KVHeads) * k.region
-	err := k.regions(from, func(at int64) error {
-		copy(k.bytes[at+shift:at+shift+size], k.bytes[at:at+size])
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return k.clear(from, tokens)
-}
-
-// clear gives the pages of a slot's first tokens back. It counts one token more than there are, since
-// a companion row (see Engine.decode) may have written behind them.
+// clear gives the pages of a slot's first tokens back.
 func (k *kvMemory) clear(slot, tokens int) error {
-	size := min(int64(tokens+1)*int64(k.shape.HeadDim)*floatBytes, k.region)
 	page := int64(os.Getpagesize())
-	size = min((size+page-1)/page*page, k.region)
+	size := min((panels(tokens)*panelBytes(k.shape)+page-1)/page*page, k.region)
 	return k.regions(slot, func(at int64) error { return k.release(at, at+size) })
 }
 
-// blockTokens is the number of tokens whose keys fill whole pages in each region, at least 16: what is
+// blockTokens is the number of tokens that fill whole pages in each region, at least a panel: what is
 // reserved in such blocks is exactly what becomes resident.
 func blockTokens(s model.Shape) int {
-	page, n := os.Getpagesize(), 16
-	for n < 1024 && n*s.HeadDim*floatBytes%page != 0 {
+	page, n := int64(os.Getpagesize()), panelTokens
+	for n < 1024 && panels(n)*panelBytes(s)%page != 0 {
 		n *= 2
 	}
 	return n

@@ -10,11 +10,9 @@ import (
 	ort "github.com/yalue/onnxruntime_go"
 
 	"github.com/pelton-run/pelton/runtime/engine"
-	"github.com/pelton-run/pelton/runtime/kvcache"
 )
 
-// Step runs one pass over rows: the rows of one token in one call, each longer one in a call of its
-// own. A canceled context ends the call under way within milliseconds and leaves every sequence as it
+// Step runs one pass over rows, all in one call unless they have more tokens than that takes. A canceled context ends the call under way within milliseconds and leaves every sequence as it
 // was. Logits belong to the engine and are gone with Shutdown.
 func (e *Engine) Step(ctx context.Context, rows []*engine.Row) error {
 	e.step.Lock()
@@ -22,11 +20,8 @@ func (e *Engine) Step(ctx context.Context, rows []*engine.Row) error {
 	if e.graph == nil {
 		return errShutdown
 	}
-	if err := e.split(rows); err != nil {
+	if err := e.admit(rows); err != nil || len(e.rows) == 0 {
 		return err
-	}
-	if len(e.decoding)+len(e.prefill) == 0 {
-		return nil
 	}
 	release, err := e.watch(ctx)
 	if err != nil {
@@ -37,24 +32,15 @@ func (e *Engine) Step(ctx context.Context, rows []*engine.Row) error {
 	if err != nil {
 		return err
 	}
-	e.record(e.decoding)
-	e.record(e.prefill)
+	e.record(e.rows)
 	return nil
 }
 
-// split admits rows and sorts them into those that decode and those that prefill.
-func (e *Engine) split(rows []*engine.Row) error {
+// admit leaves the rows that can run in e.rows.
+func (e *Engine) admit(rows []*engine.Row) (err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.decoding, e.prefill = e.decoding[:0], e.prefill[:0]
-	admitted, err := e.cache.Admit(rows, e.limits)
-	for _, r := range admitted {
-		if len(r.Tokens) == 1 {
-			e.decoding = append(e.decoding, r)
-		} else {
-			e.prefill = append(e.prefill, r)
-		}
-	}
+	e.rows, err = e.cache.Admit(rows, e.limits)
 	return err
 }
 
@@ -91,135 +77,68 @@ func watch(ctx context.Context, options *ort.RunOptions, log *slog.Logger) (rele
 // runRows runs the calls of a step. A call that fails is the failure of its rows, unless the context
 // ended it.
 func (e *Engine) runRows(ctx context.Context) error {
-	sampled, err := e.decode()
-	if err != nil {
-		for _, r := range e.decoding {
-			r.Err = err
-		}
-	}
-	for _, r := range e.prefill {
-		if ctx.Err() != nil {
-			break
-		}
-		if r.Err = e.feed(r, sampled); r.Err == nil && r.Sample {
-			r.Logits = e.graph.row(sampled)
-			sampled++
-		}
+	next := call{}
+	for rest := e.rows; len(rest) > 0 && ctx.Err() == nil; {
+		var n int
+		n, next = e.load(rest, next.logits+next.sampled)
+		e.runCall(rest[:n], next)
+		rest = rest[n:]
 	}
 	if ctx.Err() == nil {
 		return nil
 	}
-	for _, rows := range [][]*engine.Row{e.decoding, e.prefill} {
-		for _, r := range rows {
-			r.Logits, r.Err = nil, nil
-		}
+	for _, r := range e.rows {
+		r.Logits, r.Err = nil, nil
 	}
-	return fmt.Errorf("step of %d rows: %w", len(e.decoding)+len(e.prefill), context.Cause(ctx))
+	return fmt.Errorf("step of %d rows: %w", len(e.rows), context.Cause(ctx))
 }
 
-// decode feeds one token to each decoding sequence in one call and returns how many were sampled.
-func (e *Engine) decode() (sampled int, err error) {
-	n := len(e.decoding)
-	if n == 0 {
-		return 0, nil
+// runCall runs the graph on rows that are loaded.
+func (e *Engine) runCall(rows []*engine.Row, c call) {
+	err := e.graph.run(c)
+	for _, r := range rows {
+		if err != nil {
+			r.Err = fmt.Errorf("step of %d tokens of %d sequences: %w", c.tokens, len(rows), err)
+		} else if r.Sample {
+			r.Logits = e.graph.row(c.logits)
+			c.logits++
+		}
 	}
-	if err := e.compact(); err != nil {
-		return 0, err
-	}
+}
+
+// load makes a call of as many rows as fit, at least one; its results go to the rows of the graph's logits
+// from logits on.
+func (e *Engine) load(rows []*engine.Row, logits int) (n int, c call) {
 	g := e.graph
-	longest := 0
-	for slot, r := range e.order[:n] {
-		longest = max(longest, e.put(slot, r))
-		if r.Sample {
-			g.sel[sampled] = int64(slot)
-			sampled++
-		}
-	}
-	if n == 1 && e.companion {
-		longest = max(longest, e.putCompanion())
-		n = 2
-	}
-	// A total of at least 2 keeps a first token, which has no past, on the path of the later ones.
-	if err := g.run(run{rows: n, columns: 1, total: max(longest, 2), sampled: sampled}); err != nil {
-		return 0, fmt.Errorf("decode %d sequences: %w", len(e.decoding), err)
-	}
-	for i := range sampled {
-		e.order[g.sel[i]].Logits = g.row(i)
-	}
-	return sampled, nil
-}
-
-// put sets the inputs of a decoding row and returns its length behind this token.
-func (e *Engine) put(slot int, r *engine.Row) int {
-	place := e.place(r.Seq)
-	e.graph.ids[slot] = int64(r.Tokens[0])
-	e.graph.seqlens[slot] = int32(place.Length)
-	return place.Length + 1
-}
-
-// putCompanion sets up a second row that computes nothing anybody wants, on slot 1, for processors
-// whose kernels round a lone row differently. It writes one token behind those of the slot's owner,
-// which the owner's next row overwrites.
-func (e *Engine) putCompanion() int {
-	held := 0
-	e.mu.Lock()
-	if place, ok := e.cache.At(1); ok {
-		held = min(place.Length, e.info.ContextLength-1)
-	}
-	e.mu.Unlock()
-	e.graph.ids[1], e.graph.seqlens[1] = 0, int32(held)
-	return held + 1
-}
-
-// compact brings the decoding sequences into the first slots and sorts their rows by slot.
-func (e *Engine) compact() error {
-	e.handles = e.handles[:0]
-	for _, r := range e.decoding {
-		e.handles = append(e.handles, r.Seq)
-	}
+	c.logits = logits
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, m := range e.cache.Compact(e.handles) {
-		if err := e.graph.kv.move(m.From, m.To, m.Tokens); err != nil {
-			return fmt.Errorf("move %d tokens from slot %d to %d: %w", m.Tokens, m.From, m.To, err)
+	for _, r := range rows {
+		if c.tokens+len(r.Tokens) > len(g.ids) {
+			break
 		}
-	}
-	for _, r := range e.decoding {
 		place, _ := e.cache.Find(r.Seq)
-		e.order[place.Slot] = r
+		for i, t := range r.Tokens {
+			g.put(c.tokens+i, t, place.Slot, place.Length+i)
+		}
+		c.tokens += len(r.Tokens)
+		if r.Sample {
+			g.sel[c.sampled] = int64(c.tokens - 1)
+			c.sampled++
+		}
+		n++
 	}
-	return nil
+	return n, e.accompany(c)
 }
 
-// feed runs one prefill row; its logits, when wanted, go to row logits of the graph's.
-func (e *Engine) feed(r *engine.Row, logits int) error {
-	call := e.load(r)
-	call.logits = logits
-	if r.Sample {
-		e.graph.sel[0], call.sampled = int64(call.columns-1), 1
+// accompany adds a token that nobody wants, in a slot of its own, to a call of one: for processors whose
+// kernels round a lone row differently.
+func (e *Engine) accompany(c call) call {
+	if c.tokens == 1 && e.companion {
+		e.graph.put(1, 0, e.info.MaxSequences, 0)
+		c.tokens = 2
 	}
-	if err := e.graph.run(call); err != nil {
-		return fmt.Errorf("prefill %d tokens up to %d: %w", call.columns, call.total, err)
-	}
-	return nil
-}
-
-// load sets the inputs of a row that runs in a call of its own.
-func (e *Engine) load(r *engine.Row) run {
-	for i, t := range r.Tokens {
-		e.graph.ids[i] = int64(t)
-	}
-	place := e.place(r.Seq)
-	total := place.Length + len(r.Tokens)
-	e.graph.seqlens[0] = int32(total - 1)
-	return run{lo: place.Slot, rows: 1, columns: len(r.Tokens), total: max(total, 2)}
-}
-
-func (e *Engine) place(s engine.Seq) kvcache.Place {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	place, _ := e.cache.Find(s)
-	return place
+	return c
 }
 
 // record adds the tokens of rows that ran to the account.

@@ -25,69 +25,69 @@ func (e *Engine) warmUp() (check string, err error) {
 	return e.selfCheck()
 }
 
-// largest runs the longest prefill row at the end of the context (its attention scores are the largest
-// scratch buffer) and the widest decode.
+// largest runs the largest call, with as many sampled rows as there may be.
 func (e *Engine) largest() error {
-	g, tokens := e.graph, e.limits.MaxStepTokens
-	e.fixedTokens(tokens)
-	for i := range tokens {
+	g, length := e.graph, e.info.ContextLength
+	c := call{tokens: len(g.ids), sampled: len(g.sel)}
+	for i := range c.tokens {
+		g.put(i, e.fixedToken(i), i/length, i%length)
+	}
+	for i := range c.sampled {
 		g.sel[i] = int64(i)
 	}
-	g.seqlens[0] = int32(e.info.ContextLength - 1)
-	if err := g.run(run{rows: 1, columns: tokens, total: e.info.ContextLength, sampled: tokens}); err != nil {
-		return err
-	}
-	rows := e.info.MaxSequences
-	for i := range rows {
-		g.seqlens[i], g.sel[i] = 0, int64(i)
-	}
-	e.fixedTokens(rows)
-	err := g.run(run{rows: rows, columns: 1, total: 2, sampled: rows})
-	err = errors.Join(err, g.kv.clear(0, e.info.ContextLength))
-	for slot := 1; slot < rows; slot++ {
-		err = errors.Join(err, g.kv.clear(slot, 1))
+	err := g.run(c)
+	for slot := 0; slot*length < c.tokens; slot++ {
+		err = errors.Join(err, g.kv.clear(slot, min(length, c.tokens)))
 	}
 	return err
 }
 
-// selfCheck hashes the logits of a fixed prompt, and finds out whether this processor's kernels round
-// a lone row as they round one of several (AVX2 with 4-bit weights does not).
+// selfCheck hashes the logits of fixed tokens, and finds out how this processor's kernels round: whether
+// a lone row as one of several (e.companion; MatMulNBits of AVX2 with 4 bits does not), and whether tokens
+// one by one as in one piece (Info.MinPrefill).
 func (e *Engine) selfCheck() (string, error) {
-	g := e.graph
-	prompt := min(8, e.limits.MaxStepTokens, e.info.ContextLength-1)
-	e.fixedTokens(prompt)
-	g.seqlens[0], g.sel[0] = int32(prompt-1), int64(prompt-1)
-	if err := g.run(run{rows: 1, columns: prompt, total: max(prompt, 2), sampled: 1}); err != nil {
-		return "", err
-	}
-	sum := fnv.New64a()
-	hash(sum, g.row(0))
-	decode := func(rows int) ([]float32, error) {
-		e.fixedTokens(rows)
-		g.seqlens[0], g.seqlens[1], g.sel[0] = int32(prompt), 0, 0
-		err := g.run(run{rows: rows, columns: 1, total: prompt + 1, sampled: 1})
-		return g.row(0), err
-	}
-	alone, err := decode(1)
+	sum, n := fnv.New64a(), min(8, e.limits.MaxStepTokens, e.info.ContextLength-1)
+	whole, err := e.fixed(0, n)
 	if err != nil {
 		return "", err
 	}
-	alone = slices.Clone(alone)
-	beside, err := decode(2)
+	hash(sum, whole)
+	alone, err := e.fixed(n, 1)
 	if err != nil {
 		return "", err
 	}
-	e.companion = !slices.Equal(alone, beside)
+	e.companion = true
+	beside, err := e.fixed(n, 1)
+	if err != nil {
+		return "", err
+	}
 	hash(sum, beside)
-	return hex.EncodeToString(sum.Sum(nil)[:4]), errors.Join(g.kv.clear(0, prompt+1), g.kv.clear(1, 1))
+	e.companion = !slices.Equal(alone, beside)
+	var last []float32
+	for i := range n {
+		if last, err = e.fixed(i, 1); err != nil {
+			return "", err
+		}
+	}
+	if !slices.Equal(last, whole) {
+		e.info.MinPrefill = 2
+	}
+	err = errors.Join(e.graph.kv.clear(0, n+1), e.graph.kv.clear(e.info.MaxSequences, 1))
+	return hex.EncodeToString(sum.Sum(nil)[:4]), err
 }
 
-// fixedTokens sets the first n ids to tokens that are always the same.
-func (e *Engine) fixedTokens(n int) {
+// fixed runs n tokens that are always the same behind the first `from` of them, and returns a copy of the
+// last one's logits.
+func (e *Engine) fixed(from, n int) ([]float32, error) {
 	for i := range n {
-		e.graph.ids[i] = int64((i*7919 + 31) % e.info.Vocab)
+		e.graph.put(i, e.fixedToken(from+i), 0, from+i)
 	}
+	e.graph.sel[0] = int64(n - 1)
+	err := e.graph.run(e.accompany(call{tokens: n, sampled: 1}))
+	return slices.Clone(e.graph.row(0)), err
 }
+
+func (e *Engine) fixedToken(i int) int32 { return int32((i*7919 + 31) % e.info.Vocab) }
 
 func hash(w interface{ Write([]byte) (int, error) }, logits []float32) {
 	var buf [4]byte
@@ -110,8 +110,8 @@ func (e *Engine) Logits(ctx context.Context, tokens []int32) ([][]float32, error
 	for len(out) < len(tokens) {
 		rest := tokens[len(out):]
 		n := min(len(rest), e.info.MaxStepTokens)
-		if len(rest)-n == 1 {
-			n-- // no rest of one token, see Info.MinPrefill
+		if left := len(rest) - n; left > 0 && left < e.info.MinPrefill {
+			n--
 		}
 		if out, err = e.logits(ctx, &engine.Row{Seq: seq, Tokens: rest[:n]}, out); err != nil {
 			return nil, fmt.Errorf("logits of %d tokens: %w", len(tokens), err)
@@ -127,7 +127,7 @@ func (e *Engine) logits(ctx context.Context, row *engine.Row, out [][]float32) (
 	if e.graph == nil {
 		return nil, errShutdown
 	}
-	if err := e.split([]*engine.Row{row}); err != nil || row.Err != nil {
+	if err := e.admit([]*engine.Row{row}); err != nil || row.Err != nil {
 		return nil, errors.Join(err, row.Err)
 	}
 	release, err := e.watch(ctx)
@@ -135,18 +135,18 @@ func (e *Engine) logits(ctx context.Context, row *engine.Row, out [][]float32) (
 		return nil, err
 	}
 	defer release()
-	call := e.load(row)
-	call.sampled = call.columns
-	for i := range call.sampled {
+	_, c := e.load([]*engine.Row{row}, 0)
+	c.sampled = len(row.Tokens)
+	for i := range c.sampled {
 		e.graph.sel[i] = int64(i)
 	}
-	if err := e.graph.run(call); err != nil {
+	if err := e.graph.run(c); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		return nil, err
 	}
-	for i := range call.sampled {
+	for i := range c.sampled {
 		out = append(out, slices.Clone(e.graph.row(i)))
 	}
 	e.record([]*engine.Row{row})
