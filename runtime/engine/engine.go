@@ -42,10 +42,10 @@ type Info struct {
 	MaxSequences    int   // most sequences open at once
 	MaxStepTokens   int   // most tokens of one prefill row in a step; at least 2
 
-	// MinPrefill is the fewest tokens a prefill row may carry unless the whole prompt is shorter.
-	// On kernels where a row of one token takes another code path than a longer one (ONNX Runtime's
-	// CPU attention), it is 2, and only generated tokens may be fed one at a time: otherwise the
-	// result would depend on how the prompt was cut.
+	// MinPrefill is the fewest tokens a prefill row may carry unless the whole prompt is shorter. It is 1
+	// where the result does not depend on how any token is fed, a generated one or one of the prompt. On
+	// kernels where a row of one token takes another code path than a longer one, it is 2, and only generated
+	// tokens may be fed one at a time: otherwise the result would depend on how the prompt was cut.
 	MinPrefill int
 
 	// Fingerprint names everything that the bits of the logits depend on: weights, library version,
@@ -78,7 +78,8 @@ type Row struct {
 //
 // Invariants, checked by package enginetest:
 //  1. A sequence's logits do not depend on the other rows of its steps.
-//  2. They do not depend on how its prompt was cut into rows of at least Info.MinPrefill tokens.
+//  2. They do not depend on how its prompt was cut into rows of at least Info.MinPrefill tokens; if that
+//     is 1, they depend on the tokens alone.
 //  3. Open never takes more KV memory than the budget; Close gives all of it back.
 type Engine interface {
 	// Info describes the engine; safe from any goroutine.

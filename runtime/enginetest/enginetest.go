@@ -56,6 +56,7 @@ func Run(t *testing.T, open func(t *testing.T) engine.Engine, opt Options) {
 		{"GoodRowsBesideBad", s.goodBesideBad},
 		{"Overrun", s.overrun},
 		{"Deterministic", s.deterministic},
+		{"ReadAgain", s.refeed},
 		{"ReuseAfterClose", s.reuse},
 		{"FullReservation", s.fullReservation},
 		{"LogitsBelongToCaller", s.logitsMayBeOverwritten},

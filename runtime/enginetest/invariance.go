@@ -25,6 +25,22 @@ func (s *suite) deterministic(t *testing.T) {
 	}
 }
 
+// refeed reads what was generated as a prompt, where that must make no difference.
+func (s *suite) refeed(t *testing.T) {
+	if s.info.MinPrefill > 1 {
+		t.Log("generated tokens are fed one by one")
+		return
+	}
+	text := s.tokens(35, s.opt.Longest/2)
+	want := s.generate(t, text, 12)
+	for i, logits := range want[:len(want)-1] {
+		text = append(text, best(logits))
+		if at, by, bad := differ(s.generate(t, text, 0)[0], want[i+1]); bad {
+			t.Fatalf("with %d generated tokens read as a prompt: logits differ at %d by %g", i+1, at, by)
+		}
+	}
+}
+
 // reuse looks for what a closed sequence leaves behind in memory that the next one gets.
 func (s *suite) reuse(t *testing.T) {
 	short := s.tokens(41, 5)

@@ -16,8 +16,9 @@
 // Invariants:
 //  1. One call to the engine at a time, made for the goroutine in [Loop.Run]; after a call that does not
 //     come back in time, none.
-//  2. A prompt is fed in rows of at least MinPrefill tokens, generated tokens one at a time, replayed
-//     ones too: a continued sequence is bit for bit the one that was interrupted.
+//  2. A continued sequence is bit for bit the one that was interrupted. Where the engine's bits depend on
+//     how a token is fed (MinPrefill is 2), prompts are fed in rows of at least two tokens and generated ones
+//     one at a time, replayed ones too; elsewhere a replay is a part of the prompt.
 //  3. A [Sink] hears Ended exactly once for each sequence, after the engine, unless it hangs, gave its
 //     memory back.
 //  4. A failure of one row ends one sequence; a failure of a step ends that step's sequences; neither

@@ -9,8 +9,8 @@ import (
 	"github.com/pelton-run/pelton/runtime/sampler"
 )
 
-// fakeEngine computes logits from a hash of the tokens and of how they were fed: alone or in a row of
-// several, as ONNX Runtime's kernels do. A replay that feeds a generated token in a longer row, or
+// fakeEngine computes logits from a hash of the tokens and, if MinPrefill is 2, of how they were fed: alone or
+// in a row of several, as some of ONNX Runtime's kernels do. There a replay that feeds a generated token in a longer row, or
 // cuts a prompt into a row of one, changes everything that follows.
 type fakeEngine struct {
 	info   engine.Info
@@ -104,7 +104,7 @@ func (e *fakeEngine) Step(ctx context.Context, rows []*engine.Row) error {
 		lens = append(lens, len(r.Tokens))
 		for _, t := range r.Tokens {
 			q.hash = mix(q.hash ^ uint64(t)<<1)
-			if len(r.Tokens) == 1 {
+			if len(r.Tokens) == 1 && e.info.MinPrefill == 2 {
 				q.hash ^= 1
 			}
 		}

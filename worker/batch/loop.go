@@ -166,6 +166,9 @@ func (l *Loop) receive() {
 	for _, s := range added {
 		s.order = l.order
 		s.Most = s.length(l.info.ContextLength) - len(s.spec.Prompt)
+		if l.info.MinPrefill == 1 && len(s.spec.Replay) > 0 {
+			s.join()
+		}
 		l.order++
 		l.running = append(l.running, s)
 	}
@@ -345,6 +348,9 @@ func (l *Loop) advance(s *Sequence, p Piece, r *engine.Row, now time.Time) {
 		s.spec.Sampler.Accept(s.spec.Replay[replaying])
 	}
 	if p.Prompt > 0 && s.Rest() == 0 {
+		for _, id := range s.text[len(s.spec.Prompt):] {
+			s.spec.Sampler.Accept(id)
+		}
 		s.spec.Sink.Prefilled(s.spec.Choice, now)
 	}
 	if r.Sample {

@@ -88,10 +88,12 @@ func prompt(seed, n int) []int32 {
 }
 
 // alone is what a prompt generates with nobody beside it.
-func alone(t *testing.T, p []int32, n int) []int32 {
+func alone(t *testing.T, p []int32, n int) []int32 { return aloneOn(t, newFake(), p, n) }
+
+func aloneOn(t *testing.T, e engine.Engine, p []int32, n int) []int32 {
 	t.Helper()
 	s := newSink()
-	startLoop(t, newFake()).Add(batch.NewSequence(batch.Spec{Prompt: p, MaxTokens: n, Sampler: newGreedy(), Sink: s}))
+	startLoop(t, e).Add(batch.NewSequence(batch.Spec{Prompt: p, MaxTokens: n, Sampler: newGreedy(), Sink: s}))
 	tokens, end := s.wait(t)
 	if end.Finish != contracts.FinishLength || len(tokens) != n {
 		t.Fatalf("alone: %d tokens, end %+v", len(tokens), end)
@@ -103,12 +105,20 @@ func alone(t *testing.T, p []int32, n int) []int32 {
 // was interrupted and resumed.
 func TestTokensDependOnNobody(t *testing.T) {
 	t.Parallel()
-	want := map[int][]int32{}
+	all := map[int]map[int][]int32{1: {}, 2: {}}
+	fake := func(least int) *fakeEngine {
+		e := newFake()
+		e.info.MinPrefill = least
+		return e
+	}
 	for seed := range 6 {
-		want[seed] = alone(t, prompt(seed, 1+seed*9), 20)
+		for least := range all {
+			all[least][seed] = aloneOn(t, fake(least), prompt(seed, 1+seed*9), 20)
+		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		e := newFake()
+		e := fake(rapid.IntRange(1, 2).Draw(t, "fewest tokens of a row"))
+		want := all[e.info.MinPrefill]
 		e.info.MaxStepTokens = rapid.IntRange(3, 16).Draw(t, "row")
 		e.budget = int64(rapid.IntRange(80, 400).Draw(t, "budget")) * e.info.KVBytesPerToken
 		l := startLoop(t, e)
@@ -227,6 +237,23 @@ func failAt(n int, f func([]*engine.Row) error) func(*fakeEngine) {
 			}
 			return nil
 		}
+	}
+}
+
+// Where it makes no difference how a token is fed, what another worker emitted is read like a prompt.
+func TestReplayInOnePiece(t *testing.T) {
+	t.Parallel()
+	e := newFake()
+	e.info.MinPrefill = 1
+	want := aloneOn(t, e, prompt(3, 6), 20)
+	e.steps = nil
+	s := newSink()
+	startLoop(t, e).Add(batch.NewSequence(batch.Spec{Prompt: prompt(3, 6), Replay: want[:10], MaxTokens: 20, Sampler: newGreedy(), Sink: s}))
+	if got, end := s.wait(t); !slices.Equal(got, want[10:]) || end.Finish != contracts.FinishLength {
+		t.Errorf("continued behind 10 tokens: %v, end %+v; want %v", got, end, want[10:])
+	}
+	if len(e.steps) != 10 || e.steps[0][0] != 16 {
+		t.Errorf("rows of the steps: %v, want one of 16 and 9 of 1", e.steps)
 	}
 }
 

@@ -9,11 +9,18 @@ type Progress struct {
 	Fed       int // of the prompt, in the KV cache
 	Replayed  int // of Replay, in the KV cache
 	Generated int // replayed ones included
+
+	joined int // of Prompt, that an earlier holder emitted
 }
 
 // NewProgress is that of a sequence that has not begun here.
 func NewProgress(prompt, replay, most int) Progress {
 	return Progress{Prompt: prompt, Replay: replay, Most: most, Generated: replay}
+}
+
+// Join makes the replay a part of the prompt, for engines whose bits do not depend on how a token is fed.
+func (p *Progress) Join() {
+	p.Prompt, p.joined, p.Replay = p.Prompt+p.Replay, p.Replay, 0
 }
 
 // Rest is what of the prompt is not fed yet.
@@ -46,5 +53,5 @@ func (p *Progress) Advance(prompt int) {
 
 // Held is how many tokens of the sequence the KV cache holds; the newest generated one is not in it.
 func (p *Progress) Held() int {
-	return p.Fed + p.Replayed + max(0, p.Generated-p.Replay-1)
+	return p.Fed + p.Replayed + max(0, p.Generated-p.Replay-p.joined-1)
 }

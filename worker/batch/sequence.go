@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pelton-run/pelton/runtime/engine"
@@ -61,6 +62,7 @@ type Sequence struct {
 	order uint64
 
 	Progress
+	text   []int32 // the prompt, behind it a replay that joined it
 	handle engine.Seq
 	opened bool
 	next   [1]int32 // the token that the next decode row feeds
@@ -70,7 +72,13 @@ type Sequence struct {
 
 // NewSequence prepares a sequence for [Loop.Add].
 func NewSequence(s Spec) *Sequence {
-	return &Sequence{spec: s, Progress: NewProgress(len(s.Prompt), len(s.Replay), s.MaxTokens)}
+	return &Sequence{spec: s, text: s.Prompt, Progress: NewProgress(len(s.Prompt), len(s.Replay), s.MaxTokens)}
+}
+
+// join feeds the replay together with the prompt.
+func (s *Sequence) join() {
+	s.text = slices.Concat(s.spec.Prompt, s.spec.Replay)
+	s.Join()
 }
 
 // length is how many tokens the sequence holds at most.
@@ -82,7 +90,7 @@ func (s *Sequence) row(n int) *engine.Row {
 	s.share = engine.Row{Seq: s.handle, Sample: s.Samples(n)}
 	switch r := &s.share; {
 	case n > 0:
-		r.Tokens = s.spec.Prompt[s.Fed : s.Fed+n]
+		r.Tokens = s.text[s.Fed : s.Fed+n]
 	case s.Replayed < s.Replay:
 		r.Tokens = s.spec.Replay[s.Replayed : s.Replayed+1]
 	default:
