@@ -56,7 +56,7 @@ func Run(t *testing.T, open func(t *testing.T) engine.Engine, opt Options) {
 		{"GoodRowsBesideBad", s.goodBesideBad},
 		{"Overrun", s.overrun},
 		{"Deterministic", s.deterministic},
-		{"ReadAgain", s.refeed},
+		{"ReadAgain", func(t *testing.T) { readAgain(t, s) }},
 		{"ReuseAfterClose", s.reuse},
 		{"FullReservation", s.fullReservation},
 		{"LogitsBelongToCaller", s.logitsMayBeOverwritten},

@@ -25,8 +25,8 @@ func (s *suite) deterministic(t *testing.T) {
 	}
 }
 
-// refeed reads what was generated as a prompt, where that must make no difference.
-func (s *suite) refeed(t *testing.T) {
+// readAgain reads what was generated as a prompt, where that must make no difference.
+func readAgain(t *testing.T, s *suite) {
 	if s.info.MinPrefill > 1 {
 		t.Log("generated tokens are fed one by one")
 		return

@@ -3,15 +3,15 @@
 // Previous step of the walk: worker/batch, through runtime/engine; next step: runtime/sampler. It is
 // the only package with cgo and the only one that knows the binding; without cgo, Open says so.
 //
-// The engine owns the memory of the KV cache: one anonymous mapping with a key and a value buffer of
-// shape [slots, KVHeads, ContextLength, HeadDim] for each layer. The graph reads and appends in place,
-// on views of it, so that nothing is copied between steps. A step is one call over all sequences that
-// decode (one token each), which therefore lie in the first slots, and one call for each prefill row
-// (the attention kernel takes a past only for a batch of one).
+// The engine owns the memory of the KV cache: one anonymous mapping with a key and a value buffer for each
+// layer, in slots of a whole context. The attention kernel (package kernels) reads and appends in place, so
+// nothing is copied between steps. A step is one call over the tokens of all its rows, prompts and decoding
+// sequences alike, each with its slot and position: the weights are read once.
 //
 // What the bits of a sequence's logits depend on is measured, not assumed: weights, library version
-// and kernel class of the processor (all in Info.Fingerprint), and whether a token was fed alone or in
-// a row of several. They do not depend on threads, slots, neighbors or the cut of the prompt.
+// and kernel class of the processor (all in Info.Fingerprint). They do not depend on threads, slots,
+// neighbors or the cut of the prompt, nor, unless Info.MinPrefill says so, on whether a token was generated
+// or part of a prompt.
 //
 // Other devices (Config.Device) are used through the library's execution providers; the KV cache stays
 // in the process's memory, and what a device has no kernel for runs on the CPU. Only the CPU has been
