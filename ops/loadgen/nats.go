@@ -32,12 +32,12 @@ func (n *NATS) Send(ctx context.Context, r Request, prompt string, got func()) A
 	}
 	s, err := n.Client(r.Tenant).Run(ctx, j)
 	if err != nil {
-		return failure(err)
+		return FailureOf(err)
 	}
 	var a Answer
 	for c, err := range s.Chunks() {
 		if err != nil {
-			return failure(err)
+			return FailureOf(err)
 		}
 		if c.Text != "" {
 			got()
@@ -46,7 +46,7 @@ func (n *NATS) Send(ctx context.Context, r Request, prompt string, got func()) A
 			continue
 		}
 		if err := c.Err(); err != nil {
-			a = failure(err)
+			a = FailureOf(err)
 		} else {
 			a.Outcome = Completed
 		}
@@ -55,7 +55,7 @@ func (n *NATS) Send(ctx context.Context, r Request, prompt string, got func()) A
 	return a
 }
 
-// failure is the answer that an error of the wire stands for.
-func failure(err error) Answer {
+// FailureOf is the answer that an error of the wire stands for.
+func FailureOf(err error) Answer {
 	return Answer{Outcome: outcomeOf(contracts.CodeOf(err).Info().HTTP), Message: err.Error()}
 }

@@ -136,7 +136,25 @@ type Report struct {
 	Tenants  []Summary `json:"tenants,omitempty"`
 	Seconds  []Second  `json:"timeline"`
 	Curves   []Curve   `json:"curves"`
+	Fleet    *Fleet    `json:"fleet,omitempty"` // of a simulated run
 	samples  []Sample
+}
+
+// Fleet is what became of the devices of a simulated run.
+type Fleet struct {
+	Workers int     `json:"workers"`
+	Device  string  `json:"device"`
+	Seconds float64 `json:"simulated_s"`           // to the last answer
+	Busy    float64 `json:"busy"`                  // share of the devices' time that steps took
+	Lost    float64 `json:"lost"`                  // share of that for requests that did not complete
+	Steps   int     `json:"steps"`                 // of all workers
+	StepMS  float64 `json:"step_ms"`               // mean
+	Rows    float64 `json:"rows"`                  // sequences of a step, mean
+	Prompt  float64 `json:"prompt_tokens"`         // of a step, mean
+	KV      float64 `json:"kv_reserved"`           // share of the KV cache, mean
+	Deaths  int     `json:"deaths,omitempty"`      // of workers
+	Handed  int     `json:"handed_over,omitempty"` // jobs of dead workers
+	Yielded int     `json:"preempted,omitempty"`   // times that a job gave way to a more urgent one
 }
 
 // Header says how the run was made, so that it can be made again.

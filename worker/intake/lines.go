@@ -35,6 +35,7 @@ type line struct {
 	Line
 	cost    int64 // at the last decision
 	rank    int
+	patient int  // Patience of its class
 	marked  bool // may hold a job
 	waiting bool // does hold one, as of the last look
 	passed  int
@@ -53,7 +54,7 @@ func NewLines(cost func(contracts.Size) int64) *Lines {
 	l := &Lines{cost: cost}
 	for rank, class := range contracts.Classes {
 		for _, size := range contracts.Sizes {
-			l.all = append(l.all, line{Line: Line{class, size}, rank: rank, marked: true})
+			l.all = append(l.all, line{Line: Line{class, size}, rank: rank, patient: Patience[class], marked: true})
 		}
 	}
 	return l
@@ -74,10 +75,12 @@ func (l *Lines) Next(free int64, slots int) Action {
 		return Action{}
 	}
 	for i := range l.all {
-		l.all[i].cost = l.cost(l.all[i].Size)
+		if n := &l.all[i]; n.marked {
+			n.cost = l.cost(n.Size)
+		}
 	}
 	for i := range l.all { // rule 3, overdue
-		if n := &l.all[i]; n.marked && n.passed >= overdue*Patience[n.Class] {
+		if n := &l.all[i]; n.marked && n.passed >= overdue*n.patient {
 			return n.act(free)
 		}
 	}
@@ -101,7 +104,7 @@ func (l *Lines) Next(free int64, slots int) Action {
 	return Action{}
 }
 
-func (n *line) due() bool { return n.marked && n.passed >= Patience[n.Class] }
+func (n *line) due() bool { return n.marked && n.passed >= n.patient }
 
 // act is what to do about a line whose turn it is.
 func (n *line) act(free int64) Action {
