@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-peers bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy
+.PHONY: bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -55,6 +55,11 @@ bench-steps: ## what each step from the naive export to the default is worth: ti
 
 bench-overload: ## 1, 2 and 4 times what a simulated fleet can do, against a build that takes everything; WORKERS, STEP, SURGE, SEED
 	$(GO) test -run '^$$' -bench Overload -benchtime 1x -timeout 30m ./integration/overload $(if $(WORKERS),-workers $(WORKERS)) $(if $(STEP),-step $(STEP)) $(if $(SURGE),-surge $(SURGE)) $(if $(SEED),-seed $(SEED))
+
+bench-simulate: ## how fast 1,000 workers are simulated; then a real trace and bursts against fleets in real time: they must agree within 10 %; SECONDS, SEED
+	$(GO) test -run '^$$' -bench Thousand -benchtime 1x ./ops/simulate
+	$(GO) run ./ops/cmd/pelton simulate ops/loadgen/testdata/azure_code.csv --check --device l40s --workers 8 --speed 4 --duration $(or $(SECONDS),60)s --warm-up 5s --max-input 4096 --slo-ttft 500ms --seed $(or $(SEED),1)
+	$(GO) run ./ops/cmd/pelton simulate --arrival gamma --cv 2 --rate 40 --check --device l40s --workers 4 --duration $(or $(SECONDS),60)s --warm-up 5s --input-tokens 200-1800 --output-tokens 5-60 --slo-ttft 500ms --seed $(or $(SEED),1)
 
 bench-embed: ## texts/s of MiniLM against PyPI sentence-transformers on the same cores, in turns; the first run fetches PyTorch (3 GB)
 	mkdir -p .cache

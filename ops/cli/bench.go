@@ -37,15 +37,23 @@ benchmark and as an HTML page. Exit code 8 means that fewer than --min-attainmen
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.bench(cmd.Context()) },
 	}
+	targetFlags(c)
 	loadFlags(c)
+	arrivalFlags(c)
+	f := c.Flags()
+	f.Duration("duration", 30*time.Second, "how long requests are sent")
+	f.Int("concurrency", 0, "closed loop: keep so many requests open, whatever --rate says")
+	calibrateFlags(c)
+	return c
+}
+
+// arrivalFlags say when requests are sent.
+func arrivalFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.String("arrival", "poisson", "poisson, gamma (with --cv) or constant")
 	f.Float64("rate", 10, "requests a second")
 	f.Float64("cv", 2, "coefficient of variation of the gaps with --arrival gamma; 1 is Poisson, above is burstier")
-	f.Duration("duration", 30*time.Second, "how long requests are sent")
 	f.Int("requests", 0, "most requests; 0 is no bound")
-	f.Int("concurrency", 0, "closed loop: keep so many requests open, whatever --rate says")
-	return c
 }
 
 func (a *app) replayCommand() *cobra.Command {
@@ -60,35 +68,46 @@ client's distribution; lengths are those of --input-tokens and --output-tokens).
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.replay(cmd.Context(), args[0]) },
 	}
+	targetFlags(c)
 	loadFlags(c)
-	f := c.Flags()
-	f.Duration("from", 0, "begin so far into the trace")
-	f.Duration("duration", 0, "how long requests are sent; 0 is the rest of the trace")
-	f.Float64("speed", 1, "seconds of the trace in one of the replay")
-	f.Float64("share", 1, "share of the requests that is sent, drawn at random")
-	f.Int("max-input", 0, "cut longer inputs of the trace to so many tokens; 0 is no bound")
+	windowFlags(c)
+	c.Flags().Duration("duration", 0, "how long requests are sent; 0 is the rest of the trace")
 	return c
 }
 
-// loadFlags are what bench and replay share: where to, what, and what is reported.
-func loadFlags(c *cobra.Command) {
+// windowFlags say which part of a trace is sent.
+func windowFlags(c *cobra.Command) {
+	f := c.Flags()
+	f.Duration("from", 0, "begin so far into the trace")
+	f.Float64("speed", 1, "seconds of the trace in one of the replay")
+	f.Float64("share", 1, "share of the requests that is sent, drawn at random")
+	f.Int("max-input", 0, "cut longer inputs of the trace to so many tokens; 0 is no bound")
+}
+
+// targetFlags say where the load goes.
+func targetFlags(c *cobra.Command) {
 	brokerFlags(c)
-	outputFlags(c)
 	f := c.Flags()
 	f.String("url", "http://127.0.0.1:8080", "`URL` of the OpenAI endpoint, without /v1; the key is read from PELTON_API_KEY. Unused with --nats")
 	f.String("model", "", "`model` to ask; default the server's first (needed with --nats)")
 	f.String("endpoint", "chat", "chat or completions")
+	f.Bool("ignore-eos", true, "ask for exactly as many answer tokens as planned; servers that do not know ignore_eos may refuse it")
+	f.String("tenant-keys", "", "`file` with a JSON object of API keys by tenant, for --tenant over HTTP")
+	f.Duration("timeout", 10*time.Minute, "how long an answer is waited for")
+	f.Int("max-in-flight", 4096, "open loop: most requests open at once; more are not sent, and the run has failed")
+}
+
+// loadFlags say what is asked for, and what is reported.
+func loadFlags(c *cobra.Command) {
+	outputFlags(c)
+	f := c.Flags()
 	f.String("input-tokens", "512", "prompt `tokens`: a count, or a range such as 100-900")
 	f.String("output-tokens", "64", "answer `tokens`: a count, or a range")
-	f.Bool("ignore-eos", true, "ask for exactly as many answer tokens as planned; servers that do not know ignore_eos may refuse it")
 	f.String("class", "", "priority `classes` with weights, for example p1:1,p3:4")
 	f.String("tenant", "", "`tenants` with weights, for example a:3,b:1")
-	f.String("tenant-keys", "", "`file` with a JSON object of API keys by tenant, for --tenant over HTTP")
 	f.Duration("deadline", 0, "deadline of each request from its sending; 0 is none")
 	f.Float64("cancel-share", 0, "share of the requests that their producer gives up")
 	f.Duration("cancel-after", time.Second, "how long after sending they are given up")
-	f.Duration("timeout", 10*time.Minute, "how long an answer is waited for")
-	f.Int("max-in-flight", 4096, "open loop: most requests open at once; more are not sent, and the run has failed")
 	f.Duration("warm-up", 0, "leave requests planned in the first so many seconds out of the report")
 	f.Uint64("seed", 0, "seed of the plan; 0 draws one")
 	f.Duration("slo-ttft", 0, "a good request has its first token within this")
@@ -101,60 +120,95 @@ func loadFlags(c *cobra.Command) {
 }
 
 func (a *app) bench(ctx context.Context) error {
+	if a.settings.yes("calibrate") {
+		return a.calibrate(ctx)
+	}
+	l, err := a.arrivals()
+	if err != nil {
+		return err
+	}
+	if open := a.settings.number("concurrency"); open > 0 {
+		l.label = fmt.Sprintf("closed loop of %d", open)
+		most := a.settings.number("requests")
+		if most == 0 {
+			most = 200_000 // the duration ends it
+		}
+		l.draw = func(*rand.Rand) (loadgen.Plan, error) { return make(loadgen.Plan, most), nil }
+	}
+	return a.offer(ctx, l)
+}
+
+func (a *app) replay(ctx context.Context, path string) error {
+	l, err := a.trace(path, a.settings.duration("duration"))
+	if err != nil {
+		return err
+	}
+	return a.offer(ctx, l)
+}
+
+// maxRequests is the most that is drawn without --requests.
+const maxRequests = 4_000_000
+
+// load is where a plan comes from.
+type load struct {
+	label string
+	draw  func(*rand.Rand) (loadgen.Plan, error)
+}
+
+// arrivals is the load of arrivalFlags.
+func (a *app) arrivals() (load, error) {
 	p := loadgen.Process{Kind: a.settings.text("arrival"), Rate: *a.float("rate"), CV: *a.float("cv")}
 	if err := p.Validate(); err != nil {
-		return usageError{err}
+		return load{}, usageError{err}
 	}
-	until, most, open := a.settings.duration("duration"), a.settings.number("requests"), a.settings.number("concurrency")
 	label := fmt.Sprintf("%s, %g requests/s", p.Kind, p.Rate)
 	if p.Kind == "gamma" {
 		label += fmt.Sprintf(", cv %g", p.CV)
 	}
-	if open > 0 {
-		label = fmt.Sprintf("closed loop of %d", open)
+	until, most := a.settings.duration("duration"), a.settings.number("requests")
+	if n := p.Rate * until.Seconds(); most == 0 && n > maxRequests {
+		return load{}, usageError{fmt.Errorf("%.3g requests/s for %v are %.3g requests, at most %d are drawn: lower --rate or --duration, or say --requests", p.Rate, until, n, maxRequests)}
 	}
-	return a.offer(ctx, label, func(rng *rand.Rand) (loadgen.Plan, error) {
-		if open == 0 {
-			return loadgen.At(p.Draw(rng, until, most)), nil
-		}
-		if most == 0 {
-			most = 200_000 // the duration ends it
-		}
-		return make(loadgen.Plan, most), nil
-	})
+	return load{label, func(rng *rand.Rand) (loadgen.Plan, error) { return loadgen.At(p.Draw(rng, until, most)), nil }}, nil
 }
 
-func (a *app) replay(ctx context.Context, path string) error {
-	w := loadgen.Window{From: a.settings.duration("from"), Until: a.settings.duration("duration"), Speed: *a.float("speed"), Share: *a.float("share")}
+// trace is the load of a file, cut by windowFlags.
+func (a *app) trace(path string, until time.Duration) (load, error) {
+	w := loadgen.Window{From: a.settings.duration("from"), Until: until, Speed: *a.float("speed"), Share: *a.float("share")}
 	if w.Speed <= 0 || w.Share <= 0 || w.Share > 1 || w.From < 0 || w.Until < 0 {
-		return usageError{errors.New("--speed must be above 0, --share above 0 and at most 1, --from and --duration not negative")}
+		return load{}, usageError{errors.New("--speed must be above 0, --share above 0 and at most 1, --from and --duration not negative")}
 	}
-	f, err := os.Open(path)
+	data, err := os.ReadFile(path)
 	if err != nil {
-		return coded{err, exitNotFound}
+		return load{}, coded{err, exitNotFound}
 	}
-	defer func() { _ = f.Close() }()
 	label := fmt.Sprintf("%s at speed %g, share %g", path, w.Speed, w.Share)
-	return a.offer(ctx, label, func(rng *rand.Rand) (loadgen.Plan, error) { return loadgen.ReadTrace(f, rng, w) })
+	return load{label, func(rng *rand.Rand) (loadgen.Plan, error) { return loadgen.ReadTrace(bytes.NewReader(data), rng, w) }}, nil
 }
 
-// offer draws the plan, runs it and reports.
-func (a *app) offer(ctx context.Context, label string, draw func(*rand.Rand) (loadgen.Plan, error)) error {
-	mix, err := a.mix()
-	if err != nil {
-		return usageError{err}
+// plan draws what is sent, from a seed.
+func (a *app) plan(l load) (plan loadgen.Plan, mix loadgen.Mix, seed uint64, err error) {
+	if mix, err = a.mix(); err != nil {
+		return nil, mix, 0, usageError{err}
 	}
-	seed, _ := strconv.ParseUint(a.settings.text("seed"), 10, 64)
-	if seed == 0 {
+	if seed, _ = strconv.ParseUint(a.settings.text("seed"), 10, 64); seed == 0 {
 		seed = rand.Uint64()>>11 | 1 // JSON readers take integers up to 2^53
 	}
 	rng := rand.New(rand.NewPCG(seed, 0))
-	plan, err := draw(rng)
-	if err != nil {
-		return usageError{err}
+	if plan, err = l.draw(rng); err != nil {
+		return nil, mix, 0, usageError{err}
 	}
 	if len(plan) == 0 {
-		return usageError{errors.New("the plan holds no request: raise --duration or --rate, or choose another part of the trace")}
+		return nil, mix, 0, usageError{errors.New("the plan holds no request: raise --duration or --rate, or choose another part of the trace")}
+	}
+	return mix.Fill(rng, plan), mix, seed, nil
+}
+
+// offer draws the plan, runs it and reports.
+func (a *app) offer(ctx context.Context, l load) error {
+	plan, mix, seed, err := a.plan(l)
+	if err != nil {
+		return err
 	}
 	target, header, done, err := a.target(ctx, mix)
 	if err != nil {
@@ -165,13 +219,13 @@ func (a *app) offer(ctx context.Context, label string, draw func(*rand.Rand) (lo
 	if err != nil {
 		return coded{err, exitUnavailable}
 	}
-	header.Date, header.Load, header.Seed, header.Settings = time.Now().UTC().Format(time.RFC3339), label, seed, a.given()
+	header.Date, header.Load, header.Seed, header.Settings = time.Now().UTC().Format(time.RFC3339), l.label, seed, a.given()
 	header.Version, header.Objectives = version(), a.objectives()
 	host, _ := os.Hostname()
 	header.Host = fmt.Sprintf("%s, %d cores, %s/%s, %s", host, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
-	fmt.Fprintf(a.err, "%s: %s, seed %d\n", header.Target, label, seed)
+	fmt.Fprintf(a.err, "%s: %s, seed %d\n", header.Target, l.label, seed)
 	samples, err := loadgen.Run(ctx, loadgen.Config{
-		Plan: mix.Fill(rng, plan), Target: target, Prompter: prompter, Concurrency: a.settings.number("concurrency"),
+		Plan: plan, Target: target, Prompter: prompter, Concurrency: a.settings.number("concurrency"),
 		Until: a.settings.duration("duration"), MaxInFlight: a.settings.number("max-in-flight"), Timeout: a.settings.duration("timeout"),
 	})
 	if err != nil {
@@ -314,6 +368,14 @@ func sayCounts(w io.Writer, r *loadgen.Report) {
 	}
 	fmt.Fprintf(w, "\ngood %.1f %%: %.4g requests/s, %.4g tokens/s (%s)\noutput %.4g tokens/s, wasted %.1f %% of the tokens\n\n", 100*r.All.Attainment(),
 		r.PerSecond(r.All.GoodRequests), r.PerSecond(r.All.GoodTokens), r.Run.Objectives, r.PerSecond(r.All.OutputTokens), 100*r.All.Waste())
+	if f := r.Fleet; f != nil {
+		fmt.Fprintf(w, "%d x %s: busy %.1f %%, %.1f %% of it for requests that did not complete; steps of %.4g ms with %.1f sequences and %.1f prompt tokens; KV cache %.1f %% reserved\n",
+			f.Workers, f.Device, 100*f.Busy, 100*f.Lost, f.StepMS, f.Rows, f.Prompt, 100*f.KV)
+		if f.Deaths+f.Yielded > 0 {
+			fmt.Fprintf(w, "%d workers died, %d jobs were handed over, %d gave way\n", f.Deaths, f.Handed, f.Yielded)
+		}
+		fmt.Fprintln(w)
+	}
 }
 
 func benchTable(r *loadgen.Report, value json.RawMessage) table {

@@ -13,7 +13,9 @@ import (
 
 	"github.com/pelton-run/pelton/ops/node"
 	"github.com/pelton-run/pelton/ops/quality"
+	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/hub"
+	"github.com/pelton-run/pelton/runtime/model"
 	"github.com/pelton-run/pelton/runtime/tokenizer"
 )
 
@@ -98,19 +100,24 @@ func (a *app) eval(ctx context.Context, ref string) error {
 	return nil
 }
 
+// openEngine opens a model's engine in this process; what is missing is fetched.
+func (a *app) openEngine(ctx context.Context, name, variant string, bar *progress) (e engine.Engine, dir string, m model.Manifest, err error) {
+	library, err := hub.Library(ctx, a.settings.text("ort-lib"), bar.report)
+	if err != nil {
+		return nil, "", m, err
+	}
+	if dir, m, err = hub.Ensure(ctx, a.store(), name, variant, bar.report); err != nil {
+		return nil, "", m, err
+	}
+	e, err = node.OpenEngine(dir, library, a.settings.number("threads"))
+	return e, dir, m, err
+}
+
 // transcribe generates with one variant, which is fetched when it is missing.
 func (a *app) transcribe(ctx context.Context, name, variant string) (_ []quality.Transcript, eos []int32, err error) {
 	bar := a.newProgress()
 	defer bar.finish()
-	library, err := hub.Library(ctx, a.settings.text("ort-lib"), bar.report)
-	if err != nil {
-		return nil, nil, err
-	}
-	dir, m, err := hub.Ensure(ctx, a.store(), name, variant, bar.report)
-	if err != nil {
-		return nil, nil, err
-	}
-	e, err := node.OpenEngine(dir, library, a.settings.number("threads"))
+	e, dir, m, err := a.openEngine(ctx, name, variant, bar)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -139,15 +146,7 @@ func (a *app) distance(ctx context.Context, name, variant, reference string, tex
 	defer bar.finish()
 	var scorers []quality.Scorer
 	for _, v := range []string{reference, variant} {
-		library, err := hub.Library(ctx, a.settings.text("ort-lib"), bar.report)
-		if err != nil {
-			return err
-		}
-		dir, _, err := hub.Ensure(ctx, a.store(), name, v, bar.report)
-		if err != nil {
-			return err
-		}
-		e, err := node.OpenEngine(dir, library, a.settings.number("threads"))
+		e, _, _, err := a.openEngine(ctx, name, v, bar)
 		if err != nil {
 			return err
 		}

@@ -23,7 +23,7 @@ import (
 func engineFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.String("engine", "onnx", "onnx, or sim: a modelled device that needs no model")
-	f.String("device", "auto", "auto, cpu, cuda:N, tensorrt:N, rocm:N, openvino, coreml; sim:h100, sim:h200, sim:a100, sim:l40s with --engine sim")
+	f.String("device", "auto", "auto, cpu, cuda:N, tensorrt:N, rocm:N, openvino, coreml; with --engine sim sim:h100, sim:h200, sim:a100 or sim:l40s, with :2.7b or :8b-fp8 behind it, or sim:FILE.json of pelton bench --calibrate")
 	f.String("memory", "auto", "upper bound of each worker's resident memory, weights of all its models included, for example 800MiB")
 	f.Int("threads", 0, "`threads` of each engine; 0 is one for each core")
 	f.Duration("batch-delay", 0, "how long a call of an embedding or tensor model waits for others to join it; 0 is only while the model is busy")
