@@ -189,6 +189,9 @@ func (w *worker) claim(j *job) {
 	j.place = claimed
 	w.desk.claimed(j)
 	r := row{Progress: j.progress(), rank: slices.Index(contracts.Classes, j.admitted.Job.Class), order: w.order, job: j, stream: j.stream}
+	if w.info.MinPrefill == 1 {
+		r.Join()
+	}
 	if !j.deadline.IsZero() {
 		r.deadline = j.deadline.Sub(epoch)
 	}
