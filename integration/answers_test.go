@@ -55,6 +55,13 @@ func TestAnswersInOneCall(t *testing.T) {
 		}
 	})
 	t.Run("nats", func(t *testing.T) { embedOverNATS(t, p) })
+	t.Run("triton's client", func(t *testing.T) {
+		out, err := sdkcheck.PythonInfer(testContext(t, 8*time.Minute), sdkDir(t, "python"), p.HTTP, "tiny")
+		if err != nil {
+			t.Error(err)
+		}
+		t.Log(out)
+	})
 	t.Run("infer", func(t *testing.T) { inferV2(t, p) })
 }
 

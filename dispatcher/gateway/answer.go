@@ -42,12 +42,17 @@ func (g *gateway) writeJSON(w http.ResponseWriter, status int, v any) error {
 	if err := enc.Encode(v); err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", jsonType)
-	w.Header().Set("Content-Length", strconv.Itoa(buf.Len()))
+	g.write(w, status, jsonType, buf.Bytes())
+	return nil
+}
+
+// write answers data with status. A reader that left is nobody's failure.
+func (g *gateway) write(w http.ResponseWriter, status int, contentType string, data []byte) {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	g.allowWrite(w)
 	w.WriteHeader(status)
-	_, _ = w.Write(buf.Bytes()) // a reader that left is nobody's failure
-	return nil
+	_, _ = w.Write(data)
 }
 
 // allowWrite gives the next write its time. Writers without deadlines (in tests) go without.

@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"encoding/json"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -15,7 +17,7 @@ const protocolV2 = "/v2"
 
 // serverV2 serves GET /v2.
 func (g *gateway) serverV2(w http.ResponseWriter, _ *http.Request) error {
-	return g.writeJSON(w, http.StatusOK, map[string]any{"name": "pelton", "version": g.cfg.Version, "extensions": []string{}})
+	return g.writeJSON(w, http.StatusOK, map[string]any{"name": "pelton", "version": g.cfg.Version, "extensions": []string{"binary_tensor_data"}})
 }
 
 // liveV2 serves GET /v2/health/live.
@@ -77,11 +79,22 @@ func (g *gateway) infer(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	data, err := g.read(w, r)
+	length, err := jsonLength(r.Header)
 	if err != nil {
 		return err
 	}
-	req, err := kserve.Parse(data)
+	read := g.read
+	if length >= 0 {
+		read = g.readAny // JSON and bytes
+	}
+	data, err := read(w, r)
+	if err != nil {
+		return err
+	}
+	if length < 0 {
+		length = len(data)
+	}
+	req, err := kserve.Parse(data, length)
 	if err != nil {
 		return badRequest(err)
 	}
@@ -102,7 +115,30 @@ func (g *gateway) infer(w http.ResponseWriter, r *http.Request) error {
 		return requestParam(err)
 	}
 	w.Header().Set(jobHeader, jobIDs(jobs))
-	return g.writeJSON(w, http.StatusOK, kserve.NewReply(m.Name, req.ID, finals[0].Outputs))
+	reply, tail := kserve.NewReply(m.Name, req, finals[0].Outputs)
+	if tail == nil {
+		return g.writeJSON(w, http.StatusOK, reply)
+	}
+	head, err := json.Marshal(reply)
+	if err != nil {
+		return err
+	}
+	w.Header().Set(kserve.LengthHeader, strconv.Itoa(len(head)))
+	g.write(w, http.StatusOK, "application/octet-stream", append(head, tail...))
+	return nil
+}
+
+// jsonLength is how many bytes of the body are JSON by the header of the binary extension, -1 without it.
+func jsonLength(h http.Header) (int, error) {
+	given := h.Get(kserve.LengthHeader)
+	if given == "" {
+		return -1, nil
+	}
+	n, err := strconv.ParseUint(given, 10, 31)
+	if err != nil {
+		return 0, headerError(kserve.LengthHeader, "%q is not the length of the JSON in bytes", brief(given))
+	}
+	return int(n), nil
 }
 
 // errorObject is e in the shape that the path's protocol has for errors.

@@ -49,6 +49,14 @@ func (g *gateway) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if err := wantJSON(r.Header); err != nil {
 		return nil, err
 	}
+	return g.readAny(w, r)
+}
+
+// readAny is the request's body of any type, bounded in size and time.
+func (g *gateway) readAny(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
+		return nil, &refusal{http.StatusUnsupportedMediaType, contracts.Errorf(contracts.CodeInvalidArgument, "content encoding %q is not served: send the body as it is", brief(coding))}
+	}
 	tooLarge := errors.Join(errTooLarge, contracts.Errorf(contracts.CodePayloadTooLarge, "the body has more than %d bytes: shorten it", g.cfg.MaxBody))
 	if r.ContentLength > g.cfg.MaxBody {
 		return nil, tooLarge
@@ -78,9 +86,6 @@ func (g *gateway) boundBody(w http.ResponseWriter, r *http.Request) {
 
 // wantJSON refuses a body that says it is something else. A body that says nothing is taken for JSON.
 func wantJSON(h http.Header) error {
-	if coding := h.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		return &refusal{http.StatusUnsupportedMediaType, contracts.Errorf(contracts.CodeInvalidArgument, "content encoding %q is not served: send the body as it is", brief(coding))}
-	}
 	given := h.Get("Content-Type")
 	if media, _, err := mime.ParseMediaType(given); given != "" && (err != nil || media != jsonType) {
 		return &refusal{http.StatusUnsupportedMediaType, contracts.Errorf(contracts.CodeInvalidArgument, "content type %q is not served: send application/json", brief(given))}

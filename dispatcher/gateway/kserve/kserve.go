@@ -1,6 +1,9 @@
 // Package kserve holds the JSON shapes of the Open Inference Protocol (KServe v2): what clients send to
 // /v2/models/{model}/infer and what they get back, and how it becomes a tensor job.
 //
+// Tensors come and go as arrays of numbers, or by the protocol's binary extension: the elements' bytes one
+// tensor after the other behind the JSON, whose length is in the header [LengthHeader].
+//
 // Previous step of the walk: dispatcher/gateway, which reads the body. Next step: the job that
 // dispatcher/gateway submits. The package does no I/O, knows no model, and believes nothing of a body.
 package kserve
@@ -15,22 +18,37 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/gateway/body"
 )
 
+// LengthHeader is the header of a request or a reply with binary tensors: the bytes of its JSON.
+const LengthHeader = "Inference-Header-Content-Length"
+
 // Request is a decoded infer request.
 type Request struct {
-	ID  string
-	Job contracts.Job // lacks the model and what is not in the body
+	ID     string
+	Job    contracts.Job   // lacks the model and what is not in the body
+	binary map[string]bool // outputs wanted in binary, or not
+	rest   bool            // whether those not named are
 }
 
-// Parse reads the body of an infer request. The error is a [*contracts.Error] that names the parameter.
-func Parse(data []byte) (*Request, error) {
-	f, err := body.Parse(data)
+// Parse reads the body of an infer request, whose first jsonLength bytes are JSON. The error is a
+// [*contracts.Error] that names the parameter.
+func Parse(data []byte, jsonLength int) (*Request, error) {
+	if jsonLength < 0 || jsonLength > len(data) {
+		return nil, contracts.Errorf(contracts.CodeInvalidArgument, "%s is %d, the body has %d bytes: send the length of its JSON", LengthHeader, jsonLength, len(data))
+	}
+	f, err := body.Parse(data[:jsonLength])
 	if err != nil {
 		return nil, err
 	}
+	tail := data[jsonLength:]
 	r := &Request{ID: f.Text("id"), Job: contracts.Job{V: contracts.Version, Kind: contracts.KindTensor}}
-	f.Object("parameters") // none changes what is computed
+	r.binary = map[string]bool{}
+	if p := f.Object("parameters"); p != nil { // no other changes what is done
+		r.rest = p.Bool("binary_data_output")
+		f.Fail(p.Err())
+	}
 	for _, v := range f.List("inputs", contracts.MaxTensors) {
-		t, err := input(v)
+		var t contracts.Tensor
+		t, tail, err = input(v, tail)
 		f.Fail(err)
 		r.Job.Tensors = append(r.Job.Tensors, t)
 	}
@@ -38,12 +56,20 @@ func Parse(data []byte) (*Request, error) {
 		o, err := v.Object()
 		f.Fail(err)
 		if err == nil {
-			r.Job.Outputs = append(r.Job.Outputs, o.Text("name"))
+			name := o.Text("name")
+			r.Job.Outputs = append(r.Job.Outputs, name)
+			if p := o.Object("parameters"); p != nil && !p.Get("binary_data").Null() {
+				r.binary[name] = p.Bool("binary_data")
+				o.Fail(p.Err())
+			}
 			f.Fail(o.Err())
 		}
 	}
 	if len(r.ID) > contracts.MaxLabelLength {
 		f.Failf("id", "id has %d bytes, at most %d are allowed", len(r.ID), contracts.MaxLabelLength)
+	}
+	if len(tail) > 0 {
+		f.Failf("inputs", "%d bytes behind the JSON belong to no input: give each its parameters.binary_data_size", len(tail))
 	}
 	if err := f.Err(); err != nil {
 		return nil, err
@@ -54,11 +80,11 @@ func Parse(data []byte) (*Request, error) {
 	return r, contracts.CheckTensors("inputs", r.Job.Tensors)
 }
 
-// input reads one tensor.
-func input(v body.Value) (contracts.Tensor, error) {
+// input reads one tensor; if it is binary, from the head of tail.
+func input(v body.Value, tail []byte) (contracts.Tensor, []byte, error) {
 	o, err := v.Object()
 	if err != nil {
-		return contracts.Tensor{}, err
+		return contracts.Tensor{}, tail, err
 	}
 	t := contracts.Tensor{Name: o.Text("name"), Type: contracts.DataType(o.Text("datatype"))}
 	for _, d := range o.List("shape", contracts.MaxRank) {
@@ -66,19 +92,33 @@ func input(v body.Value) (contracts.Tensor, error) {
 		o.Fail(err)
 		t.Shape = append(t.Shape, n)
 	}
-	list := o.Get("data")
+	list, size := o.Get("data"), body.Value{}
+	if p := o.Object("parameters"); p != nil {
+		size = p.Get("binary_data_size")
+	}
 	switch {
-	case !list.IsList():
-		o.Failf("data", "%s.data is missing: send the elements as an array, flat or nested", v.Path())
 	case t.Type.Size() == 0:
-		o.Failf("datatype", "%s.datatype %.20q is not one of BOOL, UINT8 to UINT64, INT8 to INT64, FP32, FP64", v.Path(), string(t.Type))
+		o.Failf("datatype", "%s.datatype %.20q is not one of BOOL, UINT8 to UINT64, INT8 to INT64, FP16, FP32, FP64", v.Path(), string(t.Type))
+	case !size.Null():
+		n, err := size.Int()
+		o.Fail(err)
+		switch {
+		case !list.Null():
+			o.Failf("data", "%s has data and binary_data_size: send one of them", v.Path())
+		case n < 0 || n > int64(len(tail)):
+			o.Failf("parameters", "%s says that it has %d bytes behind the JSON, %d are there: is the header %s right?", v.Path(), n, len(tail), LengthHeader)
+		default:
+			t.Data, tail = tail[:n:n], tail[n:]
+		}
+	case !list.IsList():
+		o.Failf("data", "%s.data is missing: send the elements as an array, flat or nested, or behind the JSON with parameters.binary_data_size", v.Path())
 	case t.Type == contracts.Float16:
-		o.Failf("datatype", "%s: FP16 has no form in JSON: send FP32, or a tensor job over NATS", v.Path())
+		o.Failf("datatype", "%s: FP16 has no form in JSON: send FP32, or the bytes behind the JSON", v.Path())
 	default:
 		t.Data, err = elements(t.Type, list.Raw(), list.Path())
 		o.Fail(err)
 	}
-	return t, o.Err()
+	return t, tail, o.Err()
 }
 
 // elements are the numbers of an array, flat or nested, as they lie in memory.

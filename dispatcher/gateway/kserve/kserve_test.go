@@ -9,20 +9,26 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/gateway/kserve"
 )
 
+// parse reads a body of JSON and what is behind it.
+func parse(text, tail string) (*kserve.Request, error) {
+	return kserve.Parse([]byte(text+tail), len(text))
+}
+
 func TestParse(t *testing.T) {
 	t.Parallel()
-	r, err := kserve.Parse([]byte(`{"id":"7","parameters":{"x":1},"inputs":[
+	r, err := parse(`{"id":"7","parameters":{"x":1},"inputs":[
 		{"name":"a","datatype":"INT16","shape":[2,2],"parameters":{},"data":[[1, -2],[ 3,4 ]]},
 		{"name":"b","datatype":"BOOL","shape":[2],"data":[true,false]},
 		{"name":"c","datatype":"FP32","shape":[1,1],"data":[1e-1]},
 		{"name":"d","datatype":"UINT64","shape":[1],"data":[18446744073709551615]},
-		{"name":"e","datatype":"FP64","shape":[0],"data":[]}],"outputs":[{"name":"y"},{"name":"z"}]}`))
+		{"name":"e","datatype":"FP64","shape":[0],"data":[]}],"outputs":[{"name":"y"},{"name":"z"}]}`, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +40,7 @@ func TestParse(t *testing.T) {
 		{Name: "d", Type: "UINT64", Shape: []int64{1}, Data: []byte{255, 255, 255, 255, 255, 255, 255, 255}},
 		{Name: "e", Type: "FP64", Shape: []int64{0}},
 	}}}
-	if d := cmp.Diff(want, r); d != "" {
+	if d := cmp.Diff(want, r, cmpopts.IgnoreUnexported(kserve.Request{})); d != "" {
 		t.Error(d)
 	}
 }
@@ -44,13 +50,22 @@ func TestParseRefuses(t *testing.T) {
 	tensor := func(datatype, shape, data string) string {
 		return fmt.Sprintf(`{"inputs":[{"name":"a","datatype":%q,"shape":%s,"data":%s}]}`, datatype, shape, data)
 	}
+	binary := func(size string) string {
+		return `{"inputs":[{"name":"a","datatype":"FP32","shape":[1],"parameters":{"binary_data_size":` + size + `}}]}`
+	}
 	for _, c := range []struct{ name, in, param, says string }{
 		{"no JSON", `{"inputs"`, "", "not valid JSON"},
 		{"no inputs", `{}`, "inputs", "GET /v2/models"},
 		{"no list", `{"inputs":{}}`, "inputs", "array"},
 		{"no object", `{"inputs":[7]}`, "inputs[0]", "object"},
 		{"no data", `{"inputs":[{"name":"a","datatype":"FP32","shape":[1]}]}`, "inputs[0].data", "as an array"},
-		{"binary extension", `{"inputs":[{"name":"a","datatype":"FP32","shape":[1],"parameters":{"binary_data_size":4}}]}`, "inputs[0].data", "as an array"},
+		{"no bytes", binary(`4`), "inputs[0].parameters", "4 bytes behind the JSON, 0 are there"},
+		{"negative bytes", binary(`-1`), "inputs[0].parameters", "-1 bytes"},
+		{"bytes of text", binary(`"4"`), "inputs[0].parameters.binary_data_size", "an integer"},
+		{"data and bytes", `{"inputs":[{"name":"a","datatype":"FP32","shape":[1],"data":[1],"parameters":{"binary_data_size":0}}]}`, "inputs[0].data", "one of them"},
+		{"too few bytes", binary(`0`), "inputs[0].bytes", "takes 4 bytes, got 0"},
+		{"binary_data_output", `{"inputs":[],"parameters":{"binary_data_output":1}}`, "parameters.binary_data_output", "a boolean"},
+		{"binary_data", `{"inputs":[],"outputs":[{"name":"y","parameters":{"binary_data":"yes"}}]}`, "outputs[0].parameters.binary_data", "a boolean"},
 		{"no such type", tensor("FP8", `[1]`, `[1]`), "inputs[0].datatype", "FP8"},
 		{"BYTES", tensor("BYTES", `[1]`, `["x"]`), "inputs[0].datatype", "BYTES"},
 		{"FP16", tensor("FP16", `[1]`, `[1]`), "inputs[0].datatype", "FP32"},
@@ -72,7 +87,7 @@ func TestParseRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := kserve.Parse([]byte(c.in))
+			_, err := parse(c.in, "")
 			e := contracts.AsError(err)
 			if err == nil || e.Code != contracts.CodeInvalidArgument || e.Param != c.param || !strings.Contains(e.Message, c.says) {
 				t.Errorf("Parse = %v (param %q), want invalid_argument of %q that says %q", err, e.Param, c.param, c.says)
@@ -83,26 +98,35 @@ func TestParseRefuses(t *testing.T) {
 
 var inJSON = []contracts.DataType{"BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64"}
 
-// Whatever a reply holds, sent back as an input it is the same tensor, bit for bit.
+// Whatever a reply holds, sent back as an input it is the same tensor, bit for bit, as numbers and as bytes.
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		in := contracts.Tensor{Name: "x", Type: rapid.SampledFrom(inJSON).Draw(t, "type")}
+		in := contracts.Tensor{Name: "x", Type: rapid.SampledFrom(inJSON).Draw(t, "type"), Data: []byte{}}
 		n := rapid.IntRange(0, 9).Draw(t, "n")
 		in.Shape = []int64{int64(n)}
 		for range n {
 			in.Data = append(in.Data, element(t, in.Type)...)
 		}
-		reply, err := json.Marshal(kserve.NewReply("m", "", []contracts.Tensor{in}).Outputs[0])
+		how := ""
+		if rapid.Bool().Draw(t, "binary") {
+			how = `,"parameters":{"binary_data_output":true}`
+		}
+		asked, err := parse(`{"inputs":[{"name":"a","datatype":"BOOL","shape":[1],"data":[true]}]`+how+`}`, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := kserve.Parse([]byte(`{"inputs":[` + string(reply) + `]}`))
-		if err != nil {
-			t.Fatalf("%s: %v", reply, err)
+		reply, tail := kserve.NewReply("m", asked, []contracts.Tensor{in})
+		text, err := json.Marshal(reply.Outputs[0])
+		if err != nil || (tail != nil) != (how != "") {
+			t.Fatalf("%d bytes behind %s, %v", len(tail), text, err)
 		}
-		if d := cmp.Diff(in, back.Job.Tensors[0]); d != "" {
-			t.Fatalf("%s: %s", reply, d)
+		back, err := parse(`{"inputs":[`+string(text)+`]}`, string(tail))
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if d := cmp.Diff(in, back.Job.Tensors[0], cmpopts.EquateEmpty()); d != "" {
+			t.Fatalf("%s: %s", text, d)
 		}
 	})
 }
@@ -121,25 +145,62 @@ func element(t *rapid.T, kind contracts.DataType) []byte {
 
 func TestReply(t *testing.T) {
 	t.Parallel()
-	got, err := json.Marshal(kserve.NewReply("m", "9", []contracts.Tensor{
+	outputs := []contracts.Tensor{
 		{Name: "f", Type: "FP32", Shape: []int64{3}, Data: []byte{0, 0, 0xc0, 0x7f, 0, 0, 0x80, 0xff, 0xcd, 0xcc, 0xcc, 0x3d}},
 		{Name: "h", Type: "FP16", Shape: []int64{1}, Data: []byte{0, 0x3c}},
 		{Name: "scalar", Type: "INT8", Data: []byte{0x80}},
-	}))
-	want := `{"model_name":"m","model_version":"1","id":"9","outputs":[` +
-		`{"name":"f","shape":[3],"datatype":"FP32","data":[null,null,0.1]},` +
-		`{"name":"h","shape":[1],"datatype":"FP16","data":[15360]},` +
-		`{"name":"scalar","shape":[],"datatype":"INT8","data":[-128]}]}`
-	if err != nil || string(got) != want {
-		t.Errorf("got  %s, %v\nwant %s", got, err, want)
+	}
+	const input = `{"id":"9","inputs":[{"name":"a","datatype":"BOOL","shape":[1],"data":[true]}]`
+	const begin = `{"model_name":"m","model_version":"1","id":"9","outputs":[`
+	for asked, want := range map[string]string{
+		`}`: `{"name":"f","shape":[3],"datatype":"FP32","data":[null,null,0.1]},` +
+			`{"name":"h","shape":[1],"datatype":"FP16","data":[15360]},` +
+			`{"name":"scalar","shape":[],"datatype":"INT8","data":[-128]}]}`,
+		`,"parameters":{"binary_data_output":true},"outputs":[{"name":"f","parameters":{"binary_data":false}},{"name":"h"},{"name":"scalar"}]}`: `{"name":"f","shape":[3],"datatype":"FP32","data":[null,null,0.1]},` +
+			`{"name":"h","shape":[1],"datatype":"FP16","parameters":{"binary_data_size":2}},` +
+			`{"name":"scalar","shape":[],"datatype":"INT8","parameters":{"binary_data_size":1}}]}` + "\x00\x3c\x80",
+		`,"outputs":[{"name":"h","parameters":{"binary_data":true}}]}`: `{"name":"f","shape":[3],"datatype":"FP32","data":[null,null,0.1]},` +
+			`{"name":"h","shape":[1],"datatype":"FP16","parameters":{"binary_data_size":2}},` +
+			`{"name":"scalar","shape":[],"datatype":"INT8","data":[-128]}]}` + "\x00\x3c",
+	} {
+		r, err := parse(input+asked, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, tail := kserve.NewReply("m", r, outputs)
+		got, err := json.Marshal(reply)
+		if got = append(got, tail...); err != nil || string(got) != begin+want {
+			t.Errorf("%s:\ngot  %q, %v\nwant %q", asked, got, err, begin+want)
+		}
+	}
+}
+
+func TestBytesBehindTheJSON(t *testing.T) {
+	t.Parallel()
+	const text = `{"inputs":[{"name":"a","datatype":"INT16","shape":[2],"parameters":{"binary_data_size":4}},{"name":"b","datatype":"BOOL","shape":[1],"data":[true]},` +
+		`{"name":"c","datatype":"FP16","shape":[1],"parameters":{"binary_data_size":2}}]}`
+	r, err := parse(text, "\x01\x00\xff\xff\x00\x3c")
+	if err != nil || string(r.Job.Tensors[0].Data) != "\x01\x00\xff\xff" || string(r.Job.Tensors[2].Data) != "\x00\x3c" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for tail, says := range map[string]string{"\x01\x00\xff": "has 4 bytes behind the JSON, 3 are there", "\x01\x00\xff\xff\x00\x3c\x00": "1 bytes behind the JSON belong to no input"} {
+		if _, err := parse(text, tail); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v, want an error that says %q", tail, err, says)
+		}
+	}
+	for _, n := range []int{-1, len(text) + 1} {
+		if _, err := kserve.Parse([]byte(text), n); err == nil || !strings.Contains(err.Error(), kserve.LengthHeader) {
+			t.Errorf("JSON of %d bytes: %v", n, err)
+		}
 	}
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add([]byte(`{"inputs":[{"name":"a","datatype":"INT16","shape":[2,2],"data":[[1,-2],[3,4]]}]}`))
-	f.Add([]byte(`{"inputs":[{"name":"a","datatype":"FP32","shape":[1],"data":[[[}]}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		r, err := kserve.Parse(data)
+	f.Add(`{"inputs":[{"name":"a","datatype":"INT16","shape":[2,2],"data":[[1,-2],[3,4]]}]}`, "")
+	f.Add(`{"inputs":[{"name":"a","datatype":"FP32","shape":[1],"data":[[[}]}`, "")
+	f.Add(`{"inputs":[{"name":"a","datatype":"INT8","shape":[3],"parameters":{"binary_data_size":3}}]}`, "abc")
+	f.Fuzz(func(t *testing.T, text, tail string) {
+		r, err := parse(text, tail)
 		if err != nil {
 			if e := contracts.AsError(err); e.Code != contracts.CodeInvalidArgument {
 				t.Errorf("%v has the code %s", err, e.Code)

@@ -21,7 +21,14 @@ type Output struct {
 	Name  string             `json:"name"`
 	Shape []int64            `json:"shape"`
 	Type  contracts.DataType `json:"datatype"`
-	Data  Elements           `json:"data"`
+	Data  *Elements          `json:"data,omitempty"` // nil if its bytes are behind the JSON
+
+	Parameters *OutputParameters `json:"parameters,omitempty"`
+}
+
+// OutputParameters of an output whose bytes are behind the JSON.
+type OutputParameters struct {
+	Size int `json:"binary_data_size"`
 }
 
 // Metadata describes a model.
@@ -41,22 +48,33 @@ type Port struct {
 }
 
 // Elements writes a tensor's elements as one flat array. What JSON has no number for (NaN, infinity) is
-// null; of FP16, which has no form in JSON, the bits as an integer.
+// null; of FP16, which has no form in JSON, the bits as an integer (ask for it in binary).
 type Elements struct {
 	Type contracts.DataType
 	Data []byte
 }
 
-// NewReply is the reply with a job's outputs.
-func NewReply(model, id string, outputs []contracts.Tensor) Reply {
-	r := Reply{Model: model, Version: "1", ID: id, Outputs: []Output{}}
+// NewReply is the reply to r with a job's outputs, and the bytes to send behind its JSON: nil if no output
+// was asked for in binary.
+func NewReply(model string, r *Request, outputs []contracts.Tensor) (reply Reply, tail []byte) {
+	reply = Reply{Model: model, Version: "1", ID: r.ID, Outputs: []Output{}}
 	for _, t := range outputs {
 		if t.Shape == nil {
 			t.Shape = []int64{}
 		}
-		r.Outputs = append(r.Outputs, Output{t.Name, t.Shape, t.Type, Elements{t.Type, t.Data}})
+		o := Output{Name: t.Name, Shape: t.Shape, Type: t.Type}
+		if wanted, said := r.binary[t.Name]; wanted || !said && r.rest {
+			o.Parameters = &OutputParameters{len(t.Data)}
+			if tail == nil {
+				tail = []byte{}
+			}
+			tail = append(tail, t.Data...)
+		} else {
+			o.Data = &Elements{t.Type, t.Data}
+		}
+		reply.Outputs = append(reply.Outputs, o)
 	}
-	return r
+	return reply, tail
 }
 
 // MarshalJSON writes the shortest numbers that read back as the same elements.

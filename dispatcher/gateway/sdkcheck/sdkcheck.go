@@ -1,4 +1,4 @@
-// Package sdkcheck runs OpenAI's own clients against a gateway: the check programs in
+// Package sdkcheck runs official clients (OpenAI's, and NVIDIA's for Triton) against a gateway: the check programs in
 // dispatcher/gateway/testdata/sdk, with the clients that their lock files pin.
 //
 // It stands beside the walk and is for tests only: the gateway's own, against a fake fleet, and
@@ -35,6 +35,12 @@ func Python(ctx context.Context, dir, base, model string) (string, error) {
 // PythonEmbeddings is [Python] with dir/embeddings.py and a model that embeds.
 func PythonEmbeddings(ctx context.Context, dir, base, model string) (string, error) {
 	return python(ctx, dir, "embeddings", base, model)
+}
+
+// PythonInfer is [Python] with dir/infer.py, NVIDIA's client of the Open Inference Protocol, and
+// integration/testdata/tiny.onnx.
+func PythonInfer(ctx context.Context, dir, base, model string) (string, error) {
+	return python(ctx, dir, "infer", base, model)
 }
 
 func python(ctx context.Context, dir, program, base, model string) (string, error) {
