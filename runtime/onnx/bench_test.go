@@ -5,6 +5,7 @@ package onnx_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/onnx"
@@ -104,5 +105,48 @@ func BenchmarkClose(b *testing.B) {
 		}
 		b.StartTimer()
 		e.Close(seq)
+	}
+}
+
+// BenchmarkContext is what attention costs: decode behind 100 and 1,000 tokens, and prompts of three lengths
+// in rows of MaxStepTokens; milliseconds by the clock and of the processor, medians. -threads as for
+// BenchmarkSteps.
+func BenchmarkContext(b *testing.B) {
+	e := open(b, func(c *onnx.Config) { c.Threads = *stepThreads })
+	feed := func(n int) engine.Seq {
+		seq, err := e.Open(n + 50)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for prompt := someTokens(e, n); len(prompt) > 0; {
+			part := prompt[:min(64, len(prompt))]
+			step(b, e, &engine.Row{Seq: seq, Tokens: part})
+			prompt = prompt[len(part):]
+		}
+		return seq
+	}
+	report := func(name string, run func()) {
+		var wall, used []float64
+		for range 5 {
+			start, before := time.Now(), processorTime(b)
+			run()
+			wall, used = append(wall, time.Since(start).Seconds()*1e3), append(used, (processorTime(b)-before).Seconds()*1e3)
+		}
+		b.Logf("%-30s %8.1f ms, processor %8.1f ms", name, median(wall), median(used))
+	}
+	for _, n := range []int{60, 512, 1500} {
+		report(fmt.Sprintf("prompt of %d", n), func() { e.Close(feed(n)) })
+	}
+	for _, held := range []int{100, 1000} {
+		var rows []*engine.Row
+		for range 32 {
+			rows = append(rows, &engine.Row{Seq: feed(held), Tokens: []int32{5}, Sample: true})
+		}
+		for _, n := range []int{1, 4, 8, 16, 32} {
+			report(fmt.Sprintf("decode %d behind %d", n, held), func() { step(b, e, rows[:n]...) })
+		}
+		for _, r := range rows {
+			e.Close(r.Seq)
+		}
 	}
 }
