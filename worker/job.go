@@ -255,7 +255,7 @@ func (j *job) spec(choice int, replay []int32, w *emit.Writer) batch.Spec {
 	params := j.req.sampling
 	params.Seed = sampler.StreamSeed(params.Seed, choice)
 	s := batch.Spec{
-		Choice: choice, Rank: slices.Index(contracts.Classes, j.ref.Class), Prompt: j.req.prompt, Replay: replay,
+		Choice: choice, Rank: slices.Index(contracts.Classes, j.ref.Class), Scope: j.ref.Tenant, Prompt: j.req.prompt, Replay: replay,
 		MaxTokens: j.req.max, EOS: j.w.cfg.EOS, Sampler: sampler.New(params, j.req.prompt), Deadline: j.req.deadline,
 		Sink: &seat{Writer: w, job: j},
 	}

@@ -116,6 +116,7 @@ func (r *Registry) Worker(model string) *worker.Trace {
 		Step: func(s batch.Step) {
 			r.step.WithLabelValues(model).Observe(s.Duration.Seconds())
 			r.rows.WithLabelValues(model).Observe(float64(s.Rows))
+			r.tokens.WithLabelValues(model, "shared").Add(float64(s.SharedTokens))
 		},
 		Called: func(s gather.Step) {
 			r.step.WithLabelValues(model).Observe(s.Duration.Seconds())

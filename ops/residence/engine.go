@@ -54,6 +54,14 @@ func (e *Engine) Close(s engine.Seq) {
 	}
 }
 
+// Share takes over what the loaded engine computed for another sequence, if it does that.
+func (e *Engine) Share(s engine.Seq, scope string, prompt []int32) int {
+	if l, ok := e.seat.Loaded().(engine.Sharer); ok {
+		return l.Share(s, scope, prompt)
+	}
+	return 0
+}
+
 // Step runs a pass of the loaded engine.
 func (e *Engine) Step(ctx context.Context, rows []*engine.Row) error {
 	l, err := e.loaded()

@@ -100,6 +100,16 @@ type Engine interface {
 	Shutdown() error
 }
 
+// Sharer is an engine that takes over what it has computed for a running sequence into another one that
+// begins with the same tokens. Engines whose Info.MinPrefill is 1 may be.
+type Sharer interface {
+	// Share gives s, which holds the beginning of prompt, the longest beginning of it that another open
+	// sequence of the same scope holds, short of its last token, or a part of that: a later call may add
+	// to it. It returns how many tokens s holds now.
+	// From then on s is shared with others of the scope itself; an empty scope shares nothing.
+	Share(s Seq, scope string, prompt []int32) int
+}
+
 // Memory is an engine's account of its KV cache, in bytes.
 type Memory struct {
 	Budget   int64 // bytes that open sequences may reserve together

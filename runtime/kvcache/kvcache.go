@@ -47,6 +47,9 @@ type sequence struct {
 	length   int  // tokens held
 	capacity int  // tokens reserved, not rounded
 	stepping bool // in the call of Admit
+
+	scope  string  // who may share what it holds; "" nobody
+	tokens []int32 // that it holds, when it has a scope
 }
 
 // Place is where a sequence lies.

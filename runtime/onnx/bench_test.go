@@ -56,7 +56,7 @@ func decode(b *testing.B, e *onnx.Engine, n int) {
 	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "tok/s")
 }
 
-func step(b *testing.B, e *onnx.Engine, rows ...*engine.Row) {
+func step(b testing.TB, e *onnx.Engine, rows ...*engine.Row) {
 	if err := e.Step(b.Context(), rows); err != nil {
 		b.Fatal(err)
 	}

@@ -108,6 +108,18 @@ func (k *kvMemory) regions(slot int, f func(offset int64) error) error {
 	return nil
 }
 
+// copy copies the tokens from number first up to number end of a slot to the same places of another one, and
+// what shares a panel with them.
+func (k *kvMemory) copy(from, to, first, end int) {
+	size := panelBytes(k.shape)
+	low, high := int64(first/panelTokens)*size, panels(end)*size
+	shift := int64(to-from) * int64(k.shape.KVHeads) * k.region
+	_ = k.regions(from, func(at int64) error {
+		copy(k.bytes[at+shift+low:at+shift+high], k.bytes[at+low:at+high])
+		return nil
+	})
+}
+
 // clear gives the pages of a slot's first tokens back.
 func (k *kvMemory) clear(slot, tokens int) error {
 	page := int64(os.Getpagesize())

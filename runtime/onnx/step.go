@@ -149,6 +149,9 @@ func (e *Engine) record(rows []*engine.Row) {
 		if r.Err == nil {
 			r.Err = e.cache.Append(r.Seq, len(r.Tokens))
 		}
+		if r.Err == nil {
+			e.cache.Note(r.Seq, r.Tokens)
+		}
 		if r.Err != nil {
 			r.Logits = nil
 		}

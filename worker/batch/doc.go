@@ -9,6 +9,9 @@
 //	   |                 |        (only after a resume)     |
 //	   +-----------------+------ end asked, deadline, error +--> ended
 //
+// What of a prompt another running sequence of the same tenant holds already is taken over from it, where the
+// engine can ([engine.Sharer]).
+//
 // Sequences join and leave between steps. Each step carries one row for every sequence that decodes
 // or replays, and prompt chunks under a token budget, so that a long prompt never stalls the streams
 // that run beside it. What a step contains is decided by [Schedule], a pure function.

@@ -3,6 +3,7 @@ package batch_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/pelton-run/pelton/runtime/engine"
@@ -29,6 +30,8 @@ type fakeEngine struct {
 type fakeSeq struct {
 	hash     uint64
 	held     int
+	tokens   []int32
+	scope    string
 	reserved int
 }
 
@@ -109,6 +112,7 @@ func (e *fakeEngine) Step(ctx context.Context, rows []*engine.Row) error {
 			}
 		}
 		q.held += len(r.Tokens)
+		q.tokens = append(q.tokens, r.Tokens...)
 		if r.Sample {
 			r.Logits = make([]float32, e.info.Vocab)
 			h := q.hash
@@ -120,6 +124,30 @@ func (e *fakeEngine) Step(ctx context.Context, rows []*engine.Row) error {
 	}
 	e.steps = append(e.steps, lens)
 	return nil
+}
+
+// sharing is the fake as an engine that shares.
+type sharing struct{ *fakeEngine }
+
+func (e sharing) Share(s engine.Seq, scope string, prompt []int32) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	q := e.open[s]
+	q.scope = scope
+	for _, o := range e.open {
+		n := 0
+		for n < min(len(o.tokens), len(prompt)-1) && o.tokens[n] == prompt[n] {
+			n++
+		}
+		if o.scope != scope || n <= q.held {
+			continue
+		}
+		for _, t := range prompt[q.held:n] {
+			q.hash = mix(q.hash ^ uint64(t)<<1)
+		}
+		q.held, q.tokens = n, slices.Clone(prompt[:n])
+	}
+	return q.held
 }
 
 func mix(h uint64) uint64 {

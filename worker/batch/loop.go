@@ -19,6 +19,7 @@ type Step struct {
 	Rows          int
 	PrefillTokens int
 	DecodeRows    int // replayed rows included
+	SharedTokens  int // prompt tokens that were taken over from other sequences
 	Duration      time.Duration
 	Err           error
 }
@@ -39,9 +40,10 @@ var ErrHung = errors.New("the engine hangs")
 
 // Loop drives one engine. Add and End are safe from any goroutine.
 type Loop struct {
-	cfg  Config
-	info engine.Info
-	wake chan struct{}
+	cfg    Config
+	info   engine.Info
+	sharer engine.Sharer // nil: every prompt is computed
+	wake   chan struct{}
 
 	mu     sync.Mutex
 	added  []*Sequence
@@ -65,6 +67,9 @@ type Loop struct {
 // New checks cfg and makes a loop that waits for Run.
 func New(cfg Config) (*Loop, error) {
 	l := &Loop{cfg: cfg, info: cfg.Engine.Info(), wake: make(chan struct{}, 1), asked: map[*Sequence]error{}}
+	if s, ok := cfg.Engine.(engine.Sharer); ok && l.info.MinPrefill == 1 {
+		l.sharer = s
+	}
 	if cfg.PrefillTokens == 0 {
 		l.cfg.PrefillTokens = l.info.MaxStepTokens
 	}
@@ -276,12 +281,13 @@ func (l *Loop) plan() (done Step) {
 	l.ready, l.views, l.rows = l.ready[:0], l.views[:0], l.rows[:0]
 	for _, s := range l.running {
 		if s.opened {
+			done.SharedTokens += l.share(s)
 			l.ready = append(l.ready, s)
 			l.views = append(l.views, View{Rank: s.spec.Rank, Order: s.order, Rest: s.Rest()})
 		}
 	}
 	l.pieces = l.planner.Plan(l.pieces[:0], l.views)
-	done = Step{Rows: len(l.pieces)}
+	done.Rows = len(l.pieces)
 	for _, p := range l.pieces {
 		l.rows = append(l.rows, l.ready[p.Index].row(p.Prompt))
 		done.PrefillTokens += p.Prompt
@@ -290,6 +296,16 @@ func (l *Loop) plan() (done Step) {
 		}
 	}
 	return done
+}
+
+// share takes over what of a prompt another sequence of its scope holds, and returns how many tokens that are.
+func (l *Loop) share(s *Sequence) int {
+	if l.sharer == nil || s.spec.Scope == "" || s.Rest() == 0 {
+		return 0
+	}
+	before := s.Fed
+	s.Fed = max(before, l.sharer.Share(s.handle, s.spec.Scope, s.text))
+	return s.Fed - before
 }
 
 // timed is forward on l.rows, which it leaves behind when the time is up: the loop ends then.

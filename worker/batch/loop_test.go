@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -254,6 +255,49 @@ func TestReplayInOnePiece(t *testing.T) {
 	}
 	if len(e.steps) != 10 || e.steps[0][0] != 16 {
 		t.Errorf("rows of the steps: %v, want one of 16 and 9 of 1", e.steps)
+	}
+}
+
+// Prompts that begin alike are computed once for each scope, also when they come at once, and what follows
+// is what they generate alone.
+func TestSharedPrompts(t *testing.T) {
+	t.Parallel()
+	e := newFake()
+	e.info.MinPrefill = 1
+	prompts := make([][]int32, 4)
+	var want [][]int32
+	for i := range prompts {
+		prompts[i] = append(prompt(7, 100), int32(i+1), 5)
+		want = append(want, aloneOn(t, e, prompts[i], 20))
+	}
+	e.steps = nil
+	var shared atomic.Int64
+	l, err := batch.New(batch.Config{Engine: sharing{e}, Logger: slog.New(slog.DiscardHandler), Stepped: func(s batch.Step) { shared.Add(int64(s.SharedTokens)) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	var sinks []*sink
+	for i, p := range prompts {
+		for _, scope := range []string{"ann", "bob"} {
+			s := newSink()
+			l.Add(batch.NewSequence(batch.Spec{Prompt: p, Scope: scope, Replay: want[i][:2], MaxTokens: 20, Sampler: newGreedy(), Sink: s}))
+			sinks = append(sinks, s)
+		}
+	}
+	go func() { done <- l.Run(ctx) }()
+	for i, s := range sinks {
+		if got, end := s.wait(t); !slices.Equal(got, want[i/2][2:]) || end.Finish != contracts.FinishLength {
+			t.Errorf("sequence %d: got %v, end %+v; want %v", i, got, end, want[i/2][2:])
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := shared.Load(); got != 6*100 {
+		t.Errorf("%d tokens were shared, want 100 for each of 6 prompts", got)
 	}
 }
 

@@ -47,6 +47,7 @@ type Sink interface {
 type Spec struct {
 	Choice    int
 	Rank      int     // class of the job, 0 most urgent
+	Scope     string  // whose sequences may share what is computed for equal beginnings; "" nobody's
 	Prompt    []int32 // not empty
 	Replay    []int32 // tokens that an earlier holder emitted; generation goes on after them
 	MaxTokens int     // generated tokens, replayed ones included
