@@ -4,6 +4,7 @@ package onnx_test
 
 import (
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -108,9 +109,8 @@ func BenchmarkClose(b *testing.B) {
 	}
 }
 
-// BenchmarkContext is what attention costs: decode behind 100 and 1,000 tokens, and prompts of three lengths
-// in rows of MaxStepTokens; milliseconds by the clock and of the processor, medians. -threads as for
-// BenchmarkSteps.
+// BenchmarkContext is what attention costs: prompts in rows of MaxStepTokens, and decode behind 100 and 1,000
+// tokens; milliseconds by the clock and of the processor, medians. -threads as for BenchmarkSteps.
 func BenchmarkContext(b *testing.B) {
 	e := open(b, func(c *onnx.Config) { c.Threads = *stepThreads })
 	feed := func(n int) engine.Seq {
@@ -125,28 +125,30 @@ func BenchmarkContext(b *testing.B) {
 		}
 		return seq
 	}
-	report := func(name string, run func()) {
+	report := func(name string, rounds int, run func()) {
 		var wall, used []float64
-		for range 5 {
+		for range rounds {
 			start, before := time.Now(), processorTime(b)
 			run()
 			wall, used = append(wall, time.Since(start).Seconds()*1e3), append(used, (processorTime(b)-before).Seconds()*1e3)
 		}
-		b.Logf("%-30s %8.1f ms, processor %8.1f ms", name, median(wall), median(used))
+		fmt.Fprintf(os.Stderr, "%-25s %8.1f ms, processor %8.1f ms\n", name, median(wall), median(used))
 	}
-	for _, n := range []int{60, 512, 1500} {
-		report(fmt.Sprintf("prompt of %d", n), func() { e.Close(feed(n)) })
-	}
-	for _, held := range []int{100, 1000} {
-		var rows []*engine.Row
-		for range 32 {
-			rows = append(rows, &engine.Row{Seq: feed(held), Tokens: []int32{5}, Sample: true})
+	decode := func(held int, rows ...int) {
+		var all []*engine.Row
+		for range rows[len(rows)-1] {
+			all = append(all, &engine.Row{Seq: feed(held), Tokens: []int32{5}, Sample: true})
 		}
-		for _, n := range []int{1, 4, 8, 16, 32} {
-			report(fmt.Sprintf("decode %d behind %d", n, held), func() { step(b, e, rows[:n]...) })
+		for _, n := range rows {
+			report(fmt.Sprintf("decode %d behind %d", n, held), 7, func() { step(b, e, all[:n]...) })
 		}
-		for _, r := range rows {
+		for _, r := range all {
 			e.Close(r.Seq)
 		}
 	}
+	for n, rounds := range map[int]int{60: 5, 512: 3, 1500: 1} {
+		report(fmt.Sprintf("prompt of %d", n), rounds, func() { e.Close(feed(n)) })
+	}
+	decode(100, 1, 4, 8, 16, 32)
+	decode(1000, 1, 4, 8)
 }
