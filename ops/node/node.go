@@ -184,7 +184,7 @@ func (n *Node) startWorkers(ctx, run context.Context) error {
 			return err
 		}
 		w, err := worker.New(worker.Config{
-			Name: id, Conn: nc, Engine: e, Tokenizer: engines[i].Tokenizer, EOS: engines[i].EOS, Logger: n.cfg.Log,
+			Name: id, Conn: nc, Engine: e.Engine, Tokenizer: engines[i].Tokenizer, EOS: engines[i].EOS, Logger: n.cfg.Log,
 			Trace: n.cfg.Metrics.Worker(e.Info().Model), Resident: memory.Resident, Memory: e.Bytes,
 		})
 		if err != nil {

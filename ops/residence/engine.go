@@ -19,6 +19,8 @@ type Engine struct {
 	info engine.Info
 }
 
+var _ engine.Sharer = (*Engine)(nil)
+
 // NewEngine makes the engine of a seat that is awake.
 func NewEngine(s *Seat) (*Engine, error) {
 	e, ok := s.Loaded().(engine.Engine)
