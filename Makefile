@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy
+.PHONY: bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy rights
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -108,6 +108,9 @@ quantized: ## SmolLM2 in the common GGUF formats, made by llama.cpp (PyPI llama-
 
 vuln: ## known vulnerabilities in what the code calls; asks vuln.go.dev
 	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(PKGS)
+
+rights: ## the permission matrix: every role and subject, allowed or refused, asked of a broker
+	$(GO) test -run 'TestRights$$' -v -count 1 ./ops/auth
 
 licenses: ## the license of every module in the binary; others than these are refused
 	$(GO) test -run TestLicenses -v -count 1 ./integration

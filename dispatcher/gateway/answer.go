@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/gateway/kserve"
 	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
 )
 
@@ -79,7 +80,15 @@ func (g *gateway) fail(w *recorder, r *http.Request, err error) {
 		g.refuseBody(w, r, status, e)
 		return
 	}
-	_ = g.writeJSON(w, status, errorObject(r.URL.Path, e, openai.NewError(e))) // strings only: cannot fail
+	_ = g.writeJSON(w, status, errorObject(r.URL.Path, e)) // strings only: cannot fail
+}
+
+// errorObject is e in the shape that errors have at path.
+func errorObject(path string, e *contracts.Error) any {
+	if kserve.Owns(path) {
+		return kserve.Error{Error: e.Message}
+	}
+	return openai.NewError(e)
 }
 
 // retryHeaders tells clients whether and when to try again.
@@ -103,7 +112,7 @@ func (g *gateway) refuseBody(w *recorder, r *http.Request, status int, e *contra
 	control := http.NewResponseController(w)
 	_ = control.EnableFullDuplex()
 	w.Header().Set("Connection", "close")
-	_ = g.writeJSON(w, status, errorObject(r.URL.Path, e, openai.NewError(e)))
+	_ = g.writeJSON(w, status, errorObject(r.URL.Path, e))
 	_ = control.Flush()
 	if r.Header.Get("Expect") != "" {
 		return // it waits for the answer before it writes

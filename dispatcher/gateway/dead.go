@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"net/http"
-	"strconv"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/gateway/body"
@@ -41,11 +40,9 @@ func (g *gateway) listDead(w http.ResponseWriter, r *http.Request) error {
 	if g.cfg.Tenant == nil {
 		tenant = r.URL.Query().Get("tenant") // nobody is asked who they are: all tenants'
 	}
-	limit := defaultList
-	if text := r.URL.Query().Get("limit"); text != "" {
-		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > maxList {
-			return queryError("limit", "limit %q is not a number from 1 to %d", brief(text), maxList)
-		}
+	limit, err := limitAsked(r.URL.Query())
+	if err != nil {
+		return err
 	}
 	dead, err := g.deadLetters()
 	if err != nil {

@@ -11,10 +11,12 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
+	"mime"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -101,7 +103,31 @@ func (d *door) do(method, path, body string, headers ...string) reply {
 	if err != nil {
 		d.t.Fatalf("%s %s: %v", method, path, err)
 	}
+	documented(d.t, resp)
 	return reply{resp.StatusCode, resp.Header, string(b)}
+}
+
+// documented checks that the document knows the status of an answer and its content type.
+func documented(t testing.TB, resp *http.Response) {
+	t.Helper()
+	doc := description(t)
+	method, path := strings.ToLower(resp.Request.Method), resp.Request.URL.Path
+	op, known := doc.find(method, path)
+	if !known || resp.StatusCode == http.StatusMethodNotAllowed {
+		return
+	}
+	answer, known := op.Responses[strconv.Itoa(resp.StatusCode)]
+	if !known {
+		t.Errorf("%s %s answers %d, which openapi.json does not name", method, path, resp.StatusCode)
+		return
+	}
+	if name, ok := strings.CutPrefix(answer.Ref, "#/components/responses/"); ok {
+		answer = doc.Components.Responses[name]
+	}
+	given, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if _, ok := answer.Content[given]; !ok && len(answer.Content)+len(given) > 0 {
+		t.Errorf("%s %s answers %d with content type %q, openapi.json says %v", method, path, resp.StatusCode, given, slices.Collect(maps.Keys(answer.Content)))
+	}
 }
 
 func (d *door) send(ctx context.Context, method, path, body string, headers ...string) *http.Response {

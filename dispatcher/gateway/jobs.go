@@ -236,7 +236,7 @@ func decodeParams(f *body.Fields) contracts.Params {
 // listJobs serves GET /v1/jobs.
 func (g *gateway) listJobs(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
-	f := contracts.Filter{State: contracts.State(q.Get("state")), Class: contracts.Class(q.Get("class")), Tenant: q.Get("tenant"), Limit: defaultList}
+	f := contracts.Filter{State: contracts.State(q.Get("state")), Class: contracts.Class(q.Get("class")), Tenant: q.Get("tenant")}
 	own, err := g.tenantAsked(r)
 	if err != nil {
 		return err
@@ -250,12 +250,8 @@ func (g *gateway) listJobs(w http.ResponseWriter, r *http.Request) error {
 	if f.Class != "" && !f.Class.Valid() {
 		return queryError("class", "class %q is not one of p0, p1, p2, p3", brief(string(f.Class)))
 	}
-	if text := q.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > maxList {
-			return queryError("limit", "limit %q is not a number from 1 to %d", brief(text), maxList)
-		}
-		f.Limit = n
+	if f.Limit, err = limitAsked(q); err != nil {
+		return err
 	}
 	jobs, err := g.cfg.Jobs.List(r.Context(), f)
 	if err != nil {
@@ -267,6 +263,18 @@ func (g *gateway) listJobs(w http.ResponseWriter, r *http.Request) error {
 var states = []contracts.State{
 	contracts.StateScheduled, contracts.StateHeld, contracts.StateQueued, contracts.StateRunning, contracts.StateCompleted,
 	contracts.StateFailed, contracts.StateCanceled, contracts.StateExpired, contracts.StateEvicted,
+}
+
+// limitAsked is how many elements of a list are wanted.
+func limitAsked(q url.Values) (int, error) {
+	if !q.Has("limit") {
+		return defaultList, nil
+	}
+	n, err := strconv.Atoi(q.Get("limit"))
+	if err != nil || n < 1 || n > maxList || len(q["limit"]) > 1 {
+		return 0, queryError("limit", "limit %q is not one number from 1 to %d", brief(strings.Join(q["limit"], " ")), maxList)
+	}
+	return n, nil
 }
 
 func queryError(name, format string, args ...any) error {

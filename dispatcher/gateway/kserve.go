@@ -5,15 +5,11 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/gateway/kserve"
 )
-
-// protocolV2 is the prefix of the Open Inference Protocol's paths, whose errors are of its own shape.
-const protocolV2 = "/v2"
 
 // serverV2 serves GET /v2.
 func (g *gateway) serverV2(w http.ResponseWriter, _ *http.Request) error {
@@ -139,12 +135,4 @@ func jsonLength(h http.Header) (int, error) {
 		return 0, headerError(kserve.LengthHeader, "%q is not the length of the JSON in bytes", brief(given))
 	}
 	return int(n), nil
-}
-
-// errorObject is e in the shape that the path's protocol has for errors.
-func errorObject(path string, e *contracts.Error, openAI any) any {
-	if path == protocolV2 || strings.HasPrefix(path, protocolV2+"/") {
-		return map[string]string{"error": e.Message}
-	}
-	return openAI
 }

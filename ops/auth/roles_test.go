@@ -3,9 +3,11 @@ package auth_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
+	"text/tabwriter"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -72,10 +74,12 @@ func TestFleet(t *testing.T) {
 	}
 }
 
-// TestRights: what each role may and may not do, asked of the broker.
+// TestRights: what each role may and may not do, asked of the broker; -v prints the matrix.
 func TestRights(t *testing.T) {
 	t.Parallel()
 	f := start(t, nil)
+	var table strings.Builder
+	matrix := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	type right struct {
 		subject string
 		allowed bool
@@ -142,16 +146,29 @@ func TestRights(t *testing.T) {
 	} {
 		nc := f.connect(c.role, c.name)
 		for _, r := range c.publish {
-			if got := mayPublish(t, nc, r.subject); got != r.allowed {
+			got := mayPublish(t, nc, r.subject)
+			_, _ = fmt.Fprintf(matrix, "%s\tpublish\t%s\t%s\n", c.role, r.subject, verdict(got))
+			if got != r.allowed {
 				t.Errorf("%s %s: publishing on %s is allowed: %v, want %v", c.role, c.name, r.subject, got, r.allowed)
 			}
 		}
 		for _, r := range c.subscribe {
-			if got := maySubscribe(t, nc, r.subject); got != r.allowed {
+			got := maySubscribe(t, nc, r.subject)
+			_, _ = fmt.Fprintf(matrix, "%s\tsubscribe\t%s\t%s\n", c.role, r.subject, verdict(got))
+			if got != r.allowed {
 				t.Errorf("%s %s: subscribing to %s is allowed: %v, want %v", c.role, c.name, r.subject, got, r.allowed)
 			}
 		}
 	}
+	_ = matrix.Flush()
+	t.Logf("what the broker says\n%s", &table)
+}
+
+func verdict(allowed bool) string {
+	if allowed {
+		return "allowed"
+	}
+	return "refused"
 }
 
 // TestNobody: without credentials, or with those of another fleet, there is no connection.

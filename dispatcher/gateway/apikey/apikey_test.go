@@ -155,3 +155,14 @@ func TestAtRest(t *testing.T) {
 		t.Error("the same key twice")
 	}
 }
+
+// TestProtocol: a refusal on a path of the Open Inference Protocol has that protocol's shape.
+func TestProtocol(t *testing.T) {
+	t.Parallel()
+	_, _, ring := setup(t)
+	status, body, _ := ask(ring, "/v2/models/m/infer", "")
+	var e struct{ Error string }
+	if err := json.Unmarshal([]byte(body), &e); err != nil || status != 401 || e.Error == "" {
+		t.Errorf("got %d %s, %v, want 401 and the error in one member", status, body, err)
+	}
+}

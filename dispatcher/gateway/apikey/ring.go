@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/gateway/kserve"
 	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
 )
 
@@ -96,7 +97,7 @@ func (r *Ring) Guard(next http.Handler) http.Handler {
 				err = contracts.Errorf(contracts.CodePermissionDenied, "this path is for operators: use an operator's key")
 			}
 			if err != nil {
-				refuse(w, contracts.AsError(err))
+				refuse(w, asked, contracts.AsError(err))
 				return
 			}
 		}
@@ -114,13 +115,17 @@ func under(paths []string, path string) bool {
 	return false
 }
 
-func refuse(w http.ResponseWriter, e *contracts.Error) {
+func refuse(w http.ResponseWriter, path string, e *contracts.Error) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Connection", "close") // the body of who may not enter is not read
 	if e.Code == contracts.CodeUnauthenticated {
 		h.Set("WWW-Authenticate", "Bearer")
 	}
+	var body any = openai.NewError(e)
+	if kserve.Owns(path) {
+		body = kserve.Error{Error: e.Message}
+	}
 	w.WriteHeader(e.Code.Info().HTTP)
-	_ = json.NewEncoder(w).Encode(openai.NewError(e)) // a reader that left is nobody's failure
+	_ = json.NewEncoder(w).Encode(body) // a reader that left is nobody's failure
 }

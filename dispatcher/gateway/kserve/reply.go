@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"strconv"
+	"strings"
 
 	"github.com/pelton-run/pelton/contracts"
 )
@@ -113,4 +114,12 @@ func (e Elements) append(out []byte, bits uint64) []byte {
 		return strconv.AppendInt(out, int64(bits<<shift)>>shift, 10)
 	}
 	return strconv.AppendUint(out, bits, 10)
+}
+
+// Owns tells whether the protocol says what is at path, and so how errors look there.
+func Owns(path string) bool { return path == "/v2" || strings.HasPrefix(path, "/v2/") }
+
+// Error is the protocol's error object.
+type Error struct {
+	Error string `json:"error"`
 }

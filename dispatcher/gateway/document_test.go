@@ -1,0 +1,56 @@
+package gateway_test
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// document is what the tests read of openapi.json.
+type document struct {
+	Paths      map[string]map[string]operation
+	Components struct {
+		Responses map[string]response
+	}
+}
+
+type operation struct {
+	Responses map[string]response
+}
+
+type response struct {
+	Ref     string `json:"$ref"`
+	Content map[string]json.RawMessage
+}
+
+var readDocument = sync.OnceValues(func() (doc document, err error) {
+	data, err := os.ReadFile("openapi.json")
+	if err != nil {
+		return doc, err
+	}
+	return doc, json.Unmarshal(data, &doc)
+})
+
+func description(t testing.TB) document {
+	t.Helper()
+	doc, err := readDocument()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+// find is the operation of a method on a path.
+func (d document) find(method, path string) (operation, bool) {
+	for pattern, item := range d.Paths {
+		if before, after, open := strings.Cut(pattern, "{id}"); pattern == path ||
+			open && strings.HasPrefix(path, before) && strings.HasSuffix(path, after) && len(path) > len(before)+len(after) &&
+				!strings.Contains(path[len(before):len(path)-len(after)], "/") {
+			op, known := item[method]
+			return op, known
+		}
+	}
+	return operation{}, false
+}
