@@ -44,17 +44,23 @@ func PythonInfer(ctx context.Context, dir, base, model string) (string, error) {
 }
 
 func python(ctx context.Context, dir, program, base, model string) (string, error) {
-	env, err := prepared(ctx, "python", filepath.Join(dir, "requirements.txt"), func(env, lock string) error {
+	env, err := PythonEnv(ctx, filepath.Join(dir, "requirements.txt"))
+	if err != nil {
+		return "", err
+	}
+	return run(ctx, "", filepath.Join(env, "bin", "python"), filepath.Join(dir, program+".py"), base, model)
+}
+
+// PythonEnv is a virtual environment in the cache with what the requirements file pins; its programs are
+// in the folder bin.
+func PythonEnv(ctx context.Context, requirements string) (string, error) {
+	return prepared(ctx, "python", requirements, func(env, lock string) error {
 		if _, err := run(ctx, "", "python3", "-m", "venv", "--clear", env); err != nil {
 			return fmt.Errorf("python3 with venv is needed: %w", err)
 		}
 		_, err := run(ctx, "", filepath.Join(env, "bin", "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", lock)
 		return err
 	})
-	if err != nil {
-		return "", err
-	}
-	return run(ctx, "", filepath.Join(env, "bin", "python"), filepath.Join(dir, program+".py"), base, model)
 }
 
 // TypeScript type-checks dir/check.ts (dir is …/gateway/testdata/sdk/typescript) and runs it like
