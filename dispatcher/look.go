@@ -11,6 +11,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/backlog"
 	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
@@ -63,6 +64,12 @@ func (d *Dispatcher) Quota(tenant string) (requests, tokens quota.State) {
 
 // Workers lists the live workers by name, with what each said of itself last.
 func (d *Dispatcher) Workers() []contracts.Heartbeat { return d.fleet.Live() }
+
+// Load is what came to this dispatcher since its start, by model; name tells it from others and from the
+// dispatcher that it was before a restart.
+func (d *Dispatcher) Load() (name string, arrived map[string]backlog.Arrived) {
+	return d.name, d.backlog.Arrived()
+}
 
 // QueueDepth is how much waits and runs of one model, class and size.
 type QueueDepth struct {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -39,7 +40,7 @@ type object struct {
 			Metadata   map[string]string
 		}
 		Advanced struct {
-			ScalingModifiers struct{ Formula string } `yaml:"scalingModifiers"`
+			ScalingModifiers struct{ Formula, Target string } `yaml:"scalingModifiers"`
 		}
 		Selector  struct{ MatchLabels map[string]string }
 		Endpoints []struct{ Path string }
@@ -180,8 +181,15 @@ func TestChartScales(t *testing.T) {
 			if !slices.Equal(got, want) {
 				t.Errorf("%s: %s is scaled by the consumers\n%v, want\n%v", file, o.Metadata.Name, got, want)
 			}
-			if f := o.Spec.Advanced.ScalingModifiers.Formula; f != strings.Join(names, " + ") {
-				t.Errorf("%s: %s has the formula %q of the triggers %v", file, o.Metadata.Name, f, names)
+			formula := strings.Join(names[:len(want)], " + ")
+			if last := o.Spec.Triggers[len(names)-1]; last.Name == "outside" {
+				formula = fmt.Sprintf("max(%s, outside * %s)", formula, o.Spec.Advanced.ScalingModifiers.Target)
+				if last.Metadata["model"] != models[o.Metadata.Name] || last.Metadata["scalerAddress"] == "" {
+					t.Errorf("%s: %s asks the scaler with %v", file, o.Metadata.Name, last.Metadata)
+				}
+			}
+			if f := o.Spec.Advanced.ScalingModifiers.Formula; f != formula {
+				t.Errorf("%s: %s has the formula %q, want %q", file, o.Metadata.Name, f, formula)
 			}
 		}
 	}
@@ -224,6 +232,12 @@ func TestChartRuns(t *testing.T) {
 				if command == "provision" {
 					continue
 				}
+				if command == "scaler" {
+					if !strings.HasSuffix(c.flag("listen"), ":"+strconv.Itoa(c.Ports[0].ContainerPort)) {
+						t.Errorf("%s: port %v with --listen=%s", where, c.Ports, c.flag("listen"))
+					}
+					continue
+				}
 				for _, p := range []probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
 					serves(t, n, where, p.HTTPGet.Path)
 					if !strings.HasSuffix(c.flag("http"), ":"+strconv.Itoa(c.Ports[0].ContainerPort)) || p.HTTPGet.Port != c.Ports[0].Name {
@@ -240,8 +254,8 @@ func TestChartRuns(t *testing.T) {
 			}
 		}
 	}
-	if len(seen) != 3 {
-		t.Errorf("the chart runs %v, want dispatcher, worker and provision", seen)
+	if len(seen) != 4 {
+		t.Errorf("the chart runs %v, want dispatcher, worker, provision and scaler", seen)
 	}
 }
 
@@ -255,7 +269,7 @@ func (c container) runs(t *testing.T, where, help string) {
 	}
 	for _, e := range c.Env {
 		name, ok := strings.CutPrefix(e.Name, "PELTON_")
-		if flag := "--" + strings.ReplaceAll(strings.ToLower(name), "_", "-"); !ok || !strings.Contains(help, flag+" ") {
+		if flag := "--" + strings.ReplaceAll(strings.ToLower(name), "_", "-"); !ok || !strings.Contains(help, flag+" ") && !strings.Contains(help, e.Name) {
 			t.Errorf("%s: %s has no setting %s", where, c.Args[0], e.Name)
 		}
 	}

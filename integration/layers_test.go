@@ -32,7 +32,8 @@ github.com/prometheus:                ops/metrics
 github.com/spf13:                     ops/cli
 github.com/vmihailenco/msgpack:       contracts
 github.com/nikolalohinski/gonja:      runtime/tokenizer/...
-google.golang.org/protobuf:           runtime/convert, runtime/adopt
+google.golang.org/protobuf:           runtime/convert, runtime/adopt, ops/scaler
+google.golang.org/grpc:               ops/scaler
 net/http:                             dispatcher/gateway/..., ops/..., runtime/hub, integration/...
 C:                                    runtime/onnx/...
 pgregory.net/rapid:                   runtime/enginetest

@@ -38,7 +38,8 @@ type Backlog struct {
 	quotas  *quota.Book
 	charges map[priority.Key]charge
 	spent   map[string]Spent // since it was told to the others
-	latest  time.Time        // that a job was placed at
+	arrived map[string]Arrived
+	latest  time.Time // that a job was placed at
 }
 
 // charge is what a job was charged with.
@@ -47,7 +48,7 @@ type charge struct{ prompt, most int } // tokens
 // New returns an empty one. live lists the live workers.
 func New(cfg Settings, live func() []contracts.Heartbeat) *Backlog {
 	return &Backlog{cfg: cfg, live: live, models: map[string]*model{}, of: map[priority.Key]*model{}, lengths: cost.NewLengths(),
-		quotas: quota.NewBook(cfg.Quotas), charges: map[priority.Key]charge{}, spent: map[string]Spent{}}
+		quotas: quota.NewBook(cfg.Quotas), charges: map[priority.Key]charge{}, spent: map[string]Spent{}, arrived: map[string]Arrived{}}
 }
 
 // model is the backlog of one model. The Backlog's lock guards it.
@@ -97,6 +98,7 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	}
 	item := b.item(m, a)
 	b.latest = now
+	b.arrive(j.Model, item.Prompt, item.Output)
 	due := charge{item.Prompt, item.Prompt + choices(a)*v.Tokens}
 	if err = b.quotas.Check(j.Tenant, due.most, now); err != nil {
 		return v, false, err

@@ -27,6 +27,11 @@ func (n *Node) handler() (http.Handler, error) {
 	mux.HandleFunc("GET /v1/workers", func(w http.ResponseWriter, _ *http.Request) {
 		writeList(w, n.dispatcher.Workers())
 	})
+	mux.HandleFunc("GET /v1/load", func(w http.ResponseWriter, _ *http.Request) {
+		name, arrived := n.dispatcher.Load()
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"object": "load", "dispatcher": name, "models": arrived})
+	})
 	mux.HandleFunc("GET /v1/queues", func(w http.ResponseWriter, r *http.Request) {
 		queues, err := n.dispatcher.Queues(r.Context())
 		if err != nil {

@@ -1,0 +1,284 @@
+package scaler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/backlog"
+	"github.com/pelton-run/pelton/dispatcher/cost"
+)
+
+// maxAnswer bounds what a dispatcher may say, in bytes.
+const maxAnswer = 16 << 20
+
+// Config says whom a [Watch] asks and how it plans.
+type Config struct {
+	Servers []string      // base URLs of all dispatchers of the fleet, each by itself: each counts what came to it
+	Resolve bool          // ask every address that a server's name has, as those of a headless service
+	Key     string        // an operator's key; "" where nobody is asked
+	Client  *http.Client  // default http.DefaultClient
+	Every   time.Duration // between looks; default 10 s
+	Lead    time.Duration // from the start of a worker to its first job; default 60 s
+	Use     float64       // share of a worker's time that may be planned for, 0 to 1; default 0.7
+	Log     *slog.Logger  // default: discard
+}
+
+// Defaults is what a Config is filled up with.
+func Defaults() Config { return Config{}.withDefaults() }
+
+func (c Config) withDefaults() Config {
+	if c.Client == nil {
+		c.Client = http.DefaultClient
+	}
+	if c.Resolve {
+		c.Client = pinned(c.Client)
+	}
+	if c.Every == 0 {
+		c.Every = 10 * time.Second
+	}
+	if c.Lead == 0 {
+		c.Lead = time.Minute
+	}
+	if c.Use == 0 {
+		c.Use = 0.7
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Validate returns all problems of c at once.
+func (c Config) Validate() error {
+	var errs []error
+	if len(c.Servers) == 0 {
+		errs = append(errs, errors.New("no server: name every dispatcher"))
+	}
+	if c.Every < 0 || c.Lead < 0 {
+		errs = append(errs, errors.New("durations must not be negative"))
+	}
+	if c.Use < 0 || c.Use > 1 {
+		errs = append(errs, fmt.Errorf("use is %g, it must be above 0 and at most 1", c.Use))
+	}
+	return errors.Join(errs...)
+}
+
+// Decision is how many workers a model needs, and why.
+type Decision struct {
+	Workers  float64 // the larger of the next two, and 1 while there are jobs
+	Now      float64 // workers that what arrives at the moment needs
+	Forecast float64 // that what will arrive when a worker could be there needs
+	Active   bool    // there are jobs, or will be
+}
+
+// Watch looks at a fleet. Safe for concurrent use.
+type Watch struct {
+	cfg Config
+
+	mu     sync.Mutex
+	models map[string]*model
+	before map[string]load // by dispatcher
+	good   time.Time       // of the last look at which every dispatcher answered
+	looked chan struct{}   // closed after each look
+}
+
+type model struct {
+	forecast Forecast
+	worker   Worker // as last known
+	decision Decision
+}
+
+// load is what a dispatcher says of itself.
+type load struct {
+	Dispatcher string                     `json:"dispatcher"`
+	Models     map[string]backlog.Arrived `json:"models"`
+	at         time.Time
+}
+
+// NewWatch makes a watch; [Watch.Run] looks.
+func NewWatch(cfg Config) (*Watch, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return &Watch{cfg: cfg.withDefaults(), models: map[string]*model{}, before: map[string]load{}, looked: make(chan struct{})}, nil
+}
+
+// Run looks until ctx ends.
+func (w *Watch) Run(ctx context.Context) error {
+	tick := time.NewTicker(w.cfg.Every)
+	defer tick.Stop()
+	for {
+		if err := w.Look(ctx); err != nil && ctx.Err() == nil {
+			w.cfg.Log.Warn("look at the fleet", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Looked is closed after the next look.
+func (w *Watch) Looked() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.looked
+}
+
+// Decision is the latest for a model; false when the fleet has not been seen for three looks. A model that
+// nobody asked for needs no worker.
+func (w *Watch) Decision(name string) (Decision, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.good.IsZero() || time.Since(w.good) > 3*w.cfg.Every {
+		return Decision{}, false
+	}
+	if m := w.models[name]; m != nil {
+		return m.decision, true
+	}
+	return Decision{}, true
+}
+
+// Look asks every dispatcher once. When one does not answer nothing is decided: its part would look like a
+// load that went away.
+func (w *Watch) Look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.Every)
+	defer cancel()
+	all, err := w.targets(ctx)
+	if err != nil {
+		return err
+	}
+	loads := make([]load, len(all))
+	for i, one := range all {
+		if err := w.get(ctx, one, "/v1/load", &loads[i]); err != nil {
+			return err
+		}
+		loads[i].at = time.Now()
+	}
+	var workers struct{ Data []contracts.Heartbeat }
+	var queues struct {
+		Data []struct {
+			Model            string
+			Pending, Running int
+		}
+	}
+	if err := errors.Join(w.get(ctx, all[0], "/v1/workers", &workers), w.get(ctx, all[0], "/v1/queues", &queues)); err != nil {
+		return err
+	}
+	jobs := map[string]int{}
+	for _, q := range queues.Data {
+		jobs[q.Model] += q.Pending + q.Running
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	demands, known := w.demands(loads)
+	if known {
+		for name, d := range demands {
+			w.decide(name, d, jobs[name], workers.Data)
+		}
+	}
+	w.good = time.Now()
+	close(w.looked)
+	w.looked = make(chan struct{})
+	return nil
+}
+
+// demands is what arrived in a second since the look before; known is false at the first look, and while a
+// dispatcher is new.
+func (w *Watch) demands(loads []load) (out map[string]Demand, known bool) {
+	out, known = map[string]Demand{}, true
+	for name := range w.models {
+		out[name] = Demand{}
+	}
+	now := map[string]load{}
+	for _, l := range loads {
+		now[l.Dispatcher] = l
+		before, seen := w.before[l.Dispatcher]
+		if !seen {
+			known = false
+			continue
+		}
+		seconds := max(l.at.Sub(before.at).Seconds(), 1e-3)
+		for name, a := range l.Models {
+			b, d := before.Models[name], out[name]
+			out[name] = Demand{d.Jobs + float64(a.Jobs-b.Jobs)/seconds, d.Prompt + float64(a.Prompt-b.Prompt)/seconds, d.Output + float64(a.Output-b.Output)/seconds}
+		}
+	}
+	w.before = now
+	return out, known
+}
+
+func (w *Watch) decide(name string, d Demand, jobs int, workers []contracts.Heartbeat) {
+	m := w.models[name]
+	if m == nil {
+		m = &model{forecast: Forecast{Ahead: int(math.Ceil(float64(w.cfg.Lead) / float64(w.cfg.Every)))}}
+		w.models[name] = m
+	}
+	if worker, ok := workerOf(workers, name); ok {
+		m.worker = worker
+	}
+	need := Need(d, m.worker, w.cfg.Use)
+	m.forecast.Add(need)
+	upper := m.forecast.Upper()
+	m.decision = Decision{Now: need, Forecast: upper, Active: jobs > 0 || d.Jobs > 0 || upper > 0, Workers: max(need, upper)}
+	if m.decision.Active {
+		m.decision.Workers = max(1, m.decision.Workers)
+	}
+	w.cfg.Log.Info("plan", "model", name, "workers", m.decision.Workers, "now", need, "forecast", upper, "jobs", jobs, "known", m.worker.Fit.Known())
+}
+
+// workerOf is the mean worker of a model that takes jobs.
+func workerOf(list []contracts.Heartbeat, name string) (Worker, bool) {
+	var sums contracts.StepSums
+	var out Worker
+	n := 0.0
+	for _, h := range list {
+		if h.Model != name || h.State != contracts.WorkerReady {
+			continue
+		}
+		n++
+		out.Slots += float64(h.Slots)
+		if h.KV.PerToken > 0 {
+			out.Tokens += float64(h.KV.Total / h.KV.PerToken)
+		}
+		if h.Steps != nil {
+			sums.Sum(*h.Steps, 1)
+		}
+	}
+	out.Fit = cost.Of(sums)
+	out.Slots, out.Tokens = out.Slots/max(1, n), out.Tokens/max(1, n)
+	return out, out.Fit.Known()
+}
+
+func (w *Watch) get(ctx context.Context, from target, path string, into any) error {
+	if from.address != "" {
+		ctx = context.WithValue(ctx, addressKey{}, from.address)
+	}
+	url := from.server + path
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	if w.cfg.Key != "" {
+		req.Header.Set("Authorization", "Bearer "+w.cfg.Key)
+	}
+	resp, err := w.cfg.Client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", url, resp.Status)
+	}
+	return json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(into)
+}
