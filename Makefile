@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy rights hostile
+.PHONY: bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy rights hostile observe-check
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -86,6 +86,9 @@ memory: ## predicted against resident memory over 100 mixes; 1,000 hostile mixes
 
 hostile: ## 10,000 malformed and hostile inputs (schemathesis, msgpack, header floods, slow and half-open bodies) and as many idle connections: nothing crashes, p0's time to first token stays within 1.5 times; SEED repeats a run
 	$(GO) test -run 'TestSiege$$' -v -count 1 -timeout 10m ./integration/siege -inputs 10000 -siege 150s -ratio 1.5 $(if $(SEED),-seed $(SEED))
+
+observe-check: ## a real Prometheus (Debian: apt-get install prometheus) with the configuration, rules and dashboard of ops/deploy on a secured fleet
+	PELTON_OBSERVE=1 $(GO) test -run TestObserve -v -count 1 -timeout 10m ./integration/observe
 
 openvino: ## the engine's conformance suite with Intel's provider (PyPI onnxruntime-openvino) on this CPU
 	test -d .cache/openvino/onnxruntime || python3 -m pip install -q --no-deps --target .cache/openvino onnxruntime-openvino==1.24.1
