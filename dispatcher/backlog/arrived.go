@@ -9,15 +9,17 @@ type Arrived struct {
 	Output int64 `json:"output_tokens"` // as expected when the jobs came
 }
 
+// arrivals are by model.
+type arrivals map[string]Arrived
+
+func (a arrivals) add(model string, prompt, output int) {
+	n := a[model]
+	a[model] = Arrived{n.Jobs + 1, n.Prompt + int64(prompt), n.Output + int64(output)}
+}
+
 // Arrived tells, by model, what came to this dispatcher.
 func (b *Backlog) Arrived() map[string]Arrived {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return maps.Clone(b.arrived)
-}
-
-// arrive counts a job in. Callers hold the lock.
-func (b *Backlog) arrive(model string, prompt, output int) {
-	a := b.arrived[model]
-	b.arrived[model] = Arrived{a.Jobs + 1, a.Prompt + int64(prompt), a.Output + int64(output)}
 }

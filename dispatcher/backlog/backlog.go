@@ -38,7 +38,7 @@ type Backlog struct {
 	quotas  *quota.Book
 	charges map[priority.Key]charge
 	spent   map[string]Spent // since it was told to the others
-	arrived map[string]Arrived
+	arrived arrivals
 	latest  time.Time // that a job was placed at
 }
 
@@ -48,7 +48,7 @@ type charge struct{ prompt, most int } // tokens
 // New returns an empty one. live lists the live workers.
 func New(cfg Settings, live func() []contracts.Heartbeat) *Backlog {
 	return &Backlog{cfg: cfg, live: live, models: map[string]*model{}, of: map[priority.Key]*model{}, lengths: cost.NewLengths(),
-		quotas: quota.NewBook(cfg.Quotas), charges: map[priority.Key]charge{}, spent: map[string]Spent{}, arrived: map[string]Arrived{}}
+		quotas: quota.NewBook(cfg.Quotas), charges: map[priority.Key]charge{}, spent: map[string]Spent{}, arrived: arrivals{}}
 }
 
 // model is the backlog of one model. The Backlog's lock guards it.
@@ -98,7 +98,7 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	}
 	item := b.item(m, a)
 	b.latest = now
-	b.arrive(j.Model, item.Prompt, item.Output)
+	b.arrived.add(j.Model, item.Prompt, item.Output)
 	due := charge{item.Prompt, item.Prompt + choices(a)*v.Tokens}
 	if err = b.quotas.Check(j.Tenant, due.most, now); err != nil {
 		return v, false, err
