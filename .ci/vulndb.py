@@ -23,10 +23,10 @@ for file in sorted(source.glob("*.json")):
         vuln = {"id": entry["id"], "modified": entry["modified"]}
         if events and "fixed" in events[-1]:
             vuln["fixed"] = fixed[-1]
-        modules.setdefault(affected["package"]["name"], {})[entry["id"]] = vuln
+        modules.setdefault(affected["package"]["name"], []).append(vuln)
 if len(modules) < 500:
     sys.exit(f"{source} has {len(modules)} modules: not the vulnerability database")
-index = [{"path": path, "vulns": list(vulns.values())} for path, vulns in sorted(modules.items())]
+index = [{"path": path, "vulns": vulns} for path, vulns in sorted(modules.items())]
 (out / "index" / "modules.json").write_text(json.dumps(index))
 (out / "index" / "db.json").write_text(json.dumps({"modified": latest}))
 print(f"{len(modules)} modules, as of {latest}")
