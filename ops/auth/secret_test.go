@@ -58,6 +58,8 @@ func TestNothingLeaks(t *testing.T) {
 		{"GET", "/v1/workers", tenant, "", 403},
 		{"GET", "/v1/workers", operator, "", 200},
 		{"GET", "/v1/queues", operator, "", 200},
+		{"GET", "/v1/load", tenant, "", 403},
+		{"GET", "/v1/load", operator, "", 200},
 		{"GET", "/metrics", operator, "", 200},
 	} {
 		status, answer := f.ask(c.method, c.path, c.key, c.body)

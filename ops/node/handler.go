@@ -7,6 +7,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
+	"github.com/pelton-run/pelton/ops/console"
 	"github.com/pelton-run/pelton/ops/metrics"
 )
 
@@ -24,6 +25,7 @@ func (n *Node) handler() (http.Handler, error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", door)
+	mux.Handle("GET "+console.Path, console.Handler())
 	mux.HandleFunc("GET /v1/workers", func(w http.ResponseWriter, _ *http.Request) {
 		writeList(w, n.dispatcher.Workers())
 	})

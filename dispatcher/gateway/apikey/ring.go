@@ -85,13 +85,14 @@ func (r *Ring) Tenant(req *http.Request) (string, error) {
 // doings and are for operators.
 var (
 	openPaths   = []string{"/livez", "/readyz", "/health", "/version", "/openapi.json"}
+	openTrees   = []string{"/console"} // a page that asks for a key itself
 	tenantPaths = []string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/jobs", "/v1/dlq", "/v1/files", "/v1/batches", "/v2"}
 )
 
 // Guard lets only requests through that the path is open to.
 func (r *Ring) Guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if asked := path.Clean(req.URL.Path); !slices.Contains(openPaths, asked) {
+		if asked := path.Clean(req.URL.Path); !slices.Contains(openPaths, asked) && !under(openTrees, asked) {
 			e, err := r.caller(req)
 			if err == nil && !e.Operator && !under(tenantPaths, asked) {
 				err = contracts.Errorf(contracts.CodePermissionDenied, "this path is for operators: use an operator's key")
