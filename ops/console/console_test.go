@@ -153,6 +153,7 @@ func TestFigures(t *testing.T) {
 		Label        string
 		Total, Plain float64
 		Half, Beyond float64
+		Both         map[string]float64
 		Nothing      bool
 		Size         string
 	}
@@ -167,7 +168,7 @@ func TestFigures(t *testing.T) {
 	if v := got.Figures["first token at the door, p95, ms"]; v == nil || *v <= 0 || *v > 60_000 {
 		t.Errorf("the first token's p95 is %v: %s", v, out)
 	}
-	if got.Label != `x"y\z` || got.Total != 2 || got.Plain != 1000 || got.Half != 1.5 || got.Beyond != 1 || !got.Nothing || got.Size != "1.5 KiB" {
+	if got.Label != `x"y\z` || got.Total != 2 || got.Plain != 1000 || got.Half != 1.5 || got.Beyond != 1 || !got.Nothing || got.Size != "1.5 KiB" || got.Both["a / s"] != 6 || got.Both["p"] != 5 {
 		t.Errorf("got %s", out)
 	}
 }

@@ -64,6 +64,19 @@ export function figures(before, now, seconds) {
   };
 }
 
+// combine makes one of the figures of several dispatchers: rates add up, of other figures the largest counts.
+export function combine(list) {
+  const out = {};
+  for (const one of list) {
+    for (const [name, v] of Object.entries(one)) {
+      const had = name in out && Number.isFinite(out[name]);
+      if (!had) out[name] = v;
+      else if (Number.isFinite(v)) out[name] = name.endsWith("/ s") ? out[name] + v : Math.max(out[name], v);
+    }
+  }
+  return out;
+}
+
 // bytes for people.
 export function bytes(n) {
   for (const unit of ["B", "KiB", "MiB", "GiB"]) {

@@ -1,12 +1,12 @@
 // The page: asks, and writes what it got as text, never as HTML.
-import { bytes, figures, samples } from "./figures.js";
+import { bytes, combine, figures, samples, total } from "./figures.js";
 
 const every = 2000; // milliseconds between looks
 const kept = 90; // points of a line
 const $ = (id) => document.getElementById(id);
 const main = document.querySelector("main");
 let key = sessionStorage.getItem("key") ?? "";
-let before = null;
+const processes = new Map(); // behind one address several dispatchers may answer: the latest look at each
 let lines = {};
 
 async function ask(path) {
@@ -54,8 +54,13 @@ async function look() {
     w.worker, w.model, w.asleep ? "asleep" : w.state, w.device, (w.jobs ?? []).length, w.slots, bytes(w.kv.used), bytes(w.kv.reserved), bytes(w.stats.resident_bytes)]));
   table("queues", queues.data.filter((q) => q.pending + q.running > 0).map((q) => [q.model, q.class, q.size, q.pending, q.running]));
   const now = { at: performance.now(), list: samples(text) };
-  if (before) draw(figures(before.list, now.list, (now.at - before.at) / 1000));
-  before = now;
+  const id = total(now.list, "process_start_time_seconds");
+  const before = processes.get(id);
+  if (before) now.figures = figures(before.list, now.list, (now.at - before.at) / 1000);
+  processes.set(id, now);
+  for (const [other, p] of processes) if (now.at - p.at > 10 * every) processes.delete(other);
+  const known = [...processes.values()].filter((p) => p.figures);
+  if (known.length) draw(combine(known.map((p) => p.figures)));
   $("state").textContent = `${workers.data.length} workers · ${new Date().toLocaleTimeString()}`;
 }
 
