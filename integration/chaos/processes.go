@@ -3,7 +3,6 @@ package chaos
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
 	"sync"
 	"syscall"
@@ -43,7 +42,7 @@ func NewProcesses(t testing.TB, workers int, model, engine []string) *Processes 
 	t.Helper()
 	p := &Processes{t: t, model: model, engine: engine, beats: map[string]contracts.Heartbeat{}}
 	for i := range p.ports {
-		p.ports[i] = freePort(t)
+		p.ports[i] = harness.FreeAddress(t)
 	}
 	p.broker = harness.StartParts(t, append([]string{"up", "--workers", "0", "--nats", p.ports[0], "--http", p.ports[1], "--data", t.TempDir()}, model...)...)
 	p.desk()
@@ -60,17 +59,6 @@ func NewProcesses(t testing.TB, workers int, model, engine []string) *Processes 
 		p.hire(i)
 	}
 	return p
-}
-
-// freePort is an address that nobody listens on now.
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // desk starts the second dispatcher.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -42,7 +41,7 @@ func TestObserve(t *testing.T) {
 	data := t.TempDir()
 	fleet := harness.Up(t, data, "--engine", "sim", "--secure")
 	secrets := []string{"--tls-ca", auth.CertsIn(data).CA, "--nats", fleet.NATS, "--creds", filepath.Join(data, "creds", "worker.creds")}
-	worker := free(t)
+	worker := harness.FreeAddress(t)
 	second := harness.Start(t, append([]string{"worker", "--engine", "sim", "--http", worker, "--grace", "1s"}, secrets...)...)
 	third := harness.Start(t, append([]string{"worker", "--engine", "sim"}, secrets...)...)
 
@@ -122,7 +121,7 @@ func prometheus(t *testing.T, data, dispatcher, worker string) server {
 	}
 	promtool(t, dir, "check", "config", file)
 	s := server{log: filepath.Join(dir, "log")}
-	address := free(t)
+	address := harness.FreeAddress(t)
 	s.url = "http://" + address
 	cmd := exec.Command("prometheus", "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
 	log, err := os.Create(s.log)
@@ -279,15 +278,4 @@ func promtool(t *testing.T, dir string, args ...string) {
 	if err != nil {
 		t.Fatalf("promtool %v: %v (apt-get install prometheus)\n%s", args, err, out)
 	}
-}
-
-// free is an address on loopback that nobody has at the moment.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
