@@ -49,6 +49,10 @@ func TestGraphEqualsSource(t *testing.T) {
 		{"q4 of Q4_0 and Q4_1 in one matrix", convert.Q4, with(small(quant.Q40, quant.Q80), func(c *tiny) {
 			c.override = map[string]quant.Format{"attn_v": quant.Q41}
 		}), exact},
+		{"q4 of F16", convert.Q4, small(quant.F16, quant.F16), packed},
+		{"q4 of Q4_0, head of its own, odd sizes", convert.Q4, with(small(quant.Q40, quant.Q40), func(c *tiny) {
+			c.tied, c.head, c.headDim = false, quant.Q41, 32
+		}), exact},
 		{"w8a16 of Q8_0", convert.W8A16, small(quant.Q80, quant.Q80), packed},
 		{"w8a16 of Q4_1, longer heads", convert.W8A16, with(small(quant.Q41, quant.Q80), func(c *tiny) { c.headDim = 32 }), packed},
 		{"w8a16 of qwen2", convert.W8A16, with(small(quant.Q80, quant.Q80), func(c *tiny) { c.arch, c.tied, c.head = "qwen2", false, quant.Q80 }), packed},
@@ -248,7 +252,6 @@ func TestRefused(t *testing.T) {
 			b.Add("blk.1.attn_v.weight", quant.Q80, bytes.Repeat([]byte{0x7e}, 34*64), 64, 32)
 		}, convert.Options{Variant: convert.FP32}, "damaged"},
 		{"NaN in the norm", func(b *gguftest.Builder) { b.Add("output_norm.weight", quant.F32, bytes.Repeat([]byte{0xff}, 256), 64) }, convert.Options{}, "damaged"},
-		{"nothing in 4 bit", func(*gguftest.Builder) {}, convert.Options{Variant: convert.Q4}, "use q8"},
 		{"variant", func(*gguftest.Builder) {}, convert.Options{Variant: "q5"}, "choose one of q8, q4, w8a16, fp32, fused, naive"},
 		{"name", func(*gguftest.Builder) {}, convert.Options{Name: "../x"}, "../x"},
 		{"tokenizer", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.model", "bert") }, convert.Options{}, `tokenizer "bert" is not supported`},

@@ -226,6 +226,10 @@ func (e *evaluator) compute(n node) []array {
 	case "QuickGelu":
 		alpha := float64(n.floats["alpha"])
 		return []array{each(x, x, func(a, _ float32) float32 { return float32(float64(a) / (1 + math.Exp(-alpha*float64(a)))) })}
+	case "BlockRows":
+		return []array{gather(grouped(n), x)}
+	case "BlockProduct":
+		return []array{blockProduct(n)}
 	case "MatMulNBits":
 		w := dequantized(n.in[1], n.in[2], n.ints["bits"])
 		if len(w.f) != n.ints["K"]*n.ints["N"] {

@@ -2,7 +2,6 @@ package convert
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -58,9 +57,6 @@ func (b *builder) build() error {
 	if b.total, err = checkTensors(b.src, b.h); err != nil {
 		return err
 	}
-	if b.variant == Q4 && !slices.ContainsFunc(b.src.Tensors, func(t gguf.Tensor) bool { return t.Format.Affine4() }) {
-		return fmt.Errorf("variant %s takes 4-bit weights over and makes none, but the file has none: use %s", Q4, Q8)
-	}
 	if err := b.embedding(); err != nil {
 		return err
 	}
@@ -90,7 +86,6 @@ func (b *builder) layer(i int) error {
 	if err := gate(b, p); err != nil {
 		return err
 	}
-	b.onnx("Mul", p+"mul", []string{p + "act", p + "up"}, []string{p + "ffn.mid"})
 	if err := b.matrix(p+"down", p+"ffn.mid", p+"down.out", h.FFN, part{p + "ffn_down.weight", h.Hidden, 0}); err != nil {
 		return err
 	}
@@ -102,20 +97,23 @@ func (b *builder) layer(i int) error {
 	return b.skipNorm("blk."+next+".attn_norm", p+"x", p+"down.out", "n."+next, "x."+next)
 }
 
-// gate adds layer prefix p's gate, behind its SiLU, and up.
+// gate adds layer prefix p's gate, behind its SiLU, and its product with up.
 func gate(b *builder, p string) error {
+	h := b.h
+	gate, up := part{p + "ffn_gate.weight", h.FFN, 0}, part{p + "ffn_up.weight", h.FFN, 0}
+	if b.variant == Q4 && h.FFN%quant.Group == 0 {
+		return blocks(b, p+"gate_up", p+"ffn.in", p+"ffn.mid", h.Hidden, true, gate, up)
+	}
 	if b.variant == Naive {
 		return plainGate(b, p)
 	}
-	h := b.h
-	err := b.matrix(p+"gate_up", p+"ffn.in", p+"gate_up.out", h.Hidden,
-		part{p + "ffn_gate.weight", h.FFN, 0}, part{p + "ffn_up.weight", h.FFN, 0})
-	if err != nil {
+	if err := b.matrix(p+"gate_up", p+"ffn.in", p+"gate_up.out", h.Hidden, gate, up); err != nil {
 		return err
 	}
 	halves := b.constant("ffn.halves", int64(h.FFN), int64(h.FFN))
 	b.onnx("Split", p+"split", []string{p + "gate_up.out", halves}, []string{p + "gate", p + "up"}, attribute{"axis", -1})
 	b.microsoft("QuickGelu", p+"silu", []string{p + "gate"}, []string{p + "act"}, attribute{"alpha", float32(1)})
+	b.onnx("Mul", p+"mul", []string{p + "act", p + "up"}, []string{p + "ffn.mid"})
 	return nil
 }
 
@@ -161,13 +159,23 @@ func (b *builder) skipNorm(name, residual, delta, normed, sum string) error {
 	return b.norm(name + ".weight")
 }
 
-// embedding adds the lookup of token ids. In 8 bit, its table is the head's matrix as well when the file
-// has no other: the head's operator sees the same bytes of the weights file in another shape.
+// embedding adds the lookup of token ids. Unless in float32, its table is the head's matrix as well when
+// the file has no other: in 8 bit the head's operator sees the same bytes of the weights file in another
+// shape.
 func (b *builder) embedding() error {
 	h, p := b.h, part{tensorEmbed, b.h.Vocab, 0}
 	if float(b.variant) {
 		b.onnx("Gather", "embedding", []string{"embed", "ids"}, []string{"x.0"}, attribute{"axis", 0})
 		return b.rowMajor("embed", p, h.Hidden)
+	}
+	if b.variant == Q4 {
+		name := "embed"
+		if b.tied() {
+			name = "head"
+		}
+		form, rows, err := b.grouped(name, h.Hidden, false, []part{p})
+		b.blockRows(name, "ids", "x.0", form, rows, h.Hidden)
+		return err
 	}
 	b.microsoft("GatherBlockQuantized", "embedding", []string{"embed", "ids", "embed.scales"}, []string{"x.0"},
 		attribute{"bits", 8}, attribute{"block_size", quant.Block}, attribute{"gather_axis", 0}, attribute{"quantize_axis", 1})
@@ -206,8 +214,15 @@ func (b *builder) head() error {
 	}
 	b.rmsNorm("output_norm", rows, tensorLastNorm, "normed")
 	p := part{tensorHead, h.Vocab, 0}
+	if b.variant == Q4 {
+		if !b.tied() {
+			return blocks(b, "head", "normed", "logits", h.Hidden, false, p)
+		}
+		b.blockProduct("head", "normed", "logits", b.grouping([]part{{tensorEmbed, h.Vocab, 0}}), h.Vocab, h.Hidden, false)
+		return nil
+	}
 	if !float(b.variant) {
-		b.matMulNBits("head", "normed", "head", "logits", h.Hidden, h.Vocab, 8)
+		b.matMulNBits("head", "normed", "logits", h.Hidden, h.Vocab)
 		if b.tied() {
 			return nil
 		}

@@ -7,8 +7,8 @@ import (
 	"github.com/pelton-run/pelton/runtime/quant"
 )
 
-// accuracyInt8 makes MatMulNBits compute with 8-bit activations: fastest, and on CPUs the only way that
-// is fast for 8-bit weights. Only the activations' rounding costs quality.
+// accuracyInt8 makes MatMulNBits compute with 8-bit activations: on CPUs the only way that is fast for
+// 8-bit weights. Only the activations' rounding costs quality.
 const accuracyInt8 = 4
 
 // matrix adds out = in·Wᵀ for the stacked parts, in the form of the variant.
@@ -25,10 +25,10 @@ func (b *builder) matrix(name, in, out string, columns int, parts ...part) error
 		return b.transposed(name, parts, rows, columns)
 	case b.variant == W8A16:
 		return integer(b, name, in, out, parts, rows, columns)
-	case b.variant == Q4 && b.affine4(parts):
-		return b.four(name, in, out, parts, rows, columns)
+	case b.variant == Q4:
+		return blocks(b, name, in, out, columns, false, parts...)
 	}
-	b.matMulNBits(name, in, name, out, columns, rows, 8)
+	b.matMulNBits(name, in, out, columns, rows)
 	at, scales, err := b.eight(parts, rows, columns)
 	if err != nil {
 		return err
@@ -38,21 +38,11 @@ func (b *builder) matrix(name, in, out string, columns int, parts ...part) error
 	return nil
 }
 
-// matMulNBits adds the node; the scales are named after the weight.
-func (b *builder) matMulNBits(name, in, weight, out string, k, n, bits int) {
-	b.microsoft("MatMulNBits", name, []string{in, weight, weight + ".scales"}, []string{out},
-		attribute{"K", k}, attribute{"N", n}, attribute{"bits", bits}, attribute{"block_size", quant.Block},
+// matMulNBits adds the node; weight and scales have its name.
+func (b *builder) matMulNBits(name, in, out string, k, n int) {
+	b.microsoft("MatMulNBits", name, []string{in, name, name + ".scales"}, []string{out},
+		attribute{"K", k}, attribute{"N", n}, attribute{"bits", 8}, attribute{"block_size", quant.Block},
 		attribute{"accuracy_level", accuracyInt8})
-}
-
-// affine4 reports whether all parts can be taken over in 4 bit.
-func (b *builder) affine4(parts []part) bool {
-	for _, p := range parts {
-		if t, ok := b.src.Tensor(p.name); !ok || !t.Format.Affine4() {
-			return false
-		}
-	}
-	return true
 }
 
 // eight writes the parts' bytes in 8 bit and returns where they are and their scales, [rows, columns/32].
@@ -87,48 +77,6 @@ func pack8(q []byte, scales []float32, f quant.Format, raw []byte) error {
 		return err
 	}
 	return quant.Pack8(q, scales, v)
-}
-
-// four writes the parts in 4 bit without loss and adds out = sym(in) + sums(in)·offsets, where sums are
-// the sums of in over blocks of 32: see [quant.Take4]. Files of Q4_0 have no offsets and no second term.
-func (b *builder) four(name, in, out string, parts []part, rows, columns int) error {
-	per := columns / quant.Block
-	scales, offsets := make([]float32, 0, rows*per), make([]float32, 0, rows*per)
-	b.w.begin(name, typeUint8, rows, per, quant.Block/2)
-	symmetric := true
-	for _, p := range parts {
-		err := b.chunks(p, columns, func(t gguf.Tensor, raw []byte, rows int) error {
-			q, s, o := make([]byte, rows*columns/2), make([]float32, rows*per), make([]float32, rows*per)
-			if err := quant.Take4(t.Format, q, s, o, raw); err != nil {
-				return err
-			}
-			b.w.write(q)
-			scales, offsets = append(scales, s...), append(offsets, o...)
-			symmetric = symmetric && t.Format == quant.Q40
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	b.w.floats(name+".scales", scales, rows, per)
-	if symmetric {
-		b.matMulNBits(name, in, name, out, columns, rows, 4)
-		return nil
-	}
-	b.matMulNBits(name, in, name, name+".sym", columns, rows, 4)
-	b.onnx("Reshape", name+".cut", []string{in, b.constant("cut."+itoa(columns), 0, int64(per), quant.Block)}, []string{name + ".blocks"})
-	b.onnx("ReduceSum", name+".sum", []string{name + ".blocks", b.constant("last", -1)}, []string{name + ".sums"}, attribute{"keepdims", 0})
-	b.onnx("MatMul", name+".shift", []string{name + ".sums", name + ".offsets"}, []string{name + ".part"})
-	b.onnx("Add", name+".add", []string{name + ".sym", name + ".part"}, []string{out})
-	flipped := make([]float32, len(offsets))
-	for r := range rows {
-		for c := range per {
-			flipped[c*rows+r] = offsets[r*per+c]
-		}
-	}
-	b.w.floats(name+".offsets", flipped, per, rows)
-	return nil
 }
 
 // rowMajor writes one part as float32, [rows, columns].

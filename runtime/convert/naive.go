@@ -47,5 +47,6 @@ func plainGate(b *builder, p string) error {
 	}
 	b.onnx("Sigmoid", p+"sigmoid", []string{p + "gate"}, []string{p + "sigmoid"})
 	b.onnx("Mul", p+"silu", []string{p + "gate", p + "sigmoid"}, []string{p + "act"})
+	b.onnx("Mul", p+"mul", []string{p + "act", p + "up"}, []string{p + "ffn.mid"})
 	return nil
 }

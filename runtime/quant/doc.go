@@ -5,10 +5,10 @@
 // weights beside a graph. The package does no I/O and keeps no state; all functions are pure and safe for
 // concurrent use on different slices.
 //
-// The packed layouts are those of the operators MatMulNBits and GatherBlockQuantized (domain
-// com.microsoft): a row of K values is cut into blocks of [Block], each block has one float32 scale, and
-// the values are unsigned with half the range as their zero point (8 for 4 bit, 128 for 8 bit), which is
-// the operators' default when they are given no zero points.
+// In the layout of the operators MatMulNBits and GatherBlockQuantized (domain com.microsoft) a row of K
+// values is cut into blocks of [Block], each block has one float32 scale, and the values are unsigned with
+// zero point 128, which is the operators' default when they are given no zero points. [Grouping] is the
+// layout of our own operators.
 package quant
 
 // Block is the count of neighboring values that share a scale in the packed layouts.

@@ -82,56 +82,46 @@ func Take8(dst []byte, scales []float32, src []byte) error {
 // can take it over.
 func (f Format) Affine4() bool { return f == Q40 || f == Q41 || f == Q4K }
 
-// Take4 takes 4-bit blocks, y = d*q + m, over without loss. It splits them into a symmetric part
-// d*(q-8), which MatMulNBits computes, and an offset m + 8d of each block, which is to be multiplied with
-// the sum of the block's inputs; offsets of Q4_0 are zero. (Rounding m/d to an integer zero point instead
-// ruins small models.) Neighboring values share a byte, the first in its low nibble.
-// len(offsets) == len(scales), len(dst) == Block/2*len(scales).
-func Take4(f Format, dst []byte, scales, offsets []float32, src []byte) error {
+// Take4 takes 4-bit blocks over without loss: y = scale*q + minimum with a byte for each q.
+// len(minima) == len(scales), len(dst) == Block*len(scales).
+func Take4(f Format, dst []byte, scales, minima []float32, src []byte) error {
 	if !f.Affine4() {
 		return fmt.Errorf("take 4 bit: %s is not a 4-bit format", f)
 	}
 	if _, err := f.check(Block*len(scales), src); err != nil {
 		return err
 	}
-	if len(offsets) != len(scales) || len(dst) != Block/2*len(scales) {
-		return fmt.Errorf("take 4 bit: %d scales, %d offsets, room for %d bytes", len(scales), len(offsets), len(dst))
+	if len(minima) != len(scales) || len(dst) != Block*len(scales) {
+		return fmt.Errorf("take 4 bit: %d scales, %d minima, room for %d bytes", len(scales), len(minima), len(dst))
 	}
-	var q [Block]byte
 	for b := range scales {
-		var d, m float32
+		q := dst[b*Block:][:Block]
 		switch f {
 		case Q40:
 			s := src[b*18:][:18]
-			d = half(s)
-			m = -8 * d
-			unpack4(&q, s[2:])
+			scales[b], minima[b] = half(s), -8*half(s)
+			unpack4(q, s[2:])
 		case Q41:
 			s := src[b*20:][:20]
-			d, m = half(s), half(s[2:])
-			unpack4(&q, s[4:])
+			scales[b], minima[b] = half(s), half(s[2:])
+			unpack4(q, s[4:])
 		case Q4K:
 			s, j := src[b/8*144:][:144], b%8
 			scale, minimum := scaleMin(s[4:16], j)
-			d, m = half(s)*scale, -half(s[2:])*minimum
+			scales[b], minima[b] = half(s)*scale, -half(s[2:])*minimum
 			for i, v := range s[16+j/2*32:][:32] {
 				q[i] = v >> (4 * (j & 1)) & 15
 			}
-		}
-		scales[b], offsets[b] = d, m+8*d
-		out := dst[b*Block/2:][:Block/2]
-		for i := range out {
-			out[i] = q[2*i] | q[2*i+1]<<4
 		}
 	}
 	if err := finiteScales(scales); err != nil {
 		return err
 	}
-	return finiteScales(offsets)
+	return finiteScales(minima)
 }
 
 // unpack4 spreads 16 bytes whose low nibbles are values 0-15 and whose high nibbles are values 16-31.
-func unpack4(q *[Block]byte, src []byte) {
+func unpack4(q, src []byte) {
 	for i, b := range src[:16] {
 		q[i], q[i+16] = b&15, b>>4
 	}

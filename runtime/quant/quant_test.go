@@ -199,23 +199,20 @@ func TestTake4IsExact(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				raw := rawBlocks(t, f, 2)
 				n := 2 * f.BlockValues()
-				want, q := make([]float32, n), make([]byte, n/2)
-				scales, offsets := make([]float32, n/32), make([]float32, n/32)
+				want, q := make([]float32, n), make([]byte, n)
+				scales, minima := make([]float32, n/32), make([]float32, n/32)
 				if err := f.Dequantize(want, raw); err != nil {
 					t.Fatal(err)
 				}
-				if err := quant.Take4(f, q, scales, offsets, raw); err != nil {
+				if err := quant.Take4(f, q, scales, minima, raw); err != nil {
 					t.Fatal(err)
 				}
 				for i := range want {
-					scale, offset := float64(scales[i/32]), float64(offsets[i/32])
-					got := scale*float64(int(q[i/2]>>(4*(i&1))&15)-8) + offset
+					scale, minimum := float64(scales[i/32]), float64(minima[i/32])
+					got := scale*float64(q[i]) + minimum
 					// Only float32's rounding of the terms is allowed for.
-					if math.Abs(got-float64(want[i])) > 1e-6*(16*math.Abs(scale)+math.Abs(offset)) {
-						t.Fatalf("value %d is %g, want %g (scale %g, offset %g)", i, got, want[i], scale, offset)
-					}
-					if f == quant.Q40 && offset != 0 {
-						t.Fatalf("block %d of Q4_0 has offset %g", i/32, offset)
+					if math.Abs(got-float64(want[i])) > 1e-6*(16*math.Abs(scale)+math.Abs(minimum)) {
+						t.Fatalf("value %d is %g, want %g (scale %g, minimum %g)", i, got, want[i], scale, minimum)
 					}
 				}
 			})
@@ -230,14 +227,14 @@ func TestTakeRefusesDamagedBlocks(t *testing.T) {
 	if err := quant.Take8(make([]byte, 32), make([]float32, 1), nan); err == nil {
 		t.Error("a Q8_0 block with a NaN scale was taken")
 	}
-	if err := quant.Take4(quant.Q41, make([]byte, 16), make([]float32, 1), make([]float32, 1), nan[:20]); err == nil {
+	if err := quant.Take4(quant.Q41, make([]byte, 32), make([]float32, 1), make([]float32, 1), nan[:20]); err == nil {
 		t.Error("a Q4_1 block with a NaN scale was taken")
 	}
-	if err := quant.Take4(quant.Q80, make([]byte, 16), make([]float32, 1), make([]float32, 1), nan); err == nil {
+	if err := quant.Take4(quant.Q80, make([]byte, 32), make([]float32, 1), make([]float32, 1), nan); err == nil {
 		t.Error("Q8_0 was taken for 4 bit")
 	}
-	if err := quant.Take4(quant.Q41, make([]byte, 15), make([]float32, 1), make([]float32, 1), nan[:20]); err == nil {
-		t.Error("15 bytes took 32 nibbles")
+	if err := quant.Take4(quant.Q41, make([]byte, 31), make([]float32, 1), make([]float32, 1), nan[:20]); err == nil {
+		t.Error("31 bytes took 32 values")
 	}
 	if err := quant.Take8(make([]byte, 32), make([]float32, 2), nan); err == nil {
 		t.Error("2 scales for one block")

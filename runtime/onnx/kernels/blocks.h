@@ -35,6 +35,13 @@ static inline size_t block_bytes(const form *f) {
     return GROUP * (f->bits == 4 ? BLOCK / 2 + 2 * (f->wide ? 4 : 2) : BLOCK + (f->wide ? 4 : 2));
 }
 
+// The attributes of a kernel, and whether weights are what they say.
+OrtStatus *create_form(const OrtKernelInfo *, void **kernel);
+OrtStatus *check_weights(const form *, const tensor *weights);
+
+// unpack_row makes numbers of row r of a group.
+void unpack_row(const form *, const uint8_t *group, int r, float *out);
+
 // A set of kernels of one level.
 typedef struct {
     // quantize fills row of a from x.

@@ -46,14 +46,24 @@ static float number(const form *f, const uint8_t *at, int i) {
     return v;
 }
 
+// weight is the q of row r in column k of a block.
+static int weight(const form *f, const uint8_t *block, int r, int k) {
+    if (f->bits == 8) return block[64 * (k / 4) + 4 * r + k % 4];
+    int w = block[64 * (k % (BLOCK / 2) / 4) + 4 * r + k % 4];
+    return k < BLOCK / 2 ? w & 15 : w >> 4;
+}
+
+void unpack_row(const form *f, const uint8_t *group, int r, float *out) {
+    for (size_t b = 0; b < blocks_of(f); b++, group += block_bytes(f)) {
+        const uint8_t *numbers = group + GROUP * BLOCK * f->bits / 8;
+        float scale = number(f, numbers, r), minimum = f->bits == 4 ? number(f, numbers, GROUP + r) : -128 * scale;
+        for (int k = 0; k < BLOCK; k++) *out++ = fmaf((float)weight(f, group, r, k), scale, minimum);
+    }
+}
+
 static int32_t dot(const form *f, const uint8_t *block, int r, const int8_t *x) {
     int32_t sum = 0;
-    for (int k = 0; k < BLOCK; k++) {
-        int half = k % (BLOCK / 2), j = f->bits == 4 ? half / 4 : k / 4;
-        int w = block[64 * j + 4 * r + k % 4];
-        if (f->bits == 4) w = k < BLOCK / 2 ? w & 15 : w >> 4;
-        sum += w * x[k];
-    }
+    for (int k = 0; k < BLOCK; k++) sum += weight(f, block, r, k) * x[k];
     return sum;
 }
 

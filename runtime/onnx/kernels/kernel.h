@@ -18,7 +18,7 @@ typedef struct {
 } operator;
 
 // The operators, each in its own file.
-extern operator attention_operator, block_product;
+extern operator attention_operator, block_product, block_rows;
 
 #define MAX_RANK 8
 
@@ -28,6 +28,12 @@ typedef struct {
     int64_t dims[MAX_RANK];
     size_t rank;
 } tensor;
+
+static inline size_t elements(const tensor *t) {
+    size_t n = 1;
+    for (size_t i = 0; i < t->rank; i++) n *= t->dims[i];
+    return n;
+}
 
 // Each returns NULL or the error that the kernel returns in turn.
 OrtStatus *input(const OrtKernelContext *, size_t index, tensor *);

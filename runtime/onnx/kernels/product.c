@@ -10,7 +10,7 @@
 //   gated: W's groups are in turn of two matrices, gate and up, and out = silu(x·gateᵀ)·(x·upᵀ) with half
 //   as many columns.
 
-static OrtStatus *create(const OrtKernelInfo *info, void **kernel) {
+OrtStatus *create_form(const OrtKernelInfo *info, void **kernel) {
     form f;
     try(int_attribute(info, "rows", 1, 1 << 24, &f.rows));
     try(int_attribute(info, "columns", BLOCK, 1 << 20, &f.columns));
@@ -22,6 +22,12 @@ static OrtStatus *create(const OrtKernelInfo *info, void **kernel) {
     if (!(*kernel = malloc(sizeof f))) return invalid("out of memory");
     *(form *)*kernel = f;
     return NULL;
+}
+
+OrtStatus *check_weights(const form *f, const tensor *weights) {
+    size_t groups = (f->rows + GROUP - 1) / GROUP, bytes = blocks_of(f) * block_bytes(f);
+    if (weights->rank == 2 && weights->dims[0] == (int64_t)groups && weights->dims[1] == (int64_t)bytes) return NULL;
+    return invalid("weights are not [%zu, %zu]", groups, bytes);
 }
 
 static const block_kernels *kernels(void) {
@@ -100,17 +106,15 @@ static OrtStatus *compute(void *kernel, OrtKernelContext *c) {
     tensor x, weights, out;
     try(input(c, 0, &x));
     try(input(c, 1, &weights));
-    size_t groups = (f->rows + GROUP - 1) / GROUP, bytes = blocks_of(f) * block_bytes(f);
+    try(check_weights(f, &weights));
+    size_t groups = (f->rows + GROUP - 1) / GROUP;
     if (!x.rank || x.dims[x.rank - 1] != f->columns) return invalid("the input's last dimension is not %lld", (long long)f->columns);
-    if (weights.rank != 2 || weights.dims[0] != (int64_t)groups || weights.dims[1] != (int64_t)bytes)
-        return invalid("weights are not [%zu, %zu]", groups, bytes);
     out = x;
     out.dims[x.rank - 1] = f->gated ? f->rows / 2 : f->rows;
     try(output(c, 0, &out));
-    work w = {.form = f, .kernels = kernels(), .x = x.data, .out = out.data, .weights = weights.data, .rows = 1,
-              .groups = f->gated ? groups / 2 : groups};
-    for (size_t i = 0; i + 1 < x.rank; i++) w.rows *= x.dims[i];
+    work w = {.form = f, .kernels = kernels(), .x = x.data, .out = out.data, .weights = weights.data,
+              .rows = elements(&x) / f->columns, .groups = f->gated ? groups / 2 : groups};
     return w.rows ? run(c, &w) : NULL;
 }
 
-operator block_product = {.name = "BlockProduct", .inputs = "fb", .outputs = "f", .create = create, .compute = compute};
+operator block_product = {.name = "BlockProduct", .inputs = "fb", .outputs = "f", .create = create_form, .compute = compute};

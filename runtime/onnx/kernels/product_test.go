@@ -107,6 +107,11 @@ func (m matrix) run(s *ort.DynamicAdvancedSession, x []float32) ([]float32, erro
 	if err != nil {
 		return nil, err
 	}
+	return m.with(s, in)
+}
+
+// with runs a session on an input and the matrix.
+func (m matrix) with(s *ort.DynamicAdvancedSession, in ort.Value) ([]float32, error) {
 	bytes := m.form.Bytes(m.columns)
 	w, err := ort.NewTensor(ort.NewShape(int64(len(m.packed)/bytes), int64(bytes)), m.packed)
 	if err != nil {
@@ -224,4 +229,38 @@ func TestBlockProductRefuses(t *testing.T) {
 			t.Errorf("%s of %d was taken", bad.name, bad.value)
 		}
 	}
+}
+
+func TestBlockRows(t *testing.T) {
+	for _, form := range []quant.Grouping{{Bits: 4}, {Bits: 4, Wide: true}, {Bits: 8}, {Bits: 8, Wide: true}} {
+		m := randomMatrix(t, rand.New(rand.NewPCG(1, 2)), form, 40, 96)
+		s, err := open(t, "BlockRows", []value{{"ids", 7, 2}, {"w", 2, 2}}, []value{{"y", 1, 3}},
+			attribute{"rows", 40}, attribute{"columns", 96}, attribute{"bits", int64(form.Bits)}, attribute{"wide", flag(form.Wide)}, attribute{"gated", 0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids := []int64{39, 0, 17, 16}
+		got, err := m.rowsOf(s, ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, v := range got {
+			if want := m.values[int(ids[i/96])*96+i%96]; math.Abs(float64(v)-want) > 1e-6*math.Abs(want) {
+				t.Fatalf("%+v: value %d is %g, want %g", form, i, v, want)
+			}
+		}
+		for _, bad := range []int64{-1, 40} {
+			if _, err := m.rowsOf(s, []int64{0, bad}); err == nil {
+				t.Errorf("row %d of 40 was read", bad)
+			}
+		}
+	}
+}
+
+func (m matrix) rowsOf(s *ort.DynamicAdvancedSession, ids []int64) ([]float32, error) {
+	in, err := ort.NewTensor(ort.NewShape(1, int64(len(ids))), ids)
+	if err != nil {
+		return nil, err
+	}
+	return m.with(s, in)
 }
