@@ -18,6 +18,10 @@
 
 enum { GROUP = 16, BLOCK = 32, TILE = 4 }; // TILE is the most rows of activations of one call
 
+// AHEAD is how far ahead of their use weights are fetched, in bytes: across pages, which the processor's own
+// prefetching does not do.
+enum { AHEAD = 8192 };
+
 typedef struct {
     int64_t rows, columns, bits, wide, gated; // wide: scales in single precision
 } form;

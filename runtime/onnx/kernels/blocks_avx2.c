@@ -38,67 +38,71 @@ static inline TARGET_AVX2 __m256 numbers(const uint8_t *at, int wide, int i) {
 
 static inline TARGET_AVX2 __m256i four(const int8_t *x) { return _mm256_set1_epi32(*(const int32_t *)x); }
 
-// half_tile multiplies with rows h to h+7 of the group. Sums of products of a half byte with a byte fit
-// 16 bits over a whole block: 16 * 15 * 127 < 2^15.
-static inline TARGET_AVX2 __attribute__((always_inline)) void half_tile(const form *f, const uint8_t *group, const activations *a,
-        size_t row, const int n, const int bits, const int wide, int h, float out[TILE][GROUP]) {
-    const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+enum { PAIR = 2 }; // rows of activations at once: their sums fit the registers
+
+// whole_tile multiplies with all rows of the group. Sums of products of a half byte with a byte fit 16 bits
+// over a whole block: 16 * 15 * 127 < 2^15.
+static inline TARGET_AVX2 __attribute__((always_inline)) void whole_tile(const form *f, const uint8_t *group, const activations *a,
+        size_t row, const int n, const int bits, const int wide, float out[PAIR][GROUP]) {
+    const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1), none = _mm256_setzero_si256();
     const size_t blocks = blocks_of(f), columns = f->columns, step = block_bytes(f), values = GROUP * BLOCK * bits / 8;
     const int8_t *x = a->q + row * columns;
     const float *scale = a->scale + row * blocks, *sum = a->sum + row * blocks;
     const int32_t *total = a->total + row * blocks;
-    __m256 v[TILE];
-    for (int m = 0; m < n; m++) v[m] = _mm256_setzero_ps();
+    __m256 v[PAIR][2];
+    for (int m = 0; m < n; m++) v[m][0] = v[m][1] = _mm256_setzero_ps();
     for (size_t b = 0; b < blocks; b++, group += step, x += BLOCK) {
-        __m256i lower[TILE], upper[TILE];
-        for (int m = 0; m < n; m++) lower[m] = upper[m] = _mm256_setzero_si256();
+        __m256i lower[PAIR][2], upper[PAIR][2];
+        for (int m = 0; m < n; m++) lower[m][0] = lower[m][1] = upper[m][0] = upper[m][1] = none;
 #pragma GCC unroll 8
         for (int j = 0; j < bits; j++) {
-            __m256i w = _mm256_loadu_si256((const __m256i *)(group + 64 * j + 4 * h));
-            __m256i lo = _mm256_and_si256(w, low), hi = _mm256_and_si256(_mm256_srli_epi16(w, 4), low);
+            __m256i lo[2], hi[2];
+            _mm_prefetch((const char *)group + 64 * j + AHEAD, _MM_HINT_T0);
+            for (int h = 0; h < 2; h++) {
+                __m256i w = _mm256_loadu_si256((const __m256i *)(group + 64 * j + 32 * h));
+                lo[h] = _mm256_and_si256(w, low), hi[h] = _mm256_and_si256(_mm256_srli_epi16(w, 4), low);
+            }
             for (int m = 0; m < n; m++) {
-                lower[m] = _mm256_add_epi16(lower[m], _mm256_maddubs_epi16(lo, four(x + m * columns + 4 * j)));
-                if (bits == 4)
-                    lower[m] = _mm256_add_epi16(lower[m], _mm256_maddubs_epi16(hi, four(x + m * columns + 16 + 4 * j)));
-                else
-                    upper[m] = _mm256_add_epi16(upper[m], _mm256_maddubs_epi16(hi, four(x + m * columns + 4 * j)));
+                __m256i y = four(x + m * columns + 4 * j);
+                for (int h = 0; h < 2; h++) lower[m][h] = _mm256_add_epi16(lower[m][h], _mm256_maddubs_epi16(lo[h], y));
+                if (bits == 4) y = four(x + m * columns + 16 + 4 * j);
+                for (int h = 0; h < 2; h++) {
+                    __m256i p = _mm256_maddubs_epi16(hi[h], y);
+                    if (bits == 4) lower[m][h] = _mm256_add_epi16(lower[m][h], p);
+                    else upper[m][h] = _mm256_add_epi16(upper[m][h], p);
+                }
             }
         }
-        __m256 d = numbers(group + values, wide, h);
-        for (int m = 0; m < n; m++) {
-            size_t at = m * blocks + b;
-            __m256i s = _mm256_madd_epi16(lower[m], ones);
-            if (bits == 8) {
-                s = _mm256_add_epi32(s, _mm256_slli_epi32(_mm256_madd_epi16(upper[m], ones), 4));
-                s = _mm256_sub_epi32(s, _mm256_set1_epi32(128 * total[at]));
+        _mm_prefetch((const char *)group + values + AHEAD, _MM_HINT_T0);
+        for (int h = 0; h < 2; h++) {
+            __m256 d = numbers(group + values, wide, 8 * h), minimum = bits == 4 ? numbers(group + values, wide, GROUP + 8 * h) : d;
+            for (int m = 0; m < n; m++) {
+                size_t at = m * blocks + b;
+                __m256i s = _mm256_madd_epi16(lower[m][h], ones);
+                if (bits == 8) {
+                    s = _mm256_add_epi32(s, _mm256_slli_epi32(_mm256_madd_epi16(upper[m][h], ones), 4));
+                    s = _mm256_sub_epi32(s, _mm256_set1_epi32(128 * total[at]));
+                }
+                v[m][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), _mm256_mul_ps(d, _mm256_set1_ps(scale[at])), v[m][h]);
+                if (bits == 4) v[m][h] = _mm256_fmadd_ps(minimum, _mm256_set1_ps(sum[at]), v[m][h]);
             }
-            v[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), _mm256_mul_ps(d, _mm256_set1_ps(scale[at])), v[m]);
-            if (bits == 4) v[m] = _mm256_fmadd_ps(numbers(group + values, wide, GROUP + h), _mm256_set1_ps(sum[at]), v[m]);
         }
     }
-    for (int m = 0; m < n; m++) _mm256_storeu_ps(out[m] + h, v[m]);
+    for (int m = 0; m < n; m++)
+        for (int h = 0; h < 2; h++) _mm256_storeu_ps(out[m] + 8 * h, v[m][h]);
 }
 
-#define HALVES(n, bits, wide)                                            \
-    do {                                                                 \
-        half_tile(f, group, a, row, n, bits, wide, 0, out);              \
-        half_tile(f, group, a, row, n, bits, wide, 8, out);              \
-    } while (0)
-#define FORMS(n)                                                         \
-    do {                                                                 \
-        if (f->bits == 4 && f->wide) HALVES(n, 4, 1);                    \
-        else if (f->bits == 4) HALVES(n, 4, 0);                          \
-        else if (f->wide) HALVES(n, 8, 1);                               \
-        else HALVES(n, 8, 0);                                            \
+#define FORMS(n)                                                                     \
+    do {                                                                             \
+        if (f->bits == 4 && f->wide) whole_tile(f, group, a, row, n, 4, 1, out);     \
+        else if (f->bits == 4) whole_tile(f, group, a, row, n, 4, 0, out);           \
+        else if (f->wide) whole_tile(f, group, a, row, n, 8, 1, out);                \
+        else whole_tile(f, group, a, row, n, 8, 0, out);                             \
     } while (0)
 
 static TARGET_AVX2 void tile(const form *f, const uint8_t *group, const activations *a, size_t row, size_t n, float out[TILE][GROUP]) {
-    switch (n) {
-    case 1: FORMS(1); break;
-    case 2: FORMS(2); break;
-    case 3: FORMS(3); break;
-    default: FORMS(4);
-    }
+    for (; n >= PAIR; n -= PAIR, row += PAIR, out += PAIR) FORMS(2);
+    if (n) FORMS(1);
 }
 
 // exponential is that of blocks_portable.c.

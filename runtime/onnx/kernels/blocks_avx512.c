@@ -24,6 +24,7 @@ static inline TARGET_AVX512 __attribute__((always_inline)) void whole_tile(const
         for (int m = 0; m < n; m++) s[m] = bits == 4 ? _mm512_setzero_si512() : _mm512_set1_epi32(-128 * total[m * blocks + b]);
 #pragma GCC unroll 8
         for (int j = 0; j < bits; j++) {
+            _mm_prefetch((const char *)group + 64 * j + AHEAD, _MM_HINT_T0);
             __m512i w = _mm512_loadu_si512(group + 64 * j);
             __m512i lo = bits == 4 ? _mm512_and_si512(w, low) : w, hi = _mm512_and_si512(_mm512_srli_epi16(w, 4), low);
             for (int m = 0; m < n; m++) {
@@ -31,6 +32,7 @@ static inline TARGET_AVX512 __attribute__((always_inline)) void whole_tile(const
                 if (bits == 4) s[m] = _mm512_dpbusd_epi32(s[m], hi, four(x + m * columns + 16 + 4 * j));
             }
         }
+        _mm_prefetch((const char *)group + values + AHEAD, _MM_HINT_T0);
         __m512 d = numbers(group + values, wide, 0);
         for (int m = 0; m < n; m++) {
             size_t at = m * blocks + b;
