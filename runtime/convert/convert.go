@@ -22,10 +22,11 @@ import (
 
 // The variants that FromGGUF makes.
 const (
-	// Q8 has 8-bit weights in blocks of 32 and computes with 8-bit activations: the default.
+	// Q8 has 8-bit weights in blocks of 32 and computes with 8-bit activations, by operators that every ONNX
+	// Runtime has: the default where ours have no fast kernels.
 	Q8 = "q8"
 	// Q4 takes the file's 4-bit weights over without loss (Q4_0, Q4_1 and Q4_K), keeps the rest in 8 bit
-	// and computes with 8-bit activations: a quarter smaller.
+	// and computes with 8-bit activations, by operators of our own (runtime/onnx/kernels).
 	Q4 = "q4"
 	// W8A16 has 8-bit weights with a scale for each row in the layers and computes there with 16-bit
 	// activations in whole numbers: fastest where the processor multiplies tiles of bytes (AMX). The head
@@ -38,7 +39,7 @@ const (
 	Naive = "naive"
 )
 
-// Variants lists what Options.Variant may be, the default first.
+// Variants lists what Options.Variant may be, first what is taken when none is named.
 func Variants() []string { return []string{Q8, Q4, W8A16, FP32, Fused, Naive} }
 
 // Options of a conversion.

@@ -129,14 +129,17 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 	if e.graph, err = newGraph(filepath.Join(c.ModelDir, model.GraphFile), m.Shape, c.MaxSequences+1, tokens, rows, c); err != nil {
 		return nil, err
 	}
-	loaded := memory.Resident()
 	e.info = engine.Info{
 		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Device.String(),
 		Vocab: m.Shape.Vocab, ContextLength: m.Shape.ContextLength,
 		KVBytesPerToken: kv.BytesPerToken, BlockTokens: kv.BlockTokens, MaxSequences: c.MaxSequences,
 		MaxStepTokens: e.limits.MaxStepTokens, MinPrefill: 1,
 	}
-	check, err := e.warmUp()
+	check, err := e.selfCheck()
+	loaded := memory.Resident() // with the weights that are mapped, and read when they are used
+	if err == nil {
+		err = e.largest()
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("first run: %w", err), e.Shutdown())
 	}

@@ -15,8 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pelton-run/pelton/runtime/convert"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/enginetest"
+	"github.com/pelton-run/pelton/runtime/hub"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/runtime/model"
 	"github.com/pelton-run/pelton/runtime/onnx"
@@ -41,12 +43,28 @@ func open(t testing.TB, change func(*onnx.Config)) *onnx.Engine {
 }
 
 func TestConformance(t *testing.T) {
+	conform(t, nil, 8)
+}
+
+// The variant of our own operators conforms on every processor, also where another is the default.
+func TestConformanceOfQ4(t *testing.T) {
+	dir, _, err := hub.Ensure(t.Context(), model.Store{Root: model.DefaultRoot()}, hub.Default, convert.Q4, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dir == modelDir(t) {
+		t.Skip("it is the default here: TestConformance")
+	}
+	conform(t, func(c *onnx.Config) { c.ModelDir = dir }, 4)
+}
+
+func conform(t *testing.T, change func(*onnx.Config), checks int) {
 	enginetest.Run(t, func(t *testing.T) engine.Engine {
-		return open(t, nil)
+		return open(t, change)
 	}, enginetest.Options{
 		SetBudget: func(e engine.Engine, bytes int64) { e.(*onnx.Engine).SetKVBudget(bytes) },
 		Longest:   90,
-		Checks:    8,
+		Checks:    checks,
 	})
 }
 

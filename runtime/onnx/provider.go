@@ -11,6 +11,7 @@ import (
 
 	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/onnx/kernels"
 )
 
 // onDevice opens a model on the device that c names; the Config that open gets names it in full.
@@ -79,11 +80,12 @@ func addTensorRT(o *ort.SessionOptions, id string) error {
 	return errors.Join(err, p.Destroy())
 }
 
-// class names what the bits of a result depend on beside weights and library: the processor's kernels,
-// or the device.
+// class names what the bits of a result depend on beside weights and library: the processor's kernels and
+// our own, and the device.
 func class(d device.Device) string {
-	if d.Kind == device.CPU {
-		return kernelClass()
+	c := kernelClass() + "-" + kernels.Version
+	if d.Kind != device.CPU {
+		c = string(d.Kind) + "-" + c
 	}
-	return string(d.Kind) + "-" + kernelClass()
+	return c
 }

@@ -15,17 +15,8 @@ import (
 	"github.com/pelton-run/pelton/runtime/engine"
 )
 
-// warmUp runs the graph at its largest sizes, so that the scratch memory which the library keeps is
-// taken now and not in the middle of a job, and returns a hash of the logits of fixed tokens. It
-// leaves the KV memory empty.
-func (e *Engine) warmUp() (check string, err error) {
-	if err := e.largest(); err != nil {
-		return "", err
-	}
-	return e.selfCheck()
-}
-
-// largest runs the largest call, with as many sampled rows as there may be.
+// largest runs the largest call, with as many sampled rows as there may be, so that the scratch memory which
+// the library keeps is taken now and not in the middle of a job. It leaves the KV memory empty.
 func (e *Engine) largest() error {
 	g, length := e.graph, e.info.ContextLength
 	c := call{tokens: len(g.ids), sampled: len(g.sel)}
@@ -43,8 +34,8 @@ func (e *Engine) largest() error {
 }
 
 // selfCheck hashes the logits of fixed tokens, and finds out how this processor's kernels round: whether
-// a lone row as one of several (e.companion; MatMulNBits of AVX2 with 4 bits does not), and whether tokens
-// one by one as in one piece (Info.MinPrefill).
+// a lone row as one of several (e.companion), and whether tokens one by one as in one piece
+// (Info.MinPrefill). It leaves the KV memory empty.
 func (e *Engine) selfCheck() (string, error) {
 	sum, n := fnv.New64a(), min(8, e.limits.MaxStepTokens, e.info.ContextLength-1)
 	whole, err := e.fixed(0, n)

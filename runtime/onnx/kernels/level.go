@@ -6,6 +6,9 @@ import (
 	"golang.org/x/sys/cpu"
 )
 
+// Version changes whenever a kernel gives other bits than before.
+const Version = "k1"
+
 // levels are the names of enum level in kernel.h.
 var levels = []string{"portable", "avx2", "avx512vnni"}
 

@@ -79,9 +79,9 @@ static void multiply(void *data, size_t i) {
     for (size_t g = i * w->share; g < end; g++) multiply_group(w, g);
 }
 
-// Tasks of about this many multiplications: long enough to pay for the hand-over to another thread, short
+// Tasks of at least this many multiplications: long enough to pay for the hand-over to another thread, short
 // enough that a thread which lost its core does not keep the others waiting.
-enum { TASK = 1 << 19 };
+enum { TASK = 1 << 17 };
 
 static OrtStatus *run(const OrtKernelContext *c, work *w) {
     const form *f = w->form;
@@ -94,8 +94,9 @@ static OrtStatus *run(const OrtKernelContext *c, work *w) {
         for (size_t row = 0; row < w->rows; row++) quantize_row(w, row);
     else
         error = parallel(c, quantize_row, w->rows, w);
-    size_t each = w->rows * f->columns * GROUP * (f->gated ? 2 : 1);
-    w->share = each < TASK ? TASK / each : 1;
+    size_t tasks = w->rows * f->columns * f->rows / TASK;
+    if (tasks > w->groups) tasks = w->groups;
+    w->share = tasks < 2 ? w->groups : (w->groups + tasks - 1) / tasks;
     if (!error) error = parallel(c, multiply, (w->groups + w->share - 1) / w->share, w);
     free(memory);
     return error;
