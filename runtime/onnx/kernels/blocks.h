@@ -7,7 +7,8 @@
 //           scale*(q-128).
 // Scales and minima are half or single precision. Rows that fill up the last group are zero.
 //
-// Activations. Each row is cut into blocks of 32 too: scale = max|x|/127, q = round(x/scale).
+// Activations. Each row is cut into blocks of 32 too: scale = max|x|/127, q = round(x/scale), 0 where all are
+// below 1e-30. Values that are no numbers make any result.
 //
 // The sum over a block is a whole number below 2^24; blocks are added in their order by fused
 // multiply-adds. So every level gives the same bits, and a row's do not depend on the rows beside it.

@@ -17,7 +17,7 @@ TARGET_AVX2 void blocks_avx2_quantize(const form *f, const float *x, const activ
         p = _mm_max_ps(p, _mm_movehl_ps(p, p));
         float top = _mm_cvtss_f32(_mm_max_ss(p, _mm_movehdup_ps(p)));
         float scale = top / 127;
-        __m256 inverse = _mm256_set1_ps(top > 0 ? 127 / top : 0);
+        __m256 inverse = _mm256_set1_ps(top > 1e-30f ? 127 / top : 0);
         __m256i q[4];
         for (int i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
         __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
@@ -54,22 +54,21 @@ static inline TARGET_AVX2 __attribute__((always_inline)) void whole_tile(const f
     for (size_t b = 0; b < blocks; b++, group += step, x += BLOCK) {
         __m256i lower[PAIR][2], upper[PAIR][2];
         for (int m = 0; m < n; m++) lower[m][0] = lower[m][1] = upper[m][0] = upper[m][1] = none;
-#pragma GCC unroll 8
+#pragma GCC unroll 1 // unrolled, the sums leave the registers
         for (int j = 0; j < bits; j++) {
-            __m256i lo[2], hi[2];
+            __m256i y[PAIR], z[PAIR];
+            for (int m = 0; m < n; m++) {
+                y[m] = four(x + m * columns + 4 * j);
+                z[m] = bits == 4 ? four(x + m * columns + 16 + 4 * j) : y[m];
+            }
             _mm_prefetch((const char *)group + 64 * j + AHEAD, _MM_HINT_T0);
             for (int h = 0; h < 2; h++) {
                 __m256i w = _mm256_loadu_si256((const __m256i *)(group + 64 * j + 32 * h));
-                lo[h] = _mm256_and_si256(w, low), hi[h] = _mm256_and_si256(_mm256_srli_epi16(w, 4), low);
-            }
-            for (int m = 0; m < n; m++) {
-                __m256i y = four(x + m * columns + 4 * j);
-                for (int h = 0; h < 2; h++) lower[m][h] = _mm256_add_epi16(lower[m][h], _mm256_maddubs_epi16(lo[h], y));
-                if (bits == 4) y = four(x + m * columns + 16 + 4 * j);
-                for (int h = 0; h < 2; h++) {
-                    __m256i p = _mm256_maddubs_epi16(hi[h], y);
-                    if (bits == 4) lower[m][h] = _mm256_add_epi16(lower[m][h], p);
-                    else upper[m][h] = _mm256_add_epi16(upper[m][h], p);
+                __m256i lo = _mm256_and_si256(w, low), hi = _mm256_and_si256(_mm256_srli_epi16(w, 4), low);
+                for (int m = 0; m < n; m++) {
+                    lower[m][h] = _mm256_add_epi16(lower[m][h], _mm256_maddubs_epi16(lo, y[m]));
+                    if (bits == 4) lower[m][h] = _mm256_add_epi16(lower[m][h], _mm256_maddubs_epi16(hi, z[m]));
+                    else upper[m][h] = _mm256_add_epi16(upper[m][h], _mm256_maddubs_epi16(hi, y[m]));
                 }
             }
         }

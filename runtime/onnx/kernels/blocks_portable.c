@@ -12,12 +12,12 @@ static void quantize(const form *f, const float *x, const activations *a, size_t
     for (size_t b = 0; b < blocks; b++, x += BLOCK) {
         float peak = 0;
         for (int i = 0; i < BLOCK; i++) peak = fmaxf(peak, fabsf(x[i]));
-        float scale = peak / 127, inverse = peak > 0 ? 127 / peak : 0;
+        float scale = peak / 127, inverse = peak > 1e-30f ? 127 / peak : 0;
         int32_t total = 0;
         int8_t *q = a->q + row * f->columns + b * BLOCK;
         for (int i = 0; i < BLOCK; i++) {
             float v = rintf(x[i] * inverse);
-            q[i] = v >= -127 && v <= 127 ? (int8_t)v : 0; // not a number: the scale says so
+            q[i] = v >= -127 && v <= 127 ? (int8_t)v : 0;
             total += q[i];
         }
         size_t at = row * blocks + b;
