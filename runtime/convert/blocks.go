@@ -8,21 +8,21 @@ import (
 // blocks adds out = in·Wᵀ with the parts' blocks of 32 as they are in the file (operator BlockProduct of
 // runtime/onnx/kernels). When gated, the two parts are gate and up and out = silu(in·gateᵀ)·(in·upᵀ).
 func blocks(b *builder, name, in, out string, columns int, gated bool, parts ...part) error {
-	form, rows, err := b.grouped(name, columns, gated, parts)
+	form, rows, err := storeGroups(b, name, columns, gated, parts)
 	if err != nil {
 		return err
 	}
-	b.blockProduct(name, in, out, form, rows, columns, gated)
+	blockProduct(b, name, in, out, form, rows, columns, gated)
 	return nil
 }
 
 // blockProduct adds the node over weights that are stored under its name.
-func (b *builder) blockProduct(name, in, out string, form quant.Grouping, rows, columns int, gated bool) {
+func blockProduct(b *builder, name, in, out string, form quant.Grouping, rows, columns int, gated bool) {
 	b.pelton("BlockProduct", name, []string{in, name}, []string{out}, shapeOf(form, rows, columns, gated)...)
 }
 
 // blockRows adds out = the rows of the weights stored under name that ids are the numbers of.
-func (b *builder) blockRows(name, ids, out string, form quant.Grouping, rows, columns int) {
+func blockRows(b *builder, name, ids, out string, form quant.Grouping, rows, columns int) {
 	b.pelton("BlockRows", name+".rows", []string{ids, name}, []string{out}, shapeOf(form, rows, columns, false)...)
 }
 
@@ -37,8 +37,8 @@ func number(b bool) int {
 	return 0
 }
 
-// grouping is the form that keeps most of the parts: the file's 4 bits where all have them, else 8.
-func (b *builder) grouping(parts []part) quant.Grouping {
+// formOf is the form that keeps most of the parts: the file's 4 bits where all have them, else 8.
+func formOf(b *builder, parts []part) quant.Grouping {
 	g := quant.Grouping{Bits: 4}
 	for _, p := range parts {
 		t, _ := b.src.Tensor(p.name) // a part that is missing is found when it is read
@@ -54,9 +54,9 @@ func (b *builder) grouping(parts []part) quant.Grouping {
 	return g
 }
 
-// grouped stores the parts, one below the other or, when gated, with the groups of two in turn.
-func (b *builder) grouped(name string, columns int, gated bool, parts []part) (form quant.Grouping, rows int, err error) {
-	form = b.grouping(parts)
+// storeGroups stores the parts, one below the other or, when gated, with the groups of two in turn.
+func storeGroups(b *builder, name string, columns int, gated bool, parts []part) (form quant.Grouping, rows int, err error) {
+	form = formOf(b, parts)
 	for _, p := range parts {
 		rows += p.rows
 	}
@@ -66,7 +66,7 @@ func (b *builder) grouped(name string, columns int, gated bool, parts []part) (f
 	if gated {
 		var first []byte
 		g.emit = func(group []byte) { first = append(first, group...) }
-		if err := b.fill(&g, parts[0]); err != nil {
+		if err := fill(b, &g, parts[0]); err != nil {
 			return form, rows, err
 		}
 		g.emit = func(group []byte) {
@@ -77,14 +77,14 @@ func (b *builder) grouped(name string, columns int, gated bool, parts []part) (f
 		parts = parts[1:]
 	}
 	for _, p := range parts {
-		if err := b.fill(&g, p); err != nil {
+		if err := fill(b, &g, p); err != nil {
 			return form, rows, err
 		}
 	}
 	return form, rows, g.flush()
 }
 
-func (b *builder) fill(g *groups, p part) error {
+func fill(b *builder, g *groups, p part) error {
 	return b.chunks(p, g.columns, func(t gguf.Tensor, raw []byte, rows int) error { return g.add(t.Format, raw, rows) })
 }
 

@@ -173,8 +173,8 @@ func (b *builder) embedding() error {
 		if b.tied() {
 			name = "head"
 		}
-		form, rows, err := b.grouped(name, h.Hidden, false, []part{p})
-		b.blockRows(name, "ids", "x.0", form, rows, h.Hidden)
+		form, rows, err := storeGroups(b, name, h.Hidden, false, []part{p})
+		blockRows(b, name, "ids", "x.0", form, rows, h.Hidden)
 		return err
 	}
 	b.microsoft("GatherBlockQuantized", "embedding", []string{"embed", "ids", "embed.scales"}, []string{"x.0"},
@@ -218,7 +218,7 @@ func (b *builder) head() error {
 		if !b.tied() {
 			return blocks(b, "head", "normed", "logits", h.Hidden, false, p)
 		}
-		b.blockProduct("head", "normed", "logits", b.grouping([]part{{tensorEmbed, h.Vocab, 0}}), h.Vocab, h.Hidden, false)
+		blockProduct(b, "head", "normed", "logits", formOf(b, []part{{tensorEmbed, h.Vocab, 0}}), h.Vocab, h.Hidden, false)
 		return nil
 	}
 	if !float(b.variant) {
