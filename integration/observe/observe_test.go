@@ -42,7 +42,7 @@ func TestObserve(t *testing.T) {
 	fleet := harness.Up(t, data, "--engine", "sim", "--secure")
 	secrets := []string{"--tls-ca", auth.CertsIn(data).CA, "--nats", fleet.NATS, "--creds", filepath.Join(data, "creds", "worker.creds")}
 	worker := harness.FreeAddress(t)
-	second := harness.Start(t, append([]string{"worker", "--engine", "sim", "--http", worker, "--grace", "1s"}, secrets...)...)
+	second := harness.Start(t, append([]string{"worker", "--engine", "sim", "--http", worker}, secrets...)...)
 	third := harness.Start(t, append([]string{"worker", "--engine", "sim"}, secrets...)...)
 
 	p := prometheus(t, data, strings.TrimPrefix(fleet.HTTP, "https://"), worker)
@@ -51,8 +51,11 @@ func TestObserve(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); load(ctx, t, fleet, data) }()
 	p.wait(t, `sum(pelton_running_jobs) > 3`)
-	third.Kill()                   // its jobs are handed over
-	second.Signal(syscall.SIGTERM) // its jobs are given back after a second
+	third.Kill() // its jobs are handed over
+	moved := p.wait(t, `sum(pelton_dispatcher_moves_total{cause="dead"}) > 0`)
+	second.Signal(syscall.SIGSTOP) // its jobs too, and it finds out when it wakes up
+	p.wait(t, `sum(pelton_dispatcher_moves_total{cause="dead"}) > `+moved)
+	second.Signal(syscall.SIGCONT)
 	for _, q := range queries(t) {
 		p.wait(t, q)
 	}
@@ -140,8 +143,8 @@ func prometheus(t *testing.T, data, dispatcher, worker string) server {
 	return s
 }
 
-// wait until a query has data that is a number.
-func (s server) wait(t *testing.T, query string) {
+// wait until a query has data that is a number, and return the first.
+func (s server) wait(t *testing.T, query string) string {
 	t.Helper()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -156,13 +159,12 @@ func (s server) wait(t *testing.T, query string) {
 		if err := s.get(t.Context(), "/api/v1/query?"+url.Values{"query": {query}}.Encode(), &answer); err != nil {
 			last = err.Error()
 		} else if answer.Status == "error" {
-			t.Errorf("%s: %s", query, answer.Error)
-			return
+			t.Fatalf("%s: %s", query, answer.Error)
 		}
 		for _, r := range answer.Data.Result {
 			if v := fmt.Sprint(r.Value[1]); v != "NaN" {
 				t.Logf("%d series, the first is %s: %s", len(answer.Data.Result), v, query)
-				return
+				return v
 			}
 		}
 		select {
@@ -170,7 +172,7 @@ func (s server) wait(t *testing.T, query string) {
 		case <-end:
 			log, _ := os.ReadFile(s.log)
 			t.Errorf("no data within %s for %s %s\n%.4000s", patience, query, last, log)
-			return
+			return "0"
 		}
 	}
 }
