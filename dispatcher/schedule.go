@@ -58,7 +58,7 @@ func (d *Dispatcher) schedule(ctx context.Context, decision *admission.Decision,
 // scheduled is the message of a job that waits for its time, or whose time has just come; nil when there
 // is none.
 func (d *Dispatcher) scheduled(ctx context.Context, tenant, job string) (*relay.Message, error) {
-	return d.sched.Last(ctx, "*."+subject.Escape(tenant)+"."+subject.Escape(job))
+	return d.sched.Last(ctx, subject.AnySched(tenant, job))
 }
 
 // serveDue puts jobs into the queue whose time has come, until ctx ends. All dispatchers share the work.

@@ -280,6 +280,36 @@ func TestStreamGone(t *testing.T) {
 	}
 }
 
+// TestHeldJob: a job that waits for its turn or its time is waited for, however long nothing comes.
+func TestHeldJob(t *testing.T) {
+	t.Parallel()
+	for _, waits := range []string{subject.Held("t", "j"), subject.Sched("t", "j")} {
+		nc := contractstest.Server(t)
+		l := newJournal(t, nc, nil)
+		if _, err := l.js.Publish(t.Context(), waits, []byte("the job")); err != nil {
+			t.Fatal(err)
+		}
+		asked := make(chan *nats.Msg, 64)
+		if _, err := nc.ChanSubscribe("$JS.API.DIRECT.GET."+topology.StreamSched, asked); err != nil {
+			t.Fatal(err)
+		}
+		s, err := client.New(nc, "t", client.WithIdle(10*time.Millisecond)).Follow(t.Context(), "j", -1)
+		if err != nil {
+			t.Fatalf("%s: %v", waits, err)
+		}
+		go func() {
+			for range 3 { // at the beginning and in two silences
+				<-asked
+			}
+			l.write(pieces(1, 0, 3)...)
+			l.write(finalAt(1, 3))
+		}()
+		if text, _, err := s.Text(t.Context()); err != nil || text == "" {
+			t.Errorf("%s: %q, %v", waits, text, err)
+		}
+	}
+}
+
 // TestChecksum: a final record that names another checksum is an error, not an answer.
 func TestChecksum(t *testing.T) {
 	t.Parallel()

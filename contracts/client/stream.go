@@ -106,15 +106,18 @@ func (c *Client) listen(ctx context.Context, job string) (*Stream, error) {
 	return nil, err
 }
 
-// exists tells an unknown job from one that waits. A job is in JOBS until its final record is in OUT.
+// exists tells an unknown job from one that waits. A job may be in SCHED first, and is in JOBS until its
+// final record is in OUT; it only moves on in this order, so none is missed.
 func (s *Stream) exists() error {
-	out, waiting := subject.Out(s.c.tenant, s.job), subject.AnyJob(s.c.tenant, s.job)
-	for _, at := range []struct{ stream, subj string }{{topology.StreamOut, out}, {topology.StreamJobs, waiting}, {topology.StreamOut, out}} {
+	out := subject.Out(s.c.tenant, s.job)
+	for _, at := range []struct{ stream, subj string }{
+		{topology.StreamOut, out}, {topology.StreamSched, subject.AnySched(s.c.tenant, s.job)}, {topology.StreamJobs, subject.AnyJob(s.c.tenant, s.job)}, {topology.StreamOut, out},
+	} {
 		seq, err := s.c.last(s.ctx, at.stream, at.subj)
 		switch {
 		case err == nil && seq > 0:
 			return nil
-		case err != nil && at.stream == topology.StreamJobs && errors.Is(err, errNoReplay):
+		case err != nil && at.stream != topology.StreamOut && errors.Is(err, errNoReplay):
 			return nil // may not look there: wait
 		case err != nil:
 			return s.explain(err)

@@ -118,6 +118,9 @@ func Due(tenant, job string) string { return "due." + Escape(tenant) + "." + Esc
 // Held is where an admitted job waits for its turn, in the stream SCHED too.
 func Held(tenant, job string) string { return "hold." + Escape(tenant) + "." + Escape(job) }
 
+// AnySched is the pattern of a job in the stream SCHED, whatever it waits for there.
+func AnySched(tenant, job string) string { return "*." + Escape(tenant) + "." + Escape(job) }
+
 // SLOLoad is where a dispatcher tells the others what it has waiting.
 func SLOLoad(dispatcher string) string { return "slo.load." + Escape(dispatcher) }
 
