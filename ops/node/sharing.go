@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	rtmetrics "runtime/metrics"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/pelton-run/pelton/ops/metrics"
@@ -135,6 +136,12 @@ func share(ctx context.Context, served []*Served, limit int64, m *metrics.Regist
 // add loads a model for the first time.
 func (h *sharing) add(ctx context.Context, i int, s *Served, log *slog.Logger) (err error) {
 	fingerprint := ""
+	var loaded atomic.Value // the engine.Sharer that may keep what is free
+	h.budget.Lend(func(bytes int64) {
+		if e, ok := loaded.Load().(engine.Sharer); ok {
+			e.Keep(bytes)
+		}
+	})
 	h.seats[i], err = h.manager.Add(ctx, residence.Model{Name: s.Name, Pinned: s.Pinned, Bytes: s.files + arenaGuess,
 		Open: func(ctx context.Context) (residence.Loaded, error) {
 			e, err := s.open(ctx, log)
@@ -146,6 +153,9 @@ func (h *sharing) add(ctx context.Context, i int, s *Served, log *slog.Logger) (
 				return nil, errors.Join(fmt.Errorf("it was %s when the worker started and is %s now: restart the worker", fingerprint, got), e.Shutdown())
 			}
 			fingerprint = e.Info().Fingerprint
+			if s, ok := e.(engine.Sharer); ok {
+				loaded.Store(s)
+			}
 			return f, nil
 		}})
 	if err == nil {
@@ -221,7 +231,8 @@ func (h *sharing) watch(ctx context.Context) {
 func (h *sharing) sample() memory.Sample {
 	s := memory.Sample{Heap: heapSize() - h.heap, Models: h.manager.Bytes()}
 	for _, e := range h.engines {
-		s.KV += e.Memory().Used
+		m := e.Memory()
+		s.KV += m.Used + m.Kept
 	}
 	s.Resident = memory.Resident()
 	return s

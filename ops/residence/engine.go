@@ -64,6 +64,13 @@ func (e *Engine) Share(s engine.Seq, scope string, prompt []int32) int {
 	return 0
 }
 
+// Keep is for the loaded engine: memory that is lent to one that is unloaded goes with it.
+func (e *Engine) Keep(bytes int64) {
+	if l, ok := e.seat.Loaded().(engine.Sharer); ok {
+		l.Keep(bytes)
+	}
+}
+
 // Step runs a pass of the loaded engine.
 func (e *Engine) Step(ctx context.Context, rows []*engine.Row) error {
 	l, err := e.loaded()

@@ -103,11 +103,14 @@ type Engine interface {
 // Sharer is an engine that takes over what it has computed for a running sequence into another one that
 // begins with the same tokens. Engines whose Info.MinPrefill is 1 may be.
 type Sharer interface {
-	// Share gives s, which holds the beginning of prompt, the longest beginning of it that another open
-	// sequence of the same scope holds, short of its last token, or a part of that: a later call may add
+	// Share gives s, which holds the beginning of prompt, the longest beginning of it that another
+	// sequence of the same scope, open or kept, holds, short of its last token, or a part of that: a later call may add
 	// to it. It returns how many tokens s holds now.
 	// From then on s is shared with others of the scope itself; an empty scope shares nothing.
 	Share(s Seq, scope string, prompt []int32) int
+	// Keep allows the engine to keep so many bytes of closed sequences for Share; at first it may keep none.
+	// What is more than that has been given back when Keep returns. Safe from any goroutine.
+	Keep(bytes int64)
 }
 
 // Memory is an engine's account of its KV cache, in bytes.
@@ -115,4 +118,5 @@ type Memory struct {
 	Budget   int64 // bytes that open sequences may reserve together
 	Reserved int64 // bytes reserved by open sequences
 	Used     int64 // bytes that hold tokens
+	Kept     int64 // bytes of closed sequences that are kept for a Sharer, beside what is reserved
 }

@@ -30,6 +30,7 @@ type Config struct {
 //  1. No two open sequences share a slot.
 //  2. The bytes reserved never exceed the budget that held when the last of them was reserved.
 //  3. A sequence never holds more tokens than it reserved.
+//  4. What is kept of closed sequences is never more than Keep allows nor than the budget has left.
 type Cache struct {
 	cfg      Config
 	budget   int64
@@ -38,6 +39,10 @@ type Cache struct {
 	next     engine.Seq
 	open     map[engine.Seq]*sequence
 	owner    []*sequence // by slot; nil when free
+	kept     []*sequence // closed, but still in their slots; the least useful first
+	keeping  int64       // bytes of kept
+	keep     int64       // most of them
+	freed    []Place     // of kept ones that were given up
 	admitted []*engine.Row
 }
 
@@ -74,6 +79,7 @@ func (k *Cache) SetBudget(bytes int64) {
 		bytes = k.bytes(k.cfg.ContextLength) * int64(k.cfg.MaxSequences)
 	}
 	k.budget = bytes
+	k.shrink(min(k.keep, k.budget-k.reserved))
 }
 
 // bytes is what n tokens take, rounded up to blocks.
@@ -101,6 +107,7 @@ func (k *Cache) Open(tokens int) (engine.Seq, error) {
 	if len(k.open) == k.cfg.MaxSequences {
 		return 0, fmt.Errorf("%w: %d sequences are open, the most at once", engine.ErrNoMemory, len(k.open))
 	}
+	k.shrink(min(k.keep, k.budget-k.reserved-need))
 	k.next++
 	s := &sequence{id: k.next, slot: k.freeSlot(), capacity: tokens}
 	k.owner[s.slot] = s
@@ -111,23 +118,30 @@ func (k *Cache) Open(tokens int) (engine.Seq, error) {
 
 func (k *Cache) freeSlot() int {
 	i := slices.Index(k.owner, nil)
+	if i < 0 && len(k.kept) > 0 {
+		i = k.kept[0].slot
+		k.giveUp(0)
+	}
 	if i < 0 {
 		panic("kvcache: no free slot although fewer sequences are open than there are slots")
 	}
 	return i
 }
 
-// Close gives a sequence's memory back and says where it lay. It returns false for a handle that is
-// not open.
+// Close ends a sequence and says where the memory lies that it gives back. It returns false for a handle that
+// is not open, and when the memory is kept for others of its scope (see Keep).
 func (k *Cache) Close(id engine.Seq) (Place, bool) {
 	s, ok := k.open[id]
 	if !ok {
 		return Place{}, false
 	}
 	delete(k.open, id)
-	k.owner[s.slot] = nil
 	k.reserved -= k.bytes(s.capacity)
 	k.used -= k.bytes(s.length)
+	if k.retain(s) {
+		return Place{}, false
+	}
+	k.owner[s.slot] = nil
 	return Place{Slot: s.slot, Length: s.length}, true
 }
 
@@ -166,7 +180,7 @@ func (k *Cache) Append(id engine.Seq, n int) error {
 
 // Memory is the account now.
 func (k *Cache) Memory() engine.Memory {
-	return engine.Memory{Budget: k.budget, Reserved: k.reserved, Used: k.used}
+	return engine.Memory{Budget: k.budget, Reserved: k.reserved, Used: k.used, Kept: k.keeping}
 }
 
 // Count is the number of open sequences.

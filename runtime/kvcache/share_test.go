@@ -76,3 +76,85 @@ func TestShare(t *testing.T) {
 		})
 	}
 }
+
+// Closed sequences are kept while there is room for them, and go when it is wanted: the least useful first.
+func TestKeep(t *testing.T) {
+	t.Parallel()
+	k := kvcache.New(kvcache.Config{BlockTokens: 16, BytesPerToken: 1, ContextLength: 256, MaxSequences: 4, Budget: 512})
+	run := func(scope string, tokens []int32) (kept bool) {
+		t.Helper()
+		s, err := k.Open(len(tokens))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Share(s, scope, tokens)
+		if err := k.Append(s, len(tokens)); err != nil {
+			t.Fatal(err)
+		}
+		k.Note(s, tokens)
+		_, gone := k.Close(s)
+		return !gone
+	}
+	finds := func(scope string, prompt []int32) int {
+		t.Helper()
+		s, err := k.Open(256)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.Close(s)
+		_, n := k.Share(s, scope, prompt)
+		return n
+	}
+	check := func(what string, kept int64, freed int) {
+		t.Helper()
+		if m := k.Memory(); m.Kept != kept || m.Reserved+m.Kept > m.Budget {
+			t.Errorf("%s: account %+v, want %d kept", what, m, kept)
+		}
+		if got := k.Freed(); len(got) != freed {
+			t.Errorf("%s: %v were given up, want %d", what, got, freed)
+		}
+	}
+	if run("ann", numbers(0, 64)) {
+		t.Error("a sequence was kept although nothing may be")
+	}
+	k.Keep(128)
+	if run("", numbers(0, 64)) || run("ann", numbers(0, 15)) || run("ann", numbers(0, 129)) {
+		t.Error("a sequence without a scope, one that is too short or one that is too long was kept")
+	}
+	check("nothing of use", 0, 0)
+	if !run("ann", numbers(0, 64)) || finds("ann", numbers(0, 100)) != 64 || finds("bob", numbers(0, 100)) != 0 {
+		t.Error("ann's sequence was not kept for ann alone")
+	}
+	check("one", 64, 0)
+	run("ann", numbers(0, 80)) // goes on from the first, which is of no more use
+	check("one that goes on", 80, 1)
+	run("ann", numbers(500, 532))
+	check("two", 112, 0)
+	finds("ann", numbers(0, 100)) // the first was of use last
+	run("ann", numbers(700, 748))
+	check("three do not fit", 128, 1)
+	if finds("ann", numbers(500, 600)) != 0 || finds("ann", numbers(0, 100)) != 80 {
+		t.Error("the wrong one was given up")
+	}
+	k.Keep(100)
+	check("less room", 80, 1)
+	var open []engine.Seq
+	for range 2 { // all that the budget has
+		s, err := k.Open(256)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, s)
+	}
+	check("a reservation wants the memory", 0, 1)
+	for _, s := range open {
+		k.Close(s)
+	}
+	run("ann", numbers(0, 64))
+	for range 4 {
+		if _, err := k.Open(16); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("a sequence wants the slot", 0, 1)
+}

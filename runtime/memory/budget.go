@@ -13,6 +13,7 @@ type Budget struct {
 	total    int64
 	reserved int64
 	watchers []chan struct{}
+	lent     []func(bytes int64)
 }
 
 // NewBudget makes a budget of total bytes, all free. A negative total counts as 0.
@@ -28,6 +29,7 @@ func (b *Budget) Reserve(n int64) bool {
 		return false
 	}
 	b.reserved += n
+	b.lend()
 	return true
 }
 
@@ -40,6 +42,7 @@ func (b *Budget) Release(n int64) bool {
 		return false
 	}
 	b.reserved -= n
+	b.lend()
 	b.notify()
 	return true
 }
@@ -54,10 +57,26 @@ func (b *Budget) Resize(before, after int64) bool {
 		return false
 	}
 	b.reserved += after - before
+	b.lend()
 	if after < before {
 		b.notify()
 	}
 	return true
+}
+
+// Lend lets to hold what is free, without a reservation: it is told how much that is at each change, all
+// borrowers alike, and must have given back what is more when it returns. It must not call the budget.
+func (b *Budget) Lend(to func(bytes int64)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lent = append(b.lent, to)
+	b.lend()
+}
+
+func (b *Budget) lend() {
+	for _, to := range b.lent {
+		to(max(b.total-b.reserved, 0) / int64(len(b.lent)))
+	}
 }
 
 // Watch is a new channel that carries a value after bytes were given back or the total grew. One value
@@ -114,6 +133,7 @@ func (b *Budget) SetTotal(total int64) {
 	defer b.mu.Unlock()
 	grew := total > b.total
 	b.total = max(total, 0)
+	b.lend()
 	if grew {
 		b.notify()
 	}

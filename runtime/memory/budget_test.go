@@ -125,3 +125,28 @@ func TestNegativeTotalIsEmpty(t *testing.T) {
 		t.Errorf("NewBudget(-5): total %d free %d, want an empty budget", b.Total(), b.Free())
 	}
 }
+
+// Borrowers hold what is free and know at once when it is less.
+func TestLend(t *testing.T) {
+	t.Parallel()
+	b := memory.NewBudget(100)
+	var first, second int64
+	b.Lend(func(bytes int64) { first = bytes })
+	for _, c := range []struct {
+		what        string
+		do          func()
+		first, next int64
+	}{
+		{"at first", func() {}, 100, 0},
+		{"a second one", func() { b.Lend(func(bytes int64) { second = bytes }) }, 50, 50},
+		{"a reservation", func() { b.Reserve(30) }, 35, 35},
+		{"it grows", func() { b.Resize(30, 60) }, 20, 20},
+		{"a smaller budget", func() { b.SetTotal(50) }, 0, 0},
+		{"a refused reservation", func() { b.Reserve(1) }, 0, 0},
+		{"given back", func() { b.Release(60) }, 25, 25},
+	} {
+		if c.do(); first != c.first || second != c.next {
+			t.Errorf("%s: %d and %d are lent, want %d and %d", c.what, first, second, c.first, c.next)
+		}
+	}
+}

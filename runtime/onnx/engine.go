@@ -34,8 +34,9 @@ type Engine struct {
 	companion bool       // a lone token is run beside a second one
 	rows      []*engine.Row
 
-	mu    sync.Mutex // guards cache
+	mu    sync.Mutex // guards what follows
 	cache *kvcache.Cache
+	kv    *kvMemory // the graph's, to give memory back; nil after Shutdown
 }
 
 var errShutdown = errors.New("engine is shut down")
@@ -129,6 +130,7 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 	if e.graph, err = newGraph(filepath.Join(c.ModelDir, model.GraphFile), m.Shape, c.MaxSequences+1, tokens, rows, c); err != nil {
 		return nil, err
 	}
+	e.kv = e.graph.kv
 	e.info = engine.Info{
 		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Device.String(),
 		Vocab: m.Shape.Vocab, ContextLength: m.Shape.ContextLength,
@@ -171,6 +173,7 @@ func (e *Engine) SetKVBudget(bytes int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.cache.SetBudget(bytes)
+	e.giveBack()
 }
 
 // Open reserves memory for a sequence of at most tokens tokens.
@@ -182,7 +185,9 @@ func (e *Engine) Open(tokens int) (engine.Seq, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.cache.Open(tokens)
+	s, err := e.cache.Open(tokens)
+	e.giveBack()
+	return s, err
 }
 
 // Close gives a sequence's memory back to the system.
@@ -190,14 +195,11 @@ func (e *Engine) Close(s engine.Seq) {
 	e.step.Lock()
 	defer e.step.Unlock()
 	e.mu.Lock()
-	place, ok := e.cache.Close(s)
-	e.mu.Unlock()
-	if !ok || e.graph == nil {
-		return
+	defer e.mu.Unlock()
+	if place, ok := e.cache.Close(s); ok {
+		e.clear(place)
 	}
-	if err := e.graph.kv.clear(place.Slot, place.Length); err != nil {
-		e.log.Error("kv memory is not given back", "slot", place.Slot, "tokens", place.Length, "error", err)
-	}
+	e.giveBack()
 }
 
 // Shutdown unloads the model and unmaps the KV cache and all logits; it waits for a running step.
@@ -209,6 +211,9 @@ func (e *Engine) Shutdown() error {
 	}
 	g := e.graph
 	e.graph = nil
+	e.mu.Lock()
+	e.kv = nil
+	e.mu.Unlock()
 	defer trim()
 	if err := g.destroy(); err != nil {
 		return fmt.Errorf("unload %s: %w", e.info.Model, err)

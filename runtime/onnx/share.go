@@ -2,7 +2,10 @@
 
 package onnx
 
-import "github.com/pelton-run/pelton/runtime/engine"
+import (
+	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/kvcache"
+)
 
 // mostCopied is the most tokens that are copied at once: the streams that run wait for it.
 const mostCopied = 1024
@@ -29,4 +32,30 @@ func (e *Engine) Share(s engine.Seq, scope string, prompt []int32) int {
 	e.cache.Note(s, prompt[own.Length:n])
 	e.graph.kv.copy(from.Slot, own.Slot, own.Length, n)
 	return n
+}
+
+// Keep allows so many bytes of closed sequences to stay for Share; what is more is given back before it
+// returns. Safe from any goroutine.
+func (e *Engine) Keep(bytes int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.cache.Keep(bytes)
+	e.giveBack()
+}
+
+// giveBack clears what the cache no longer keeps. The caller holds e.mu, which Shutdown takes before the memory
+// is unmapped.
+func (e *Engine) giveBack() {
+	for _, place := range e.cache.Freed() {
+		e.clear(place)
+	}
+}
+
+func (e *Engine) clear(p kvcache.Place) {
+	if e.kv == nil {
+		return
+	}
+	if err := e.kv.clear(p.Slot, p.Length); err != nil {
+		e.log.Error("kv memory is not given back", "slot", p.Slot, "tokens", p.Length, "error", err)
+	}
 }

@@ -3,6 +3,7 @@
 package onnx_test
 
 import (
+	"runtime"
 	"slices"
 	"testing"
 
@@ -71,6 +72,45 @@ func TestShare(t *testing.T) {
 	}
 	if _, logits, _ := begin(t, e, "ann", common); !slices.Equal(logits, func() []float32 { _, l, _ := begin(t, e, "", common); return l }()) {
 		t.Error("the source was changed by those that took over from it")
+	}
+}
+
+// What closed sequences held is taken over as long as Keep allows it, then the system has the memory again.
+func TestKeep(t *testing.T) {
+	e := open(t, nil)
+	prompt := append(someTokens(e, 100), 3)
+	s, want, _ := begin(t, e, "ann", prompt)
+	e.Close(s)
+	if e.Info().MinPrefill > 1 {
+		t.Log("on this processor generated tokens differ from those of a prompt: nothing is shared")
+		return
+	}
+	again, _, fed := begin(t, e, "ann", prompt)
+	e.Close(again)
+	if fed != len(prompt) {
+		t.Errorf("%d of %d tokens were computed although nothing may be kept", fed, len(prompt))
+	}
+	e.Keep(1 << 30)
+	s, _, _ = begin(t, e, "", prompt) // takes a slot, so that the next has another one
+	next, _, _ := begin(t, e, "eve", prompt)
+	e.Close(next)
+	kept := e.Memory().Kept
+	if want := e.Info().KVBytes(len(prompt)); kept != want {
+		t.Errorf("%d bytes are kept, want %d", kept, want)
+	}
+	again, got, fed := begin(t, e, "eve", prompt)
+	if fed != 1 || !slices.Equal(got, want) {
+		t.Errorf("%d tokens were computed behind what was kept, equal logits: %v; want 1 and equal ones", fed, slices.Equal(got, want))
+	}
+	e.Close(again)
+	e.Close(s)
+	before := anonymous(t)
+	e.Keep(0)
+	if m := e.Memory(); m.Kept != 0 {
+		t.Errorf("after Keep(0) the account is %+v", m)
+	}
+	if given := before - anonymous(t); runtime.GOOS == "linux" && given < kept*9/10 {
+		t.Errorf("Keep(0) gave %d of %d bytes back to the system", given, kept)
 	}
 }
 

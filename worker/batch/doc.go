@@ -9,8 +9,8 @@
 //	   |                 |        (only after a resume)     |
 //	   +-----------------+------ end asked, deadline, error +--> ended
 //
-// What of a prompt another running sequence of the same tenant holds already is taken over from it, where the
-// engine can ([engine.Sharer]).
+// What of a prompt another sequence of the same tenant holds already, or held when it ended, is taken over from
+// it, where the engine can ([engine.Sharer]).
 //
 // Sequences join and leave between steps. Each step carries one row for every sequence that decodes
 // or replays, and prompt chunks under a token budget, so that a long prompt never stalls the streams
