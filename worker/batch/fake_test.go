@@ -129,6 +129,8 @@ func (e *fakeEngine) Step(ctx context.Context, rows []*engine.Row) error {
 // sharing is the fake as an engine that shares.
 type sharing struct{ *fakeEngine }
 
+var _ engine.Sharer = sharing{}
+
 func (e sharing) Share(s engine.Seq, scope string, prompt []int32) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -149,6 +151,8 @@ func (e sharing) Share(s engine.Seq, scope string, prompt []int32) int {
 	}
 	return q.held
 }
+
+func (sharing) Keep(int64) {}
 
 func mix(h uint64) uint64 {
 	h += 0x9e3779b97f4a7c15
