@@ -2,14 +2,16 @@ package simulate
 
 import (
 	"math/rand/v2"
+	"slices"
 
+	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/worker/intake"
 )
 
 // queue stands in for JOBS and the bell: a line of jobs for each class and size, in the order in which they
 // came, and the workers that listen, one of which hears each ring.
 type queue struct {
-	lines   map[intake.Line]*line
+	lines   [4][4]line // by class and size
 	listens []*worker
 	rng     *rand.Rand
 }
@@ -22,12 +24,7 @@ type line struct {
 }
 
 func (q *queue) line(of intake.Line) *line {
-	l := q.lines[of]
-	if l == nil {
-		l = &line{}
-		q.lines[of] = l
-	}
-	return l
+	return &q.lines[slices.Index(contracts.Classes, of.Class)][slices.Index(contracts.Sizes, of.Size)]
 }
 
 // put adds a job, before all others when it is handed back, and rings the bell.

@@ -12,7 +12,6 @@ import (
 	"github.com/pelton-run/pelton/runtime/sim"
 	serving "github.com/pelton-run/pelton/worker"
 	"github.com/pelton-run/pelton/worker/emit"
-	"github.com/pelton-run/pelton/worker/intake"
 )
 
 // world is a simulation under way.
@@ -63,7 +62,7 @@ func newWorld(c Config) *world {
 		promises = append(promises, serving.Promise(w.info, size, c.Profile.KVMemory))
 	}
 	w.promise = func(s contracts.Size) int64 { return promises[slices.Index(contracts.Sizes, s)] }
-	w.queue = queue{lines: map[intake.Line]*line{}, rng: w.rng}
+	w.queue = queue{rng: w.rng}
 	w.desk = newDesk(w)
 	w.fleet = make([]*worker, c.Workers)
 	for i := range w.fleet {
