@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy rights hostile observe-check
+.PHONY: bench-compose bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy rights hostile observe-check
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -129,7 +129,12 @@ e2e: ## compose.yaml's fleet under every client and fault; needs Docker with com
 	@docker info >/dev/null 2>&1 || { echo "no Docker engine answers: start one, or run integration/compose/engine.sh start as root"; exit 1; }
 	docker compose --profile '*' config --quiet
 	$(BUILDX) docker compose build model worker
+	$(BUILDX) integration/compose/versions.sh
 	PELTON_E2E=1 $(GO) test ./integration/compose -run TestCompose -v -count 1 -timeout 30m
+
+bench-compose: build ## compose.yaml's fleet with simulated GPUs under ServeGen's shape at RATES=25,50,100,200 requests/s; WORKERS=20, LASTING=20s; needs what e2e needs
+	$(BUILDX) docker compose build model
+	PELTON_E2E=1 $(GO) test ./integration/compose -run '^$$' -bench Fleet -benchtime 1x -timeout 30m $(if $(RATES),-rates $(RATES)) $(if $(WORKERS),-workers $(WORKERS)) $(if $(LASTING),-lasting $(LASTING))
 
 helm-check: .cache/helm/helm .cache/helm/bin/kubernetes-validate ## the chart: lint, render, published schemas of Kubernetes, KEDA and the Prometheus operator
 	.cache/helm/bin/python ops/deploy/helm/check/check.py .cache/helm/helm $(HELM_CRDS)

@@ -18,17 +18,21 @@ import (
 	"github.com/pelton-run/pelton/integration/chaos"
 )
 
-const (
-	realModel = "smollm2-135m-instruct"
-	simulated = "sim"
-)
+const realModel = "smollm2-135m-instruct"
 
 // fault is one line of the table that the test prints.
 type fault struct {
 	name    string
 	script  []chaos.Fault
-	model   string // simulated unless it is said
-	workers int    // of the model, before it begins; 0 is as they are
+	model   string   // simulated unless it is said
+	workers int      // of the model, before it begins; 0 is as they are
+	flight  int      // jobs at once; 0 is a few
+	skew    []string // versions whose workers must each have finished jobs
+}
+
+// one is a script of one fault.
+func one(k chaos.Kind, which int, d time.Duration) []chaos.Fault {
+	return []chaos.Fault{{Wait: time.Second, Kind: k, Which: which, For: d}}
 }
 
 func faults() []fault {
@@ -37,9 +41,6 @@ func faults() []fault {
 			out = append(out, chaos.Fault{Wait: 300 * time.Millisecond, Kind: Restart, Which: s})
 		}
 		return out
-	}
-	one := func(k chaos.Kind, which int, d time.Duration) []chaos.Fault {
-		return []chaos.Fault{{Wait: time.Second, Kind: k, Which: which, For: d}}
 	}
 	return []fault{
 		{name: "workers 1 → 4 → 1", script: append(one(Scale, 4, 0), one(Scale, 1, 0)...)},
@@ -58,20 +59,50 @@ func faults() []fault {
 	}
 }
 
+// skew is a fleet with workers of several versions, which lose each other's jobs.
+func skew() fault {
+	c := fault{skew: []string{Version()}}
+	var kills []chaos.Fault
+	for i, v := range Versions {
+		if i > 0 && Has(v) {
+			c.skew = append(c.skew, v)
+			c.script, kills = append(c.script, one(Join, i, 0)...), append(kills, one(KillWorker, i, 0)...)
+		}
+	}
+	c.name, c.script = "workers of versions "+strings.Join(c.skew, ", "), append(append(c.script, kills...), one(Scale, 1, 0)...)
+	return c
+}
+
 // TestCompose runs compose.yaml's fleet, asks it in every way that users ask, and hurts it in every way
 // that machines and operators do; no stream may fail, and every answer must be that of a calm run.
 func TestCompose(t *testing.T) {
 	if os.Getenv("PELTON_E2E") == "" {
 		t.Skip("needs a Docker engine and images: make e2e")
 	}
-	f := Up(t)
-	t.Run("clients", func(t *testing.T) { clients(t, f) })
-	t.Run("producers", func(t *testing.T) { producers(t, f) })
+	first, scaled := Version(), map[string]int{"worker": 1, "worker-sim": 1}
+	if Has(Older) {
+		first = Older // of which there is no image with ONNX
+		delete(scaled, "worker")
+	}
+	f := Up(t, first, scaled)
 	var table bytes.Buffer
 	w := tabwriter.NewWriter(&table, 2, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "fault\tjobs\tfailed\tworst gap\tOpenAI streams\tfailed\tresumed\tworst gap\ttook")
-	for i, c := range faults() {
-		t.Run(c.name, func(t *testing.T) { f.under(t, c, fmt.Sprintf("f%d-%d-", os.Getpid(), i), w) })
+	fmt.Fprintln(w, "fault\trequests\tfailed\tworst gap\tOpenAI streams\tfailed\tresumed\tworst gap\ttook")
+	n := 0
+	run := func(c fault) {
+		n++
+		t.Run(c.name, func(t *testing.T) { f.under(t, c, fmt.Sprintf("f%d-%d-", os.Getpid(), n), w) })
+	}
+	if first == Older {
+		run(fault{name: "upgrade in place with jobs in every state", script: one(Upgrade, 0, 0), flight: 160})
+	} else {
+		t.Logf("upgrade from an older version NOT RUN: there is no image %s", image(Older))
+	}
+	f.await("the real model's worker", func() bool { return len(f.workers(t.Context(), realModel)) == 1 })
+	t.Run("clients", func(t *testing.T) { clients(t, f) })
+	t.Run("producers", func(t *testing.T) { producers(t, f) })
+	for _, c := range append(faults(), skew()) {
+		run(c)
 	}
 	_ = w.Flush()
 	t.Logf("seed %d\n%s", seed, &table)
@@ -97,6 +128,9 @@ func (f *Fleet) under(t *testing.T, c fault, name string, table *tabwriter.Write
 	if c.model != "" {
 		target.Model, target.Service, tokens, flight, jobs, readers = c.model, "worker", 40, 3, 6, 1
 	}
+	if c.flight > 0 {
+		flight, jobs = c.flight, c.flight
+	}
 	if c.workers > 0 {
 		target.scale(c.workers)
 	}
@@ -110,6 +144,11 @@ func (f *Fleet) under(t *testing.T, c fault, name string, table *tabwriter.Write
 	}
 	for _, wrong := range door.Failed {
 		t.Error(wrong)
+	}
+	for _, v := range c.skew {
+		if f.Shares(h)[v] == 0 {
+			t.Errorf("workers of version %s finished no job: %v", v, f.Shares(h))
+		}
 	}
 	fmt.Fprintf(table, "%s\t%d\t%d\t%v\t%d\t%d\t%d\t%v\t%v\n", c.name, len(h.Kinds), h.Failed(), h.Longest().Round(time.Millisecond),
 		door.Requests, len(door.Failed), door.Resumed, door.Gap.Round(time.Millisecond), time.Since(begun).Round(time.Second))
@@ -134,7 +173,7 @@ func clients(t *testing.T, f *Fleet) {
 }
 
 // bundle is a file with the machine's certificate authorities and the fleet's.
-func (f *Fleet) bundle(t *testing.T) string {
+func (f *Fleet) bundle(t testing.TB) string {
 	t.Helper()
 	var all []byte
 	machine := os.Getenv("SSL_CERT_FILE")

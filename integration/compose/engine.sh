@@ -24,6 +24,7 @@ launch() { # FLAG...: tries a daemon with these flags for 30 s
 
 end() {
   local pid; pid=$(cat "$state/pid" 2>/dev/null) || return 0
+  answers && docker image prune -f >/dev/null # stages of builds
   kill "$pid" 2>/dev/null || return 0
   for _ in $(seq 60); do kill -0 "$pid" 2>/dev/null || return 0; sleep 0.5; done
   kill -9 "$pid" 2>/dev/null
@@ -35,7 +36,7 @@ start)
   command -v dockerd >/dev/null || { echo "no dockerd: install a Docker engine"; exit 1; }
   mkdir -p "$state"
   launch || launch --storage-driver=fuse-overlayfs || launch --storage-driver=vfs || {
-    echo "no Docker engine could be started:"; tail -20 "$state/log"; exit 1; }
+    echo "no Docker engine could be started: $(tail -1 "$state/log")"; exit 1; }
   ;;
 stop) end; rm -rf "$state" ;;
 *) echo "usage: $0 start|stop"; exit 2 ;;

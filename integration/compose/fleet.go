@@ -28,6 +28,9 @@ import (
 // project is the name of the tests' fleet; what an earlier run left under it is removed.
 const project = "pelton-e2e"
 
+// simulated is the model of simulated workers.
+const simulated = "sim"
+
 // patience is how long a command of compose may take on a busy machine.
 const patience = 5 * time.Minute
 
@@ -37,17 +40,20 @@ type Fleet struct {
 	Door    string // URL of the gateway
 	Broker  string // URLs of the NATS servers
 
-	t     *testing.T
-	key   string
-	http  *http.Client
-	ports map[string]string
+	t       testing.TB
+	scaled  map[string]int    // services that are started with so many containers
+	version string            // of the images that compose starts
+	born    map[string]string // versions of simulated workers by host name, as far as [Join] made them
+	key     string
+	http    *http.Client
+	ports   map[string]string
 }
 
-// Up starts a fleet with one worker of the real model and one simulated one; it ends with the test. The
-// images are those that `make e2e` has built.
-func Up(t *testing.T) *Fleet {
+// Up starts a fleet of images of one version, with so many containers of the services in scaled; it ends
+// with the test. The images are those that `make e2e` has built.
+func Up(t testing.TB, version string, scaled map[string]int) *Fleet {
 	t.Helper()
-	f := &Fleet{t: t, Secrets: t.TempDir(), ports: map[string]string{}}
+	f := &Fleet{t: t, scaled: scaled, version: version, born: map[string]string{}, Secrets: t.TempDir(), ports: map[string]string{}}
 	var urls []string
 	for _, name := range []string{"PELTON_HTTP_PORT", "PELTON_NATS_PORT_1", "PELTON_NATS_PORT_2", "PELTON_NATS_PORT_3"} {
 		f.ports[name] = freePort(t)
@@ -56,16 +62,26 @@ func Up(t *testing.T) *Fleet {
 	f.Door, f.Broker = "https://127.0.0.1:"+f.ports["PELTON_HTTP_PORT"], strings.Join(urls[1:], ",")
 	_, _ = f.try(t.Context(), "down", "-v", "--remove-orphans", "-t", "1")
 	t.Cleanup(f.down)
-	begun := time.Now()
-	f.compose("up", "-d", "--wait", "--no-build", "--pull", "missing", "--scale", "worker=1", "--scale", "worker-sim=1")
-	t.Logf("the fleet is up after %v", time.Since(begun).Round(time.Second))
+	f.start()
 	f.compose("cp", "init:/etc/pelton/producer/.", f.Secrets)
 	f.compose("cp", "init:/etc/pelton/provisioner/provisioner.creds", f.Secrets)
 	f.open()
 	return f
 }
 
-// open reads the secrets and waits until both models are served.
+// start brings the whole fleet up.
+func (f *Fleet) start() {
+	f.t.Helper()
+	begun := time.Now()
+	args := []string{"up", "-d", "--wait", "--no-build", "--pull", "missing", "gateway"} // and what it depends on
+	for service, n := range f.scaled {
+		args = append(args, service, "--scale", service+"="+strconv.Itoa(n))
+	}
+	f.compose(args...)
+	f.t.Logf("the fleet is up after %v", time.Since(begun).Round(time.Second))
+}
+
+// open reads the secrets and waits until the fleet answers.
 func (f *Fleet) open() {
 	f.t.Helper()
 	pem, err := os.ReadFile(filepath.Join(f.Secrets, "ca.pem"))
@@ -80,7 +96,7 @@ func (f *Fleet) open() {
 	pool.AppendCertsFromPEM(pem)
 	f.key = strings.TrimSpace(string(key))
 	f.http = &http.Client{Transport: keyed{f.key, &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, MaxIdleConnsPerHost: 16}}}
-	f.await("both models served", func() bool { return len(f.workers(f.t.Context(), "")) == 2 })
+	f.await("simulated workers", func() bool { return len(f.workers(f.t.Context(), simulated)) == f.scaled["worker-sim"] })
 }
 
 // keyed shows an API key with each request.
@@ -95,7 +111,7 @@ func (k keyed) RoundTrip(r *http.Request) (*http.Response, error) {
 	return k.rt.RoundTrip(r)
 }
 
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -126,7 +142,7 @@ func (f *Fleet) down() {
 func (f *Fleet) try(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "docker", append([]string{"compose", "-p", project, "--profile", "sim", "--progress", "plain"}, args...)...)
 	cmd.Dir = filepath.Join("..", "..")
-	cmd.Env = append(os.Environ(), "PELTON_VERSION="+Version(), "PELTON_BIND=127.0.0.1")
+	cmd.Env = append(os.Environ(), "PELTON_VERSION="+f.version, "PELTON_BIND=127.0.0.1")
 	for name, port := range f.ports {
 		cmd.Env = append(cmd.Env, name+"="+port)
 	}
@@ -134,7 +150,7 @@ func (f *Fleet) try(ctx context.Context, args ...string) (string, error) {
 	return string(out), err
 }
 
-// Version is the tag of the images.
+// Version is the tag of the images under test.
 func Version() string {
 	if v := os.Getenv("PELTON_VERSION"); v != "" {
 		return v
@@ -239,15 +255,16 @@ func (f *Fleet) Doors() []string { return []string{f.Door} }
 
 var errNobody = errors.New("nobody is in the middle of a stream")
 
-// busy is the container of a worker that is in the middle of a stream.
-func (f *Fleet) busy(ctx context.Context, model string) (string, error) {
+// busy is the container of a worker that is in the middle of a stream: of the named ones, or of any.
+func (f *Fleet) busy(ctx context.Context, model string, among ...string) (string, error) {
 	for late := time.Now().Add(20 * time.Second); time.Now().Before(late) && ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
 		for _, w := range f.workers(ctx, model) {
-			for _, j := range w.Jobs {
-				if j.Index > 0 {
-					host, _, _ := strings.Cut(w.Worker, "-") // a container's host name is its id
-					return host, nil
-				}
+			host, _, _ := strings.Cut(w.Worker, "-") // a container's host name is its id
+			if len(among) > 0 && !slices.Contains(among, host) {
+				continue
+			}
+			if slices.ContainsFunc(w.Jobs, func(j contracts.RunningJob) bool { return j.Index > 0 }) {
+				return host, nil
 			}
 		}
 	}

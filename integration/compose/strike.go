@@ -15,7 +15,7 @@ import (
 
 // What a fault does to the fleet.
 const (
-	KillWorker     chaos.Kind = "kill -9 of a worker"
+	KillWorker     chaos.Kind = "kill -9 of a worker" // of Versions[Which], of any when it is 0
 	PauseWorker    chaos.Kind = "worker paused past its lease"
 	KillDispatcher chaos.Kind = "kill -9 of a dispatcher"
 	KillBroker     chaos.Kind = "kill -9 of the broker's leader"
@@ -44,7 +44,11 @@ func (f Target) Strike(ctx context.Context, fault chaos.Fault) bool {
 	var err error
 	switch fault.Kind {
 	case KillWorker:
-		if hit, err = f.busy(ctx, f.Model); err == nil {
+		var among []string
+		if fault.Which > 0 {
+			among = f.of(Versions[fault.Which])
+		}
+		if hit, err = f.busy(ctx, f.Model, among...); err == nil {
 			f.docker("kill", "-s", "KILL", hit)
 			f.docker("start", hit)
 		}
@@ -75,6 +79,11 @@ func (f Target) Strike(ctx context.Context, fault chaos.Fault) bool {
 	case Scale:
 		hit = f.Service
 		f.scale(fault.Which)
+	case Join:
+		hit = Versions[fault.Which]
+		f.join(hit)
+	case Upgrade:
+		f.upgrade(ctx)
 	}
 	if err != nil {
 		f.t.Errorf("%s: %v", fault.Kind, err)
@@ -110,18 +119,24 @@ func (f Target) scale(n int) {
 	f.await(strconv.Itoa(n)+" workers of "+f.Model, func() bool { return len(f.workers(f.t.Context(), f.Model)) == n })
 }
 
-// leader is the service that leads the stream OUT.
-func (f Target) leader(ctx context.Context) string {
+// streams is a way to ask about them, as the provisioner, until end.
+func (f Target) streams() (js jetstream.JetStream, end func()) {
 	f.t.Helper()
 	nc, err := f.Keeper()
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
+	if js, err = jetstream.New(nc); err != nil {
 		f.t.Fatal(err)
 	}
+	return js, nc.Close
+}
+
+// leader is the service that leads the stream OUT.
+func (f Target) leader(ctx context.Context) string {
+	f.t.Helper()
+	js, end := f.streams()
+	defer end()
 	s, err := js.Stream(ctx, topology.StreamOut)
 	if err != nil {
 		f.t.Fatal(err)
