@@ -150,6 +150,10 @@ func compare(t *testing.T, samples []loadgen.Sample, from, until time.Duration) 
 	t.Helper()
 	during := loadgen.Reduce(samples, loadgen.Measured{WarmUp: from, Until: until}).All
 	t.Logf("p0 chats under attack: %v, time to first token p50 %.1f ms, p95 %.1f ms", during.Outcomes, during.TTFT.P50, during.TTFT.P95)
+	for at := from; at < until; at += *siege / rounds {
+		part := loadgen.Reduce(samples, loadgen.Measured{WarmUp: at, Until: at + *siege/rounds}).All
+		t.Logf("  from %s: p50 %.1f ms, p95 %.1f ms", (at - from).Round(time.Second), part.TTFT.P50, part.TTFT.P95)
+	}
 	if during.Outcomes[loadgen.Completed] == 0 || during.Outcomes[loadgen.Failed]+during.Outcomes[loadgen.Expired] > 0 {
 		t.Errorf("chats under attack ended as %v", during.Outcomes)
 	}
