@@ -30,10 +30,10 @@ var (
 )
 
 const (
-	model  = "sim"
-	calm   = 15 * time.Second // before the attack
-	rate   = 20.0             // p0 chats a second
-	rounds = 10               // floods, spread over the attack
+	model = "sim"
+	calm  = 15 * time.Second // before the attack
+	rate  = 20.0             // p0 chats a second
+	flood = 100              // inputs of one kind that come at once; floods are spread over the attack
 )
 
 // TestSiege: whatever is sent, every input is answered or cut off as it should be, no process ends, no
@@ -110,16 +110,17 @@ func attack(t *testing.T, d door, producer *producer) (*counts, error) {
 		n.document.Add(int64(k))
 		return err
 	})
-	flood := func(kind *atomic.Int64, share int, send func(rng *rand.Rand, n int) error) func() error {
+	floods := func(kind *atomic.Int64, share int, send func(rng *rand.Rand, n int) error) func() error {
 		return func() error {
 			rng := rand.New(rand.NewPCG(*seed, uint64(share)))
-			tick := time.NewTicker(*siege / rounds)
+			rounds := (share + flood - 1) / flood
+			tick := time.NewTicker(*siege / time.Duration(rounds))
 			defer tick.Stop()
 			for range rounds {
-				if err := send(rng, share/rounds); err != nil {
+				if err := send(rng, flood); err != nil {
 					return err
 				}
-				kind.Add(int64(share / rounds))
+				kind.Add(flood)
 				select {
 				case <-tick.C:
 				case <-ctx.Done():
@@ -129,8 +130,8 @@ func attack(t *testing.T, d door, producer *producer) (*counts, error) {
 			return nil
 		}
 	}
-	g.Go(flood(&n.msgpack, *inputs*8/10, producer.flood))
-	g.Go(flood(&n.headers, *inputs*2/10, d.flood))
+	g.Go(floods(&n.msgpack, *inputs*8/10, producer.flood))
+	g.Go(floods(&n.headers, *inputs*2/10, d.flood))
 	return n, g.Wait()
 }
 
@@ -150,8 +151,8 @@ func compare(t *testing.T, samples []loadgen.Sample, from, until time.Duration) 
 	t.Helper()
 	during := loadgen.Reduce(samples, loadgen.Measured{WarmUp: from, Until: until}).All
 	t.Logf("p0 chats under attack: %v, time to first token p50 %.1f ms, p95 %.1f ms", during.Outcomes, during.TTFT.P50, during.TTFT.P95)
-	for at := from; at < until; at += *siege / rounds {
-		part := loadgen.Reduce(samples, loadgen.Measured{WarmUp: at, Until: at + *siege/rounds}).All
+	for at := from; at < until; at += *siege / 10 {
+		part := loadgen.Reduce(samples, loadgen.Measured{WarmUp: at, Until: at + *siege/10}).All
 		t.Logf("  from %s: p50 %.1f ms, p95 %.1f ms", (at - from).Round(time.Second), part.TTFT.P50, part.TTFT.P95)
 	}
 	if during.Outcomes[loadgen.Completed] == 0 || during.Outcomes[loadgen.Failed]+during.Outcomes[loadgen.Expired] > 0 {
