@@ -50,7 +50,7 @@ bench-peers: build ## Pelton, llama.cpp, vLLM and onnxruntime-genai by turns, sa
 
 bench-steps: ## what each step from the naive export to the default is worth: time and memory by turns in one run, then quality (THREADS=1 is exact on a busy machine)
 	$(GO) test -run '^$$' -bench Steps -benchtime 1x -timeout 60m ./runtime/onnx -threads $(or $(THREADS),0)
-	$(GO) run ./ops/cmd/pelton model eval smollm2:q8 --reference fp32 --distance --min-top 0.9
+	$(GO) run ./ops/cmd/pelton model eval smollm2:q4 --reference fp32 --distance --min-top 0.9
 	$(GO) run ./ops/cmd/pelton model eval smollm2:w8a16 --reference fp32 --distance --min-top 0.9
 
 bench-overload: ## 1, 2 and 4 times what a simulated fleet can do, against a build that takes everything; WORKERS, STEP, SURGE, SEED
@@ -96,7 +96,7 @@ openvino: ## the engine's conformance suite with Intel's provider (PyPI onnxrunt
 	  $(GO) test -run 'TestConformance|TestMissingProvider' -v -count 1 ./runtime/onnx
 
 quality: ## the default variant against its fp32 twin, on 200 prompts
-	$(GO) run ./ops/cmd/pelton model eval smollm2:q8 --reference fp32
+	$(GO) run ./ops/cmd/pelton model eval smollm2 --reference fp32
 
 quality-llamacpp: ## the fp32 twin against llama.cpp on the same file (PyPI llama-cpp-python, compiled here)
 	mkdir -p .cache

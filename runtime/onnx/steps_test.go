@@ -23,7 +23,7 @@ import (
 var (
 	stepThreads  = flag.Int("threads", 0, "of the engines in BenchmarkSteps; with 1 the processor's time is exact also on a busy machine")
 	stepRounds   = flag.Int("rounds", 5, "of BenchmarkSteps")
-	stepVariants = flag.String("variants", "naive,fused,fp32,q4,q8,w8a16", "that BenchmarkSteps compares, the first is the baseline")
+	stepVariants = flag.String("variants", "naive,fused,fp32,q8,w8a16,q4", "that BenchmarkSteps compares, the first is the baseline")
 )
 
 // load is one thing that is timed: rows sequences side by side, fed tokens each in a step.

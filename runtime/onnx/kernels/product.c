@@ -90,7 +90,7 @@ static OrtStatus *run(const OrtKernelContext *c, work *w) {
     if (!memory) return invalid("out of memory for %zu rows", w->rows);
     w->a = (activations){.scale = (float *)memory, .sum = (float *)memory + blocks, .total = (int32_t *)memory + 2 * blocks, .q = (int8_t *)memory + 12 * blocks};
     OrtStatus *error = NULL;
-    if (w->rows < 4)
+    if (values < 1 << 15) // a few microseconds
         for (size_t row = 0; row < w->rows; row++) quantize_row(w, row);
     else
         error = parallel(c, quantize_row, w->rows, w);
