@@ -22,8 +22,8 @@ import (
 
 // The variants that FromGGUF makes.
 const (
-	// Q8 has 8-bit weights in blocks of 32 and computes with 8-bit activations, by operators that every ONNX
-	// Runtime has: the default where ours have no fast kernels.
+	// Q8 has 8-bit weights in blocks of 32 and computes with 8-bit activations, by ONNX Runtime's products: the
+	// default where ours have no fast kernels.
 	Q8 = "q8"
 	// Q4 takes the file's 4-bit weights over without loss (Q4_0, Q4_1 and Q4_K), keeps the rest in 8 bit
 	// and computes with 8-bit activations, by operators of our own (runtime/onnx/kernels).
