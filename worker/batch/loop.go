@@ -281,7 +281,9 @@ func (l *Loop) plan() (done Step) {
 	l.ready, l.views, l.rows = l.ready[:0], l.views[:0], l.rows[:0]
 	for _, s := range l.running {
 		if s.opened {
-			done.SharedTokens += l.share(s)
+			if done.SharedTokens < mostShared {
+				done.SharedTokens += l.share(s)
+			}
 			l.ready = append(l.ready, s)
 			l.views = append(l.views, View{Rank: s.spec.Rank, Order: s.order, Rest: s.Rest()})
 		}
@@ -297,6 +299,9 @@ func (l *Loop) plan() (done Step) {
 	}
 	return done
 }
+
+// mostShared is about how many tokens one step takes over: streams that run wait for the copies.
+const mostShared = 1024
 
 // share takes over what of a prompt another sequence of its scope holds, and returns how many tokens that are.
 func (l *Loop) share(s *Sequence) int {
