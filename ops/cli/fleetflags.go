@@ -23,10 +23,12 @@ import (
 func engineFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.String("engine", "onnx", "onnx, or sim: a modelled device that needs no model")
-	f.String("device", "auto", "auto, cpu, cuda:N, tensorrt:N, rocm:N, openvino, coreml; with --engine sim sim:h100, sim:h200, sim:a100 or sim:l40s, with :2.7b or :8b-fp8 behind it, or sim:FILE.json of pelton bench --calibrate")
+	f.String("device", "auto", "auto, cpu, cuda:N, tensorrt:N, rocm:N, openvino, coreml; with --engine sim sim:h100, sim:h200, sim:a100 or sim:l40s, with :2.7b or :8b-fp8 behind it, sim:instant, or sim:FILE.json of pelton bench --calibrate")
 	f.String("memory", "auto", "upper bound of each worker's resident memory, weights of all its models included, for example 800MiB")
 	f.Int("threads", 0, "`threads` of each engine; 0 is one for each core")
 	f.Duration("batch-delay", 0, "how long a call of an embedding or tensor model waits for others to join it; 0 is only while the model is busy")
+	f.String("sim-tokenizer", "", "tokenizer.json `file` (byte-level BPE) by which --engine sim counts prompts; without it a byte is a token")
+	f.Int("sim-context", 0, "context of --engine sim in tokens; 0 is 8192")
 	f.String("models", model.DefaultRoot(), "`folder` of the converted models")
 	f.String("ort-lib", "", "`path` of the ONNX Runtime library; found or fetched when empty")
 }
@@ -186,7 +188,7 @@ func (a *app) serveSim(names []string) ([]node.Served, error) {
 	}
 	var out []node.Served
 	for _, name := range names {
-		s, err := node.ServeSim(name, device)
+		s, err := node.SimConfig{Device: device, Tokenizer: a.settings.text("sim-tokenizer"), Context: a.settings.number("sim-context")}.Serve(name)
 		if err != nil {
 			return nil, usageError{err}
 		}

@@ -83,6 +83,7 @@ func (a *app) workerCommand() *cobra.Command {
 	f := c.Flags()
 	f.StringArray("model", nil, "model `NAME[:VARIANT]` (repeatable); default the same as up's")
 	pinFlag(c)
+	f.Int("workers", 1, "workers for each model in this process")
 	f.String("http", "", "`address` for health and metrics; none when empty")
 	f.String("name", "", "worker `name`; default host name and a random suffix")
 	f.Duration("grace", 30*time.Second, "how long running jobs may take to finish at the end")
@@ -91,6 +92,9 @@ func (a *app) workerCommand() *cobra.Command {
 }
 
 func (a *app) worker(ctx context.Context) error {
+	if a.settings.number("workers") < 1 {
+		return usageError{errors.New("--workers must be at least 1")}
+	}
 	memory, err := a.memory()
 	if err != nil {
 		return err
@@ -103,7 +107,7 @@ func (a *app) worker(ctx context.Context) error {
 		return err
 	}
 	return a.keep(ctx, node.Config{
-		Remote: a.remote(), HTTP: a.settings.text("http"), Workers: 1, WorkerName: a.settings.text("name"), Models: served, Memory: memory,
+		Remote: a.remote(), HTTP: a.settings.text("http"), Workers: a.settings.number("workers"), WorkerName: a.settings.text("name"), Models: served, Memory: memory,
 		Version: version(), Log: a.log, BatchDelay: a.settings.duration("batch-delay"), Grace: a.settings.duration("grace"),
 	})
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/pelton-run/pelton/dispatcher"
@@ -73,26 +75,58 @@ func ServeONNX(dir string, m model.Manifest, library string, threads int, on dev
 }
 
 // ServeSim prepares a modelled device such as "sim:h100" under a model name.
-func ServeSim(name, device string) (Served, error) {
-	profile, err := sim.ProfileFor(device)
+func ServeSim(name, device string) (Served, error) { return SimConfig{Device: device}.Serve(name) }
+
+// SimConfig says what a modelled device serves.
+type SimConfig struct {
+	Device    string // such as "sim:h100"
+	Tokenizer string // file of a tokenizer.json by which prompts are counted; "" counts bytes
+	Context   int    // tokens; 0 is 8192
+}
+
+// maxTokenizer is the most bytes of a tokenizer.json.
+const maxTokenizer = 64 << 20
+
+// Serve prepares the device under a model name.
+func (c SimConfig) Serve(name string) (Served, error) {
+	cfg := sim.Config{Model: name, ContextLength: c.Context}
+	var err error
+	if cfg.Profile, err = sim.ProfileFor(c.Device); err != nil {
+		return Served{}, err
+	}
+	vocabulary := sim.TokenizerJSON()
+	if c.Tokenizer != "" {
+		if vocabulary, cfg.Vocab, err = likeFile(c.Tokenizer); err != nil {
+			return Served{}, err
+		}
+	}
+	tok, err := tokenizer.Parse(vocabulary, sim.ChatTemplate())
 	if err != nil {
 		return Served{}, err
 	}
-	tok, err := tokenizer.Parse(sim.TokenizerJSON(), sim.ChatTemplate())
-	if err != nil {
-		return Served{}, err
-	}
-	probe := sim.New(sim.Config{Model: name, Profile: profile})
+	probe := sim.New(cfg)
 	info := probe.Info()
 	if err := probe.Shutdown(); err != nil {
 		return Served{}, err
 	}
 	return Served{
 		Name: name, Variant: info.Variant, Tokenizer: tok, EOS: sim.EOS(), ContextLength: info.ContextLength, Vocab: info.Vocab, Created: time.Now(),
-		open: func(context.Context, *slog.Logger) (budgeted, error) {
-			return sim.New(sim.Config{Model: name, Profile: profile}), nil
-		},
+		open: func(context.Context, *slog.Logger) (budgeted, error) { return sim.New(cfg), nil },
 	}, nil
+}
+
+// likeFile is a vocabulary that counts as the one of a tokenizer.json does.
+func likeFile(path string) (vocabulary []byte, size int, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("tokenizer to simulate: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	file, err := io.ReadAll(io.LimitReader(f, maxTokenizer))
+	if err != nil {
+		return nil, 0, fmt.Errorf("tokenizer to simulate: %w", err)
+	}
+	return sim.TokenizerLike(file)
 }
 
 // OpenEngine loads a converted model for use outside the fleet, with the memory that the machine has.

@@ -67,7 +67,8 @@ type Row struct {
 	Tokens []int32 // appended to the sequence's KV cache; not empty; the engine does not keep it
 	Sample bool    // whether Logits of the last token are wanted
 
-	// Logits has Info.Vocab values when Sample was set and Err is nil. It belongs to the engine and
+	// Logits has Info.Vocab values when Sample was set and Err is nil, fewer where no later token is
+	// possible. It belongs to the engine and
 	// is valid until the next Step; the caller may overwrite it (samplers do).
 	Logits []float32
 	// Err is this row's failure; other rows are not affected by it.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -110,7 +111,8 @@ var cards = []struct {
 	{"l40s", 2.7, 2.7, -30 * gib},
 }
 
-// profiles are the known devices: with an 8B model in FP16 unless the name says another.
+// profiles are the known devices: with an 8B model in FP16 unless the name says another. "instant" takes no
+// time and nearly no memory, to measure everything around a device.
 var profiles = func() map[string]Profile {
 	m := map[string]Profile{}
 	for _, card := range cards {
@@ -126,6 +128,7 @@ var profiles = func() map[string]Profile {
 			}
 		}
 	}
+	m["instant"] = Profile{Name: "instant", Variant: "none", C0: 1, KVBandwidth: math.Inf(1), KVBytesPerToken: 1, KVMemory: gib}
 	return m
 }()
 

@@ -31,6 +31,7 @@ type Config struct {
 	ContextLength int   // tokens; 0 means Profile.ContextLength
 	MaxSequences  int   // 0 means 256
 	MaxStepTokens int   // most tokens of a prefill row; 0 means 512, at least 2
+	Vocab         int   // token ids that prompts may hold, of [TokenizerLike]; 0 means those of [TokenizerJSON]; answers have no others
 
 	// EndOneIn makes the end token the most likely one at one position in so many; 0 means never, so
 	// that only the caller's limits end a sequence.
@@ -50,6 +51,7 @@ func (c Config) withDefaults() Config {
 	c.ContextLength = or(max(0, c.ContextLength), or(c.Profile.ContextLength, 8192))
 	c.MaxSequences = or(max(0, c.MaxSequences), 256)
 	c.MaxStepTokens = max(2, or(c.MaxStepTokens, 512))
+	c.Vocab = max(vocab, c.Vocab)
 	if c.Sleep == nil {
 		c.Sleep = sleep
 	}
@@ -65,6 +67,9 @@ func or[T comparable](v, fallback T) T {
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
+	if d < time.Microsecond {
+		return ctx.Err()
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -105,7 +110,7 @@ func New(cfg Config) *Engine {
 		cfg: c,
 		info: engine.Info{
 			Model: c.Model, Variant: p.Variant, Backend: "sim", Device: "sim:" + p.Name,
-			Vocab: vocab, ContextLength: c.ContextLength,
+			Vocab: c.Vocab, ContextLength: c.ContextLength,
 			KVBytesPerToken: p.KVBytesPerToken, BlockTokens: blockTokens, MaxSequences: c.MaxSequences,
 			MaxStepTokens: c.MaxStepTokens, MinPrefill: 1,
 			Fingerprint: fmt.Sprintf("sim-1-%s-end%d", c.Model, c.EndOneIn),
@@ -184,7 +189,7 @@ func (e *Engine) admit(rows []*engine.Row) (cost time.Duration, sampled int, err
 	if e.closed {
 		return 0, 0, errShutdown
 	}
-	e.running, err = e.cache.Admit(rows, kvcache.Limits{Vocab: vocab, MaxStepTokens: e.cfg.MaxStepTokens})
+	e.running, err = e.cache.Admit(rows, kvcache.Limits{Vocab: e.cfg.Vocab, MaxStepTokens: e.cfg.MaxStepTokens})
 	prompt, single, held := 0, 0, 0
 	for _, r := range e.running {
 		place, _ := e.cache.Find(r.Seq)

@@ -38,15 +38,20 @@ const (
 	spread  = 4   // the hash adds a number in [0, spread)
 )
 
+// unlikely is the logits of what does not go on with a word: the hash does not tell these apart.
+var unlikely = func() (out [vocab]float32) {
+	for t := range out {
+		out[t] = never
+		if t >= ' ' && t <= '~' {
+			out[t] = rare
+		}
+	}
+	return out
+}()
+
 // logits fills out with the next token's logits.
 func (p prefix) logits(out []float32, endOneIn int) {
-	for t := range out {
-		v := float32(never)
-		if t >= ' ' && t <= '~' {
-			v = rare
-		}
-		out[t] = v + p.noise(t)
-	}
+	copy(out, unlikely[:])
 	whole := words.fill(p.node, out, p.noise)
 	if whole || p.node == lost {
 		out[' '] = between + p.noise(' ')
@@ -65,9 +70,11 @@ func (p prefix) noise(t int) float32 {
 
 // trie holds the words that the simulated model writes.
 type trie struct {
-	children []map[byte]int32
+	children [][letters]int32 // 0 is none: no word goes on at the root
 	whole    []bool
 }
+
+const letters = 'z' - 'a' + 1
 
 // next is the node after token t. A word starts behind every character that is no letter, but behind
 // punctuation a space is due first.
@@ -80,7 +87,7 @@ func (w *trie) next(node, t int32) int32 {
 	case node == lost:
 		return lost
 	}
-	if child, ok := w.children[node][byte(t)]; ok {
+	if child := w.children[node][t-'a']; child != 0 {
 		return child
 	}
 	return lost
@@ -91,22 +98,25 @@ func (w *trie) fill(node int32, out []float32, noise func(int) float32) bool {
 	if node == lost {
 		return false
 	}
-	for c := range w.children[node] {
-		out[c] = onward + noise(int(c))
+	for i, child := range w.children[node] {
+		if child != 0 {
+			out['a'+i] = onward + noise('a'+i)
+		}
 	}
 	return w.whole[node]
 }
 
 func newTrie(list string) *trie {
-	w := &trie{children: []map[byte]int32{{}}, whole: []bool{false}}
+	w := &trie{children: make([][letters]int32, 1), whole: []bool{false}}
 	for word := range strings.FieldsSeq(list) {
 		node := int32(0)
 		for i := range len(word) {
-			child, ok := w.children[node][word[i]]
-			if !ok {
+			c := word[i] - 'a'
+			child := w.children[node][c]
+			if child == 0 {
 				child = int32(len(w.children))
-				w.children[node][word[i]] = child
-				w.children, w.whole = append(w.children, map[byte]int32{}), append(w.whole, false)
+				w.children[node][c] = child
+				w.children, w.whole = append(w.children, [letters]int32{}), append(w.whole, false)
 			}
 			node = child
 		}

@@ -2,7 +2,9 @@ package sim
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 )
 
 // Ids of the special tokens; 0 to 255 are the bytes themselves.
@@ -50,6 +52,66 @@ func TokenizerJSON() []byte {
 		panic(fmt.Sprintf("sim: tokenizer: %v", err)) // only plain data above
 	}
 	return out
+}
+
+// TokenizerLike is the simulated model's tokenizer with the merges of another byte-level one, a
+// tokenizer.json: prompts have as many tokens as that model's, answers stay bytes. size is the
+// vocabulary's, for [Config]. The file may come from anywhere; tokenizer.Parse judges the rest of it.
+func TokenizerLike(file []byte) (out []byte, size int, err error) {
+	var mine, other map[string]json.RawMessage
+	if err := json.Unmarshal(file, &other); err != nil {
+		return nil, 0, fmt.Errorf("tokenizer to simulate: %w", err)
+	}
+	var from struct {
+		Type   string            `json:"type"`
+		Merges []json.RawMessage `json:"merges"`
+	}
+	if err := json.Unmarshal(other["model"], &from); err != nil || from.Type != "BPE" {
+		return nil, 0, fmt.Errorf("tokenizer to simulate: its model is %q, only byte-level BPE can be: %w", from.Type, errors.Join(err, errors.ErrUnsupported))
+	}
+	if err := json.Unmarshal(TokenizerJSON(), &mine); err != nil {
+		return nil, 0, err
+	}
+	var model map[string]any
+	if err := json.Unmarshal(mine["model"], &model); err != nil {
+		return nil, 0, err
+	}
+	ids, size := model["vocab"].(map[string]any), vocab
+	var merges []json.RawMessage
+	for _, raw := range from.Merges {
+		left, right, ok := mergeOf(raw)
+		if !ok {
+			return nil, 0, fmt.Errorf("tokenizer to simulate: merge %.40q is not a pair", raw)
+		}
+		if ids[left] == nil || ids[right] == nil {
+			continue // of tokens that are not made of bytes
+		}
+		merges = append(merges, raw)
+		if ids[left+right] == nil {
+			ids[left+right] = size
+			size++
+		}
+	}
+	model["merges"] = merges
+	if mine["model"], err = json.Marshal(model); err != nil {
+		return nil, 0, err
+	}
+	mine["pre_tokenizer"] = other["pre_tokenizer"]
+	out, err = json.Marshal(mine)
+	return out, size, err
+}
+
+// mergeOf reads a merge of either form: "a b" or ["a", "b"].
+func mergeOf(raw json.RawMessage) (left, right string, ok bool) {
+	var pair []string
+	if json.Unmarshal(raw, &pair) == nil && len(pair) == 2 {
+		return pair[0], pair[1], true
+	}
+	var text string
+	if json.Unmarshal(raw, &text) != nil {
+		return "", "", false
+	}
+	return strings.Cut(text, " ")
 }
 
 // byteRunes is the printable stand-in of each byte in byte-level vocabularies (GPT-2's table): bytes
