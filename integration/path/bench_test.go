@@ -1,0 +1,192 @@
+package path
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/pelton-run/pelton/ops/loadgen"
+	"github.com/pelton-run/pelton/runtime/sim"
+)
+
+var (
+	rates     = flag.String("rates", "100,500,1000,2000", "requests a second with short prompts, one measurement each")
+	longRates = flag.String("long-rates", "5,20", "requests a second with long prompts")
+	span      = flag.Duration("span", 12*time.Second, "of each measurement")
+	seed      = flag.Uint64("seed", 1, "of arrivals and lengths")
+	result    = flag.String("json", "", "`file` for the results as JSON")
+
+	rate      = flag.Float64("rate", 500, "requests a second of the simulated fleet")
+	cv        = flag.Float64("cv", 3.45, "coefficient of variation of the gaps between them")
+	gpus      = flag.Int("gpus", 0, "simulated H100; 0 is as many as the formula gives")
+	busy      = flag.Float64("busy", 0.7, "share of the fleet's time that the formula plans to use")
+	processes = flag.Int("processes", 2, "that the workers are spread over")
+	builds    = flag.String("builds", "deadline,fifo", "of the dispatcher's admission")
+	surge     = flag.Duration("surge", 40*time.Second, "how long the load of the simulated fleet lasts, of which the first quarter does not count")
+)
+
+// Line is one measurement.
+type Line struct {
+	What   string          `json:"what"`
+	Rate   float64         `json:"requests_per_second"`
+	Shares Shares          `json:"shares"`
+	Report loadgen.Summary `json:"report"`
+}
+
+// BenchmarkPath measures the way of a request where the model takes no time.
+func BenchmarkPath(b *testing.B) {
+	text, err := corpus("../..", 1<<20)
+	if err != nil {
+		b.Fatal(err)
+	}
+	f := start(b, "sim:instant", 4, 1)
+	perToken := gauge(b, f, text)
+	fmt.Printf("prompts of real text, %.2f bytes a token; 4 workers, 8 tokens out, Poisson, %v each\n", perToken, *span)
+	var lines []Line
+	measure := func(what string, bytes float64, rates string) {
+		for r := range strings.SplitSeq(rates, ",") {
+			if r == "" {
+				continue
+			}
+			n, err := strconv.ParseFloat(r, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			plan := loadgen.At(loadgen.Process{Kind: "poisson", Rate: n}.Draw(rand.New(rand.NewPCG(*seed, 1)), *span+2*time.Second, 0))
+			rng := rand.New(rand.NewPCG(*seed, 2))
+			for i := range plan {
+				plan[i].Input, plan[i].Output, plan[i].Seed = int(bytes/perToken), 8, rng.Uint64()
+			}
+			l := f.run(b, plan, text, perToken, 2*time.Second, *span+2*time.Second)
+			l.What, l.Rate = what, n
+			lines = append(lines, l)
+		}
+	}
+	measure("4 kB", 4e3, *rates)
+	measure("220 kB", 220e3, *longRates)
+	report(b, lines)
+}
+
+// Benchmark500 runs a simulated fleet of the planned size under ServeGen's lengths and bursts.
+func Benchmark500(b *testing.B) {
+	text, err := corpus("../..", 1<<20)
+	if err != nil {
+		b.Fatal(err)
+	}
+	input, output := servegen("input"), servegen("output")
+	device, err := sim.ProfileFor("sim:h100")
+	if err != nil {
+		b.Fatal(err)
+	}
+	n := *gpus
+	if n == 0 {
+		n = size(device, *rate, input.mean(), output.mean(), *busy)
+	}
+	fmt.Printf("%d simulated H100 with an 8B model in %d processes; %.0f requests/s, gaps with CV %.2f, %.0f tokens in and %.0f out on average, seed %d\n",
+		n, *processes, *rate, *cv, input.mean(), output.mean(), *seed)
+	var lines []Line
+	for build := range strings.SplitSeq(*builds, ",") {
+		f := start(b, "sim:h100", n, *processes, "--admission", build)
+		perToken := gauge(b, f, text)
+		times := loadgen.Process{Kind: "gamma", Rate: *rate, CV: *cv}.Draw(rand.New(rand.NewPCG(*seed, 1)), *surge, 0)
+		plan := fill(rand.New(rand.NewPCG(*seed, 2)), loadgen.At(times), input, output)
+		l := f.run(b, plan, text, perToken, *surge/4, *surge)
+		l.What, l.Rate = build, *rate
+		lines = append(lines, l)
+		f.stop()
+	}
+	report(b, lines)
+}
+
+// slots is how many sequences of a device decode at once in the plan.
+const slots = 64
+
+// size is how many devices a load needs when each is busy for a share of its time: requests a second
+// times the seconds of a device that one takes, its prompt and its part of the steps that it is in.
+func size(p sim.Profile, rate, input, output, busy float64) int {
+	step := p.Step(slots, slots*int(input+output/2)).Seconds()
+	each := input*p.PerToken.Seconds() + output*step/slots
+	return int(math.Ceil(rate * each / busy))
+}
+
+// gauge asks until the fleet answers and learns how many bytes of the text are a token.
+func gauge(b *testing.B, f *fleet, text string) float64 {
+	b.Helper()
+	d := newDoor(f.door, text, 1, 1)
+	defer d.close()
+	for late := time.After(time.Minute); ; {
+		a := d.Send(b.Context(), loadgen.Request{Input: 20_000, Output: 1, Seed: 7}, "", func() {})
+		if a.Outcome == loadgen.Completed {
+			return 20_000 / float64(a.InputTokens)
+		}
+		select {
+		case <-late:
+			b.Fatalf("the fleet does not answer: %s\n%s", a.Message, f.log())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// run offers a plan and measures between two moments of it.
+func (f *fleet) run(b *testing.B, plan loadgen.Plan, text string, perToken float64, from, until time.Duration) Line {
+	b.Helper()
+	d := newDoor(f.door, text, perToken, 8192)
+	defer d.close()
+	shares := make(chan Shares, 1)
+	go func() {
+		time.Sleep(from)
+		before := f.usage()
+		time.Sleep(until - from)
+		shares <- f.since(before)
+	}()
+	samples, err := loadgen.Run(b.Context(), loadgen.Config{Plan: plan, Target: d, MaxInFlight: 8192, Timeout: time.Minute})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := loadgen.Reduce(samples, loadgen.Measured{WarmUp: from, Until: until})
+	for _, text := range r.Failures(3) {
+		fmt.Println("failed:", text)
+	}
+	if w := r.Warning(); w != "" {
+		fmt.Println("warning:", w)
+	}
+	return Line{Shares: <-shares, Report: r.All}
+}
+
+func report(b *testing.B, lines []Line) {
+	b.Helper()
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "\trequests/s\tdone\trefused\tlost\tTTFT p50\tp95\tp99\tmax ms\tITL p50\tp99 ms\ttokens/s\ttokens/piece\tcores: door\tworkers\tgenerator\tMiB: door\tworkers\tslip p99 ms\t")
+	for _, l := range lines {
+		l.print(table)
+	}
+	_ = table.Flush()
+	if *result == "" {
+		return
+	}
+	text, err := json.MarshalIndent(lines, "", "  ")
+	if err == nil {
+		err = os.WriteFile(*result, append(text, '\n'), 0o600)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (l Line) print(w io.Writer) {
+	r, s := l.Report, l.Shares
+	done, refused := r.Outcomes[loadgen.Completed], r.Outcomes[loadgen.Refused]
+	perSecond := float64(r.OutputTokens) / max(1, float64(r.Requests)) * l.Rate
+	fmt.Fprintf(w, "%s\t%.0f\t%d\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%.2f\t%.2f\t%.2f\t%d\t%d\t%.2f\t\n",
+		l.What, l.Rate, done, refused, r.Requests-done-refused, r.TTFT.P50, r.TTFT.P95, r.TTFT.P99, r.TTFT.Max, r.ITL.P50, r.ITL.P99,
+		perSecond, float64(r.OutputTokens)/max(1, float64(r.Pieces)), s.Desk, s.Workers, s.Producer, s.DeskMiB, s.WorkersMiB, r.Slip.P99)
+}
