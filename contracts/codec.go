@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 
@@ -29,6 +30,62 @@ func Encode(v any) ([]byte, error) {
 		return nil, fmt.Errorf("encode %T: %w", v, err)
 	}
 	return buf.Bytes(), nil
+}
+
+// Token ids are most of a long prompt's job: the library would go through reflection for each of them.
+func init() {
+	msgpack.Register([]int32(nil), encodeTokens, decodeTokens)
+}
+
+// encodeTokens writes an array in the shortest form of each integer, as the library does.
+func encodeTokens(enc *msgpack.Encoder, v reflect.Value) error {
+	if v.IsNil() {
+		return enc.EncodeNil()
+	}
+	ids := v.Interface().([]int32)
+	if err := enc.EncodeArrayLen(len(ids)); err != nil {
+		return err
+	}
+	b := make([]byte, 0, 3*len(ids))
+	for _, id := range ids {
+		switch n := uint32(id); {
+		case id < 0:
+			if _, err := enc.Writer().Write(b); err != nil {
+				return err
+			}
+			b = b[:0]
+			if err := enc.EncodeInt(int64(id)); err != nil {
+				return err
+			}
+		case id <= math.MaxInt8:
+			b = append(b, byte(id))
+		case id <= math.MaxUint8:
+			b = append(b, 0xcc, byte(id))
+		case id <= math.MaxUint16:
+			b = append(b, 0xcd, byte(n>>8), byte(n))
+		default:
+			b = append(b, 0xce, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+		}
+	}
+	_, err := enc.Writer().Write(b)
+	return err
+}
+
+// decodeTokens reads an array of integers; the scanner has checked that the frame holds so many.
+func decodeTokens(dec *msgpack.Decoder, v reflect.Value) error {
+	n, err := dec.DecodeArrayLen()
+	if err != nil || n < 0 {
+		v.SetZero()
+		return err
+	}
+	ids := make([]int32, n)
+	for i := range ids {
+		if ids[i], err = dec.DecodeInt32(); err != nil {
+			return err
+		}
+	}
+	v.Set(reflect.ValueOf(ids))
+	return nil
 }
 
 // LogitBias adds a number from -100 to 100 to the logits of tokens; the keys are token ids as text.

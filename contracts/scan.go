@@ -199,12 +199,33 @@ func (s *scanner) arrayOf(n, depth int, key []byte) error {
 	if err := s.container(n, 1, string(key) == keyTokens); err != nil {
 		return err
 	}
+	if string(key) == keyTokens || string(key) == keyRows {
+		n -= s.ids(n)
+	}
 	for range n {
 		if err := s.value(depth+1, key); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// ids steps over up to n token ids in their usual forms and tells how many they were.
+func (s *scanner) ids(n int) int {
+	for i := range n {
+		width := 1
+		switch left := s.data[s.pos:]; {
+		case len(left) > 0 && left[0] <= 0x7f:
+		case len(left) > 1 && left[0] == 0xcc:
+			width = 2
+		case len(left) > 2 && left[0] == 0xcd:
+			width = 3
+		default:
+			return i
+		}
+		s.pos += width
+	}
+	return n
 }
 
 func (s *scanner) mapOf(n, depth int) error {

@@ -39,12 +39,14 @@ func (d *Dispatcher) enqueue(ctx context.Context, decision *admission.Decision) 
 
 func (d *Dispatcher) enqueueNow(ctx context.Context, decision *admission.Decision) (attached bool, err error) {
 	a := decision.Admitted
-	digest, found, err := d.digest(ctx, a.Job.Tenant, a.Job.ID)
-	if err != nil {
-		return false, err
-	}
-	if found {
-		return true, sameRequest(digest, a)
+	if !a.Job.Fresh {
+		digest, found, err := d.digest(ctx, a.Job.Tenant, a.Job.ID)
+		if err != nil {
+			return false, err
+		}
+		if found {
+			return true, sameRequest(digest, a)
+		}
 	}
 	id := subject.Escape(a.Job.Tenant) + "." + subject.Escape(a.Job.ID)
 	for try := range publishTries {

@@ -64,7 +64,7 @@ func (d *Dispatcher) enter(ctx context.Context, job *contracts.Job, listen func(
 			e := d.refused(j.Tenant, j.Model, err)
 			return refusal("", e), nil, e
 		}
-		j.ID = id.String()
+		j.ID, j.Fresh = id.String(), true
 	}
 	answer, p, err := d.submit(ctx, &j, arrived, listen)
 	if err != nil {

@@ -35,7 +35,8 @@ type Config struct {
 	Heartbeat     time.Duration // default 500 ms
 	PrefillTokens int           // prompt tokens in one step; default Engine.Info().MaxStepTokens
 	FlushInterval time.Duration // least time between two records of a choice; default 10 ms
-	FlushTokens   int           // tokens that go at once; default 8
+	RecordRate    float64       // records a second of the whole fleet above which the interval grows; default emit.RecordRate
+	FlushTokens   int           // tokens that go at once, as long as the interval has not grown; default 8
 	Sweep         time.Duration // how often the whole queue is asked in case a bell was missed; default 1 s
 	AckWait       time.Duration // of the consumers; a job is kept alive each third of it; default topology.AckWait
 	MaxFailures   int           // holders that may fail before a job is given up; default topology.MaxFailures
@@ -51,6 +52,10 @@ func (c Config) withDefaults() Config {
 		if *v == 0 {
 			*v = d
 		}
+	}
+	duration(&c.FlushInterval, emit.FlushInterval)
+	if c.RecordRate == 0 {
+		c.RecordRate = emit.RecordRate
 	}
 	duration(&c.Heartbeat, Heartbeat)
 	duration(&c.AckWait, topology.AckWait)
@@ -91,6 +96,7 @@ func (c Config) Validate() error {
 		bad(c.Memory == nil, "memory for the calls is needed")
 	}
 	bad(c.Heartbeat < 0 || c.FlushInterval < 0 || c.Sweep < 0 || c.AckWait < 0 || c.StopGrace < 0 || c.StepTimeout < 0, "durations must not be negative")
+	bad(!(c.RecordRate > 0), "the fleet's records a second must be above 0, not %v", c.RecordRate)
 	bad(c.PrefillTokens < 0 || c.FlushTokens < 0 || c.MaxFailures < 0, "counts must not be negative")
 	if c.Engine != nil {
 		info, kv := c.Engine.Info(), c.Memory.Total()

@@ -223,11 +223,12 @@ func (j *job) start(chain *lease.Chain, t *resume.Transcript, claim *contracts.C
 	w := emit.New(emit.Config{
 		Log: chain, Vocabulary: j.w.cfg.Tokenizer, Claim: *claim, Prompt: len(j.req.prompt), Choices: starts, Checksum: t.Checksum,
 		Stops: j.req.job.Params.Stop, Logprobs: j.req.job.Params.Logprobs,
-		FlushInterval: j.w.cfg.FlushInterval, FlushTokens: j.w.cfg.FlushTokens,
+		Pace: j.w.pace, FlushTokens: j.w.cfg.FlushTokens,
 		Stop: j.stop, Fail: j.end, Claimed: j.claimed, FirstToken: t.First,
 		First: func(since time.Duration) { trace.firstToken(j.name, since) },
 		Emitted: func(tokens int, since time.Duration) {
 			j.w.stats.output.Add(int64(tokens))
+			j.w.pace.Stored(chain.Last(), time.Now())
 			trace.emitted(j.name, tokens, since)
 		},
 	})

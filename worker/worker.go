@@ -13,6 +13,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/worker/batch"
+	"github.com/pelton-run/pelton/worker/emit"
 	"github.com/pelton-run/pelton/worker/gather"
 	"github.com/pelton-run/pelton/worker/intake"
 )
@@ -42,6 +43,7 @@ type Worker struct {
 	gather *gather.Loop // of one that answers in one call
 	run    func(context.Context) error
 	stats  stats
+	pace   *emit.Pace // of the records of all jobs here
 	born   time.Time
 	beat   chan struct{} // asks for a heartbeat now
 	drains chan context.Context
@@ -64,6 +66,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w := &Worker{
 		cfg: cfg, born: time.Now(), state: contracts.WorkerReady, jobs: map[jobKey]*job{},
+		pace: emit.NewPace(cfg.FlushInterval, emit.FlushMost, cfg.RecordRate),
 		beat: make(chan struct{}, 1), drains: make(chan context.Context, 1), ended: make(chan struct{}),
 	}
 	if cfg.Calls != nil {

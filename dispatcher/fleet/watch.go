@@ -3,6 +3,7 @@ package fleet
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -28,6 +29,8 @@ type Watch struct {
 	since    time.Time // the broker answers without interruption since then; zero while nobody listens
 	answered time.Time // the last answer
 	swept    time.Time // last Expire
+
+	listed atomic.Pointer[listing] // stored under mu
 }
 
 // NewWatch returns a watch that has not begun to listen. A ttl of 0 is [DefaultTTL].
@@ -112,6 +115,7 @@ func (w *Watch) observe(m *nats.Msg) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.registry.Observe(h, now)
+	w.listed.Store(nil)
 	w.book.Beat(h, now)
 	if now.Sub(w.swept) > w.ttl {
 		w.swept = now
@@ -119,11 +123,23 @@ func (w *Watch) observe(m *nats.Msg) {
 	}
 }
 
-// Live lists the live workers by name.
+// Live lists the live workers by name, as of a moment ago. The list is shared: nobody may change it.
 func (w *Watch) Live() []contracts.Heartbeat {
+	now := time.Now()
+	if l := w.listed.Load(); l != nil && now.Before(l.until) {
+		return l.live
+	}
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	return w.registry.Live(time.Now())
+	l := &listing{w.registry.Live(now), now.Add(w.ttl / 100)}
+	w.listed.Store(l)
+	return l.live
+}
+
+// listing is what Live says until a time, or until a heartbeat comes.
+type listing struct {
+	live  []contracts.Heartbeat
+	until time.Time
 }
 
 // Offer sums up the live workers of a model that take jobs.

@@ -106,6 +106,9 @@ func (g *gateway) log(r *http.Request, w *recorder, id string, took time.Duratio
 	if r.Method == http.MethodGet {
 		level = slog.LevelDebug // probes and scrapes
 	}
+	if !g.cfg.Logger.Enabled(r.Context(), level) {
+		return
+	}
 	g.cfg.Logger.Log(r.Context(), level, "http request",
 		slog.String("request", id), slog.String("method", brief(r.Method)), slog.String("path", r.Pattern), slog.Int("status", w.status),
 		slog.Int64("bytes", w.bytes), slog.Duration("took", took), slog.String("job", w.Header().Get(jobHeader)))

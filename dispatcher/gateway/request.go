@@ -122,7 +122,7 @@ func (g *gateway) stamp(w http.ResponseWriter, r *http.Request, tenant string, j
 			j.Submitted = now.UnixMilli()
 		}
 		if j.ID == "" {
-			j.ID = jobID(tenant, key, i)
+			j.ID, j.Fresh = jobID(tenant, key, i), key == ""
 		}
 		j.Labels = traceLabels(j.Labels, r.Header, w.Header().Get("X-Request-Id"))
 	}

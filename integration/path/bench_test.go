@@ -153,6 +153,15 @@ func (f *fleet) run(b *testing.B, plan loadgen.Plan, text string, perToken float
 		b.Fatal(err)
 	}
 	r := loadgen.Reduce(samples, loadgen.Measured{WarmUp: from, Until: until})
+	refusals := map[string]int{}
+	for _, s := range samples {
+		if s.Outcome == loadgen.Refused {
+			refusals[s.Message]++
+		}
+	}
+	for text, n := range refusals {
+		fmt.Println("refused:", n, text)
+	}
 	for _, text := range r.Failures(3) {
 		fmt.Println("failed:", text)
 	}

@@ -49,8 +49,8 @@ type Config struct {
 	Stops      []string
 	Logprobs   *int // nil: none; k: with the k most likely rivals
 
-	FlushInterval time.Duration // least time between two records of a choice; default 10 ms
-	FlushTokens   int           // tokens that go at once; default 8
+	Pace        *Pace // how long records wait for more tokens; default 10 ms at any load
+	FlushTokens int   // tokens that do not wait any longer, as long as Pace is at its least; default 8
 
 	// Stop ends a choice in the batch because its text is complete; nil error.
 	// Fail ends all choices because records cannot be written.
@@ -71,11 +71,13 @@ type Writer struct {
 	choices []*choice
 	written atomic.Int64 // tokens over all choices
 	turn    int          // choice that may write next
+	spare   []event      // memory for the next events
 	failure error        // the first failure of a choice, or of the log
 	broken  bool         // the log takes nothing more
 
 	mu     sync.Mutex
 	events []event
+	deaf   int // tokens that Run need not be woken for, because it wakes by itself in time
 	signal chan struct{}
 
 	prefilled time.Time // guarded by mu until all choices are closed
@@ -93,8 +95,8 @@ type event struct {
 
 // New makes a writer for a job whose stream holds cfg.Choices.
 func New(cfg Config) *Writer {
-	if cfg.FlushInterval == 0 {
-		cfg.FlushInterval = FlushInterval
+	if cfg.Pace == nil {
+		cfg.Pace = NewPace(FlushInterval, FlushInterval, RecordRate)
 	}
 	if cfg.FlushTokens == 0 {
 		cfg.FlushTokens = FlushTokens
@@ -136,7 +138,11 @@ func (w *Writer) Ended(choice int, e batch.End) { w.hear(event{choice: choice, e
 func (w *Writer) hear(e event) {
 	w.mu.Lock()
 	w.events = append(w.events, e)
+	asleep := e.end == nil && len(w.events) < w.deaf
 	w.mu.Unlock()
+	if asleep {
+		return
+	}
 	select {
 	case w.signal <- struct{}{}:
 	default:
@@ -158,19 +164,48 @@ func (w *Writer) Run(ctx context.Context) error {
 		if w.idle() {
 			return w.failure
 		}
-		timer.Reset(wait)
-		select {
-		case <-w.signal:
-		case <-timer.C:
+		if w.sleep(wait) {
+			timer.Reset(wait)
+			select {
+			case <-w.signal:
+			case <-timer.C:
+			}
 		}
 	}
+}
+
+// sleep tells whether nothing was heard in between, and which tokens need not wake Run: a record that
+// waits until a known time takes them along. What may end a choice is heard at once.
+func (w *Writer) sleep(wait time.Duration) bool {
+	deaf := 0
+	if wait < time.Hour && len(w.cfg.Stops) == 0 {
+		deaf = w.patience()
+		for _, c := range w.choices {
+			if len(c.pending) > 0 {
+				deaf = min(deaf, w.patience()-len(c.pending[0].Tokens))
+			}
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.deaf = deaf
+	return len(w.events) == 0
+}
+
+// patience is how many tokens a record may have before it goes at once.
+func (w *Writer) patience() int {
+	if w.cfg.Pace.Calm() {
+		return w.cfg.FlushTokens
+	}
+	return recordWeight
 }
 
 // absorb turns what the loop said into pending text.
 func (w *Writer) absorb() {
 	w.mu.Lock()
 	events := w.events
-	w.events = nil
+	w.events, w.spare = w.spare[:0], events
+	w.deaf = 0
 	w.mu.Unlock()
 	for _, e := range events {
 		c := w.choices[e.choice]
@@ -254,11 +289,11 @@ func (w *Writer) due(c *choice, now time.Time) (bool, time.Duration) {
 		return true, 0
 	case len(c.pending) == 0:
 		return false, time.Hour
-	case c.closed, c.finish != "", len(c.pending[0].Tokens) >= w.cfg.FlushTokens:
+	case c.closed, c.finish != "":
 		return true, 0
 	}
-	in := w.cfg.FlushInterval - now.Sub(c.since)
-	return in <= 0, in
+	in := w.cfg.Pace.Interval() - now.Sub(c.since)
+	return in <= 0 || len(c.pending[0].Tokens) >= w.patience(), in
 }
 
 // ends tells whether the last piece of c shall say how it finished: it did, the job has not failed, and

@@ -171,7 +171,7 @@ func TestGathering(t *testing.T) {
 func TestFlushInterval(t *testing.T) {
 	t.Parallel()
 	log := &fakeLog{arrived: make(chan struct{}, 100)}
-	w := emit.New(emit.Config{Log: log, Vocabulary: vocabulary(t), Choices: make([]emit.Start, 1), FlushInterval: time.Hour, FlushTokens: 4, Stop: func(int) {}, Fail: func(error) {}})
+	w := emit.New(emit.Config{Log: log, Vocabulary: vocabulary(t), Choices: make([]emit.Start, 1), Pace: emit.NewPace(time.Hour-1, 0, 1), FlushTokens: 4, Stop: func(int) {}, Fail: func(error) {}})
 	done := make(chan error)
 	go func() { done <- w.Run(context.Background()) }()
 	w.Token(0, batch.Token{ID: 'a'})
@@ -243,5 +243,37 @@ func TestFinishes(t *testing.T) {
 	last := log.records[len(log.records)-1]
 	if !last.Final() || last.Index != 2 || *last.Usage != (contracts.Usage{PromptTokens: 3, CompletionTokens: 6, TotalTokens: 9}) {
 		t.Errorf("final record %+v usage %+v", last, last.Usage)
+	}
+}
+
+// The interval follows the records that the broker stores a second, whoever writes them, between its bounds.
+func TestPace(t *testing.T) {
+	t.Parallel()
+	const least, most, budget = 10 * time.Millisecond, 100 * time.Millisecond, 1000
+	p := emit.NewPace(least, most, budget)
+	now, seq := time.Unix(0, 0), uint64(7)
+	run := func(rate uint64, seconds int) {
+		for range 100 * seconds {
+			now, seq = now.Add(10*time.Millisecond), seq+rate/100
+			p.Stored(seq, now)
+		}
+	}
+	for _, step := range []struct {
+		rate uint64
+		want time.Duration
+	}{{500, least}, {2000, most}, {100, least}, {5000, most}} {
+		run(step.rate, 3)
+		if got := p.Interval(); got != step.want || p.Calm() != (got == least) {
+			t.Errorf("after three seconds of %d records a second the interval is %v, want %v", step.rate, got, step.want)
+		}
+	}
+	now = now.Add(time.Hour) // a silence says nothing
+	p.Stored(seq+1_000_000, now)
+	if got := p.Interval(); got != most {
+		t.Errorf("after a silence the interval is %v, want %v as before", got, most)
+	}
+	run(budget, 3)
+	if got := p.Interval(); got < most*9/10 {
+		t.Errorf("at the budget the interval went to %v, want it to stay", got)
 	}
 }

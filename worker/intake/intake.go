@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -46,6 +47,7 @@ type Intake struct {
 	msgs  chan *nats.Msg // what arrives on the inbox
 	rings chan Line
 
+	missed   atomic.Bool // more rang than rings holds
 	inbox    string
 	requests uint64
 	bell     *nats.Subscription
@@ -114,7 +116,8 @@ func (i *Intake) listen() {
 		class, size, _ := strings.Cut(string(m.Data), ".")
 		select {
 		case i.rings <- Line{contracts.Class(class), contracts.Size(size)}:
-		default: // so many rings wait that the lines will be asked anyway
+		default:
+			i.missed.Store(true)
 		}
 	})
 	if err != nil {
@@ -134,6 +137,9 @@ func (i *Intake) deaf() {
 
 // hear takes note of what happened while jobs were pulled, so that an urgent one is asked for next.
 func (i *Intake) hear(sweep <-chan time.Time) {
+	if i.missed.Swap(false) {
+		i.asker.MarkAll()
+	}
 	for {
 		select {
 		case ring := <-i.rings:

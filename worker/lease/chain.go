@@ -49,6 +49,9 @@ type Chain struct {
 // Fence is the number that this holder's records carry.
 func (c *Chain) Fence() uint64 { return c.fence }
 
+// Last is the number of the newest record in the stream of all jobs. It belongs to the goroutine that appends.
+func (c *Chain) Last() uint64 { return c.last }
+
 // Append writes one record after the last one, filling in V, Job and Fence. It returns when the broker
 // has accepted it, riding out stalls until ctx ends. ErrFenced means that another worker wrote; any
 // other error that the record was refused for good or ctx ended (then it may or may not be stored).

@@ -68,11 +68,8 @@ func (v Value) Text() (string, error) {
 	if !v.IsText() {
 		return "", v.wrong("a string")
 	}
-	var s string
-	if err := json.Unmarshal(v.raw, &s); err != nil {
-		return "", v.wrong("a string")
-	}
-	return s, nil
+	in := scanner{data: v.raw}
+	return in.text()
 }
 
 // Bool is the value as a boolean.
@@ -123,34 +120,23 @@ func (v Value) List(limit int) ([]Value, error) {
 	if !v.IsList() {
 		return nil, v.wrong("an array")
 	}
-	if n := v.count(limit); n > limit {
-		return nil, refuse(v.path, "%s has more than %d elements", v.path, limit)
-	}
-	var raws []json.RawMessage
-	if err := json.Unmarshal(v.raw, &raws); err != nil {
-		return nil, v.wrong("an array")
-	}
-	out := make([]Value, len(raws))
-	for i, r := range raws {
-		out[i] = Value{raw: r, path: v.path + "[" + strconv.Itoa(i) + "]"}
-	}
-	return out, nil
-}
-
-// count is the number of elements of an array, counted no further than limit+1, so that a long array
-// is refused before it is built.
-func (v Value) count(limit int) int {
-	s := scanner{data: v.raw, pos: 1}
-	for n := 0; ; n++ {
-		s.space()
-		if s.data[s.pos] == ']' || n > limit {
-			return n
+	var out []Value
+	in := scanner{data: v.raw, pos: 1}
+	for {
+		in.space()
+		if in.data[in.pos] == ']' {
+			return out, nil
 		}
-		if err := s.value(0); err != nil {
-			return n
+		if len(out) == limit {
+			return nil, refuse(v.path, "%s has more than %d elements", v.path, limit)
 		}
-		if s.space(); s.data[s.pos] == ',' {
-			s.pos++
+		start := in.pos
+		if err := in.value(0); err != nil {
+			return nil, err
+		}
+		out = append(out, Value{raw: in.data[start:in.pos], path: v.path + "[" + strconv.Itoa(len(out)) + "]"})
+		if in.space(); in.data[in.pos] == ',' {
+			in.pos++
 		}
 	}
 }
@@ -216,10 +202,28 @@ func (v Value) fields() (*Fields, error) {
 	if f.prefix != "" {
 		f.prefix += "."
 	}
-	if err := json.Unmarshal(v.raw, &f.values); err != nil {
-		return nil, v.wrong("an object")
+	in := scanner{data: v.raw, pos: 1}
+	for {
+		in.space()
+		if in.data[in.pos] == '}' {
+			return f, nil
+		}
+		name, err := in.text()
+		if err != nil {
+			return nil, err
+		}
+		in.space()
+		in.pos++ // the colon
+		in.space()
+		start := in.pos
+		if err := in.value(0); err != nil {
+			return nil, err
+		}
+		f.values[name] = in.data[start:in.pos]
+		if in.space(); in.data[in.pos] == ',' {
+			in.pos++
+		}
 	}
-	return f, nil
 }
 
 // Fields are the members of an object. The typed getters return nil or the zero value for a member

@@ -23,13 +23,14 @@ func Parse(data []byte) (*Fields, error) {
 	if !utf8.Valid(data) {
 		return nil, refuse("", "the body is not valid UTF-8")
 	}
-	var whole json.RawMessage
-	if err := json.Unmarshal(data, &whole); err != nil {
-		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+	if !json.Valid(data) {
+		var whole json.RawMessage
+		if syntax, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, &whole)); ok {
 			return nil, refuse("", "the body is not valid JSON at byte %d: %v", syntax.Offset, syntax)
 		}
 		return nil, refuse("", "the body is not valid JSON")
 	}
+	whole := bytes.Clone(bytes.TrimSpace(data))
 	s := scanner{data: whole}
 	if err := s.value(0); err != nil {
 		return nil, err
@@ -65,7 +66,7 @@ func (s *scanner) value(depth int) error {
 		}
 		return s.elements(depth + 1)
 	case '"':
-		_, err := s.text()
+		_, err := s.skip()
 		return err
 	}
 	for s.pos < len(s.data) && !bytes.ContainsRune([]byte(",]} \n\t\r"), rune(s.data[s.pos])) {
@@ -111,21 +112,11 @@ func (s *scanner) elements(depth int) error {
 
 // text steps over a string and returns it.
 func (s *scanner) text() (string, error) {
-	start, escaped := s.pos, false
-	for s.pos++; s.data[s.pos] != '"'; s.pos++ {
-		if s.data[s.pos] != '\\' {
-			continue
-		}
-		escaped = true
-		s.pos++
-		if s.data[s.pos] != 'u' {
-			continue
-		}
-		if err := s.surrogate(); err != nil {
-			return "", err
-		}
+	start := s.pos
+	escaped, err := s.skip()
+	if err != nil {
+		return "", err
 	}
-	s.pos++
 	if !escaped {
 		return string(s.data[start+1 : s.pos-1]), nil
 	}
@@ -134,6 +125,28 @@ func (s *scanner) text() (string, error) {
 		return "", refuse("", "the string at byte %d is not valid JSON", start)
 	}
 	return text, nil
+}
+
+// skip steps over a string and tells whether it has escapes.
+func (s *scanner) skip() (escaped bool, err error) {
+	quote := s.pos
+	for s.pos++; ; s.pos++ {
+		if s.pos > quote { // at the start, and behind an escaped quote
+			quote = s.pos + bytes.IndexByte(s.data[s.pos:], '"')
+		}
+		escape := bytes.IndexByte(s.data[s.pos:quote], '\\')
+		if escape < 0 {
+			s.pos = quote + 1
+			return escaped, nil
+		}
+		escaped = true
+		s.pos += escape + 1
+		if s.data[s.pos] == 'u' {
+			if err := s.surrogate(); err != nil {
+				return true, err
+			}
+		}
+	}
 }
 
 // surrogate checks the escape whose u stands at pos and leaves pos on its last digit, or on the last

@@ -1,0 +1,63 @@
+package emit
+
+import (
+	"sync"
+	"time"
+)
+
+// What holds unless a worker's configuration says otherwise, beside [FlushInterval].
+const (
+	FlushMost  = 100 * time.Millisecond // what the interval grows to
+	RecordRate = 5000                   // records a second of the whole fleet above which it grows
+)
+
+const (
+	// paceWindow is how long records are counted before the interval is changed.
+	paceWindow = 100 * time.Millisecond
+	// paceStep is by how much the interval changes at once.
+	paceStep = 1.5
+)
+
+// Pace says how long the records of streams wait for more tokens. The broker numbers the records of the
+// whole fleet, so what it answers to one worker tells all of them how many come a second: above the
+// budget the interval grows, below it shrinks again. A first token never waits. Safe from any goroutine.
+type Pace struct {
+	least, most time.Duration
+	budget      float64 // records a second, of the fleet
+
+	mu       sync.Mutex
+	interval time.Duration
+	seq      uint64 // at the start of the window
+	since    time.Time
+}
+
+// NewPace begins with the least interval.
+func NewPace(least, most time.Duration, budget float64) *Pace {
+	return &Pace{least: least, most: max(least, most), budget: budget, interval: least}
+}
+
+// Stored says that the broker stored a record under a number of its stream.
+func (p *Pace) Stored(seq uint64, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	span := now.Sub(p.since)
+	if span < paceWindow {
+		return
+	}
+	if span < 100*paceWindow && seq > p.seq { // else it is the first one, or one after a silence
+		over := float64(seq-p.seq) / span.Seconds() / p.budget
+		next := time.Duration(float64(p.interval) * min(paceStep, max(1/paceStep, over)))
+		p.interval = min(p.most, max(p.least, next))
+	}
+	p.seq, p.since = seq, now
+}
+
+// Interval is the least time between two records of a choice now.
+func (p *Pace) Interval() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.interval
+}
+
+// Calm tells whether the interval is at its least.
+func (p *Pace) Calm() bool { return p.Interval() == p.least }
