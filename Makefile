@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: bench-compose bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy rights hostile observe-check
+.PHONY: bench-compose bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy rights hostile observe-check
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -60,6 +60,12 @@ bench-simulate: ## how fast 1,000 workers are simulated; then a real trace in re
 	$(GO) test -run '^$$' -bench Thousand -benchtime 1x ./ops/simulate
 	$(GO) run ./ops/cmd/pelton simulate ops/loadgen/testdata/azure_conv.csv --check --device ops/simulate/testdata/slow.json --workers 3 --speed 1 --duration $(or $(SECONDS),60)s --warm-up 5s --max-input 2048 --slo-ttft 500ms --seed $(or $(SEED),1)
 	$(GO) run ./ops/cmd/pelton simulate ops/loadgen/testdata/azure_conv.csv --check --device ops/simulate/testdata/slow.json --workers 4 --speed 2 --duration $(or $(SECONDS),60)s --warm-up 5s --max-input 2048 --slo-ttft 500ms --seed $(or $(SEED),1)
+
+bench-path: ## what a request costs on its way, HTTP in to SSE out, where the model takes no time; RATES=100,500 LONG=5 SPAN=12s, JSON=FILE
+	$(GO) test -run '^$$' -bench Path -benchtime 1x -timeout 30m ./integration/path $(if $(RATES),-rates $(RATES)) $(if $(LONG),-long-rates $(LONG)) $(if $(SPAN),-span $(SPAN)) $(if $(JSON),-json $(abspath $(JSON)))
+
+bench-500: ## 500 requests/s with ServeGen's lengths and bursts on as many simulated H100 as the plan gives, judged and FIFO; RATE, GPUS, SURGE, SEED, JSON=FILE
+	$(GO) test -run '^$$' -bench 500 -benchtime 1x -timeout 30m ./integration/path $(if $(RATE),-rate $(RATE)) $(if $(GPUS),-gpus $(GPUS)) $(if $(SURGE),-surge $(SURGE)) $(if $(SEED),-seed $(SEED)) $(if $(JSON),-json $(abspath $(JSON)))
 
 bench-embed: ## texts/s of MiniLM against PyPI sentence-transformers on the same cores, in turns; the first run fetches PyTorch (3 GB)
 	mkdir -p .cache

@@ -79,13 +79,39 @@ func decodeTokens(dec *msgpack.Decoder, v reflect.Value) error {
 		return err
 	}
 	ids := make([]int32, n)
+	in, _ := dec.Buffered().(*bytes.Reader) // Decode's own
 	for i := range ids {
-		if ids[i], err = dec.DecodeInt32(); err != nil {
+		if id, ok := shortToken(in); ok {
+			ids[i] = id
+		} else if ids[i], err = dec.DecodeInt32(); err != nil {
 			return err
 		}
 	}
 	v.Set(reflect.ValueOf(ids))
 	return nil
+}
+
+// shortToken reads a token id in one of its three usual forms; any other is left where it is.
+func shortToken(in *bytes.Reader) (id int32, ok bool) {
+	if in == nil {
+		return 0, false
+	}
+	c, err := in.ReadByte()
+	switch {
+	case err != nil:
+		return 0, false
+	case c <= 0x7f:
+		return int32(c), true
+	case c == 0xcc && in.Len() >= 1:
+		low, _ := in.ReadByte()
+		return int32(low), true
+	case c == 0xcd && in.Len() >= 2:
+		high, _ := in.ReadByte()
+		low, _ := in.ReadByte()
+		return int32(high)<<8 | int32(low), true
+	}
+	_ = in.UnreadByte() // it was just read
+	return 0, false
 }
 
 // LogitBias adds a number from -100 to 100 to the logits of tokens; the keys are token ids as text.

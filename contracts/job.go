@@ -138,10 +138,6 @@ type Job struct {
 	Labels        map[string]string `msgpack:"labels,omitempty" json:"labels,omitempty"`
 	CancelOnLeave bool              `msgpack:"cancel_on_leave,omitempty" json:"cancel_on_leave,omitempty"`
 	Submitted     int64             `msgpack:"submitted,omitempty" json:"submitted,omitempty"` // Unix milliseconds
-
-	// Fresh says that this process made ID for this very job, so that there is no earlier one to look for.
-	// It is not on the wire.
-	Fresh bool `msgpack:"-" json:"-"`
 }
 
 // Admitted is a job as the dispatcher admitted it and as it waits in JetStream: the prompt is already

@@ -139,8 +139,9 @@ type WorkerStats struct {
 	JobsFailed    int64   `msgpack:"jobs_failed" json:"jobs_failed"`
 	PromptTokens  int64   `msgpack:"prompt_tokens" json:"prompt_tokens"`
 	OutputTokens  int64   `msgpack:"output_tokens" json:"output_tokens"`
-	StepMS        float64 `msgpack:"step_ms" json:"step_ms"` // recent mean of a step
-	Batch         float64 `msgpack:"batch" json:"batch"`     // recent mean of rows in a step
+	StepMS        float64 `msgpack:"step_ms" json:"step_ms"`                       // recent mean of a step
+	FlushMS       float64 `msgpack:"flush_ms,omitempty" json:"flush_ms,omitempty"` // how long records of running streams wait for more tokens now
+	Batch         float64 `msgpack:"batch" json:"batch"`                           // recent mean of rows in a step
 	ResidentBytes int64   `msgpack:"resident_bytes" json:"resident_bytes"`
 }
 

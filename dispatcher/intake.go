@@ -45,7 +45,7 @@ func (d *Dispatcher) takeIn(ctx context.Context, tenant string, data []byte) *co
 			Message: fmt.Sprintf("the job names tenant %q on the subject of tenant %q: leave it out or submit there", job.Tenant, tenant)}))
 	}
 	job.Tenant = tenant
-	answer, _, err := d.submit(ctx, &job, arrived, nil)
+	answer, _, err := d.submit(ctx, &job, false, arrived, nil)
 	if err != nil {
 		return refusal(job.ID, contracts.AsError(err))
 	}

@@ -29,17 +29,17 @@ const (
 
 // enqueue publishes an admitted job and rings the model's bell. attached tells that the same request was
 // submitted before under the same id; another request under it is a conflict.
-func (d *Dispatcher) enqueue(ctx context.Context, decision *admission.Decision) (attached bool, err error) {
+func (d *Dispatcher) enqueue(ctx context.Context, decision *admission.Decision, fresh bool) (attached bool, err error) {
 	err = d.breaker.Do(func() error {
-		attached, err = d.enqueueNow(ctx, decision)
+		attached, err = d.enqueueNow(ctx, decision, fresh)
 		return err
 	})
 	return attached, err
 }
 
-func (d *Dispatcher) enqueueNow(ctx context.Context, decision *admission.Decision) (attached bool, err error) {
+func (d *Dispatcher) enqueueNow(ctx context.Context, decision *admission.Decision, fresh bool) (attached bool, err error) {
 	a := decision.Admitted
-	if !a.Job.Fresh {
+	if !fresh {
 		digest, found, err := d.digest(ctx, a.Job.Tenant, a.Job.ID)
 		if err != nil {
 			return false, err

@@ -57,16 +57,16 @@ func (d *Dispatcher) enter(ctx context.Context, job *contracts.Job, listen func(
 		return refusal(job.ID, e), nil, e
 	}
 	defer d.submits.Leave()
-	j := *job
+	j, fresh := *job, false
 	if j.ID == "" {
 		id, err := uuid.NewV7()
 		if err != nil {
 			e := d.refused(j.Tenant, j.Model, err)
 			return refusal("", e), nil, e
 		}
-		j.ID, j.Fresh = id.String(), true
+		j.ID, fresh = id.String(), true
 	}
-	answer, p, err := d.submit(ctx, &j, arrived, listen)
+	answer, p, err := d.submit(ctx, &j, fresh, arrived, listen)
 	if err != nil {
 		e := contracts.AsError(err)
 		return refusal(j.ID, e), nil, e
@@ -80,8 +80,9 @@ type published struct {
 	attached bool // the job was there before
 }
 
-// submit decides and publishes. listen is called between the two. Refusals are reported here.
-func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, arrived time.Time, listen func(*contracts.Job) error) (_ *contracts.Answer, p *published, err error) {
+// submit decides and publishes. listen is called between the two. Refusals are reported here. fresh tells that
+// the id was made for this job, so that there is no earlier one to look for.
+func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, fresh bool, arrived time.Time, listen func(*contracts.Job) error) (_ *contracts.Answer, p *published, err error) {
 	defer func() {
 		if err != nil {
 			err = d.refused(job.Tenant, job.Model, err)
@@ -107,7 +108,7 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, arrived tim
 			return nil, nil, err
 		}
 	}
-	if attached, err = d.enqueue(ctx, decision); err != nil {
+	if attached, err = d.enqueue(ctx, decision, fresh); err != nil {
 		return nil, nil, err
 	}
 	switch {

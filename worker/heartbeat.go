@@ -109,6 +109,7 @@ func (w *Worker) Snapshot() contracts.Heartbeat {
 		KV:    contracts.KVMemory{Total: total, Reserved: total - free, Used: memory.Used, PerToken: w.info.KVBytesPerToken},
 		Stats: w.stats.snapshot(w.cfg.Resident()), Asleep: !w.room.Awake(), Steps: w.stats.steps(w.budget),
 	}
+	h.Stats.FlushMS = float64(w.pace.Interval()) / float64(time.Millisecond)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h.State = w.state

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
 )
@@ -55,6 +57,9 @@ func newFake(t testing.TB) *fakeFleet {
 }
 
 func (f *fakeFleet) Submit(_ context.Context, job *contracts.Job) (*contracts.Answer, error) {
+	if job.ID == "" {
+		job.ID = uuid.NewString()
+	}
 	if f.refuse != nil {
 		if err := f.refuse(job); err != nil {
 			return nil, err

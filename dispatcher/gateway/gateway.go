@@ -16,7 +16,7 @@ import (
 // Jobs is what the gateway needs of the dispatcher. All methods are safe for concurrent use, return
 // [*contracts.Error] failures and stop when ctx ends.
 type Jobs interface {
-	// Submit puts a job into the fleet; a job id that is known already attaches to that job, or is a
+	// Submit puts a job into the fleet, under the answer's id when it brings none; a job id that is known already attaches to that job, or is a
 	// conflict when it asked for something else.
 	Submit(ctx context.Context, job *contracts.Job) (*contracts.Answer, error)
 	// Start is Submit with the job's stream from its beginning, subscribed before the job is published.

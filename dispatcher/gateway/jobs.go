@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/gateway/body"
 	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
@@ -56,6 +58,9 @@ func (g *gateway) submitJob(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := g.stamp(w, r, tenant, []*contracts.Job{job}); err != nil {
 		return err
+	}
+	if job.ID == "" {
+		job.ID = uuid.Must(uuid.NewV7()).String()
 	}
 	if err := job.Validate(); err != nil {
 		return err

@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/pelton-run/pelton/contracts"
 )
 
@@ -94,7 +92,7 @@ func wantJSON(h http.Header) error {
 }
 
 // stamp fills in what the headers say of a request's jobs, and gives them their ids: from the
-// Idempotency-Key when there is one, so that the same key means the same job, else new ones.
+// Idempotency-Key, so that the same key means the same job; without one [Jobs] gives them new ones.
 func (g *gateway) stamp(w http.ResponseWriter, r *http.Request, tenant string, jobs []*contracts.Job) error {
 	class, err := classHeader(r.Header)
 	if err != nil {
@@ -121,8 +119,8 @@ func (g *gateway) stamp(w http.ResponseWriter, r *http.Request, tenant string, j
 		if j.Submitted == 0 {
 			j.Submitted = now.UnixMilli()
 		}
-		if j.ID == "" {
-			j.ID, j.Fresh = jobID(tenant, key, i), key == ""
+		if j.ID == "" && key != "" {
+			j.ID = jobID(tenant, key, i)
 		}
 		j.Labels = traceLabels(j.Labels, r.Header, w.Header().Get("X-Request-Id"))
 	}
@@ -130,9 +128,6 @@ func (g *gateway) stamp(w http.ResponseWriter, r *http.Request, tenant string, j
 }
 
 func jobID(tenant, key string, index int) string {
-	if key == "" {
-		return uuid.Must(uuid.NewV7()).String()
-	}
 	sum := sha256.Sum256([]byte(tenant + "\x00" + key))
 	id := "idem-" + hex.EncodeToString(sum[:16])
 	if index > 0 {

@@ -47,6 +47,9 @@ func (g *gateway) begin(ctx context.Context, jobs []*contracts.Job, keep bool) (
 	}
 	for i, j := range jobs {
 		answer, chunks, err := g.cfg.Jobs.Start(r.ctx, j)
+		if answer != nil && j.ID == "" {
+			j.ID = answer.Job
+		}
 		if err == nil && answer != nil {
 			err = answer.Err()
 		}

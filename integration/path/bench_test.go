@@ -174,7 +174,7 @@ func (f *fleet) run(b *testing.B, plan loadgen.Plan, text string, perToken float
 func report(b *testing.B, lines []Line) {
 	b.Helper()
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "\trequests/s\tdone\trefused\tlost\tTTFT p50\tp95\tp99\tmax ms\tITL p50\tp99 ms\ttokens/s\ttokens/piece\tcores: door\tworkers\tgenerator\tMiB: door\tworkers\tslip p99 ms\t")
+	fmt.Fprintln(table, "\trequests/s\tdone\trefused\tlost\tTTFT p50\tp95\tp99\tmax ms\tITL p50\tp99 ms\ttokens/s\ttokens/piece\tflush ms\tcores: door\tworkers\tgenerator\tMiB: door\tworkers\tslip p99 ms\t")
 	for _, l := range lines {
 		l.print(table)
 	}
@@ -195,7 +195,7 @@ func (l Line) print(w io.Writer) {
 	r, s := l.Report, l.Shares
 	done, refused := r.Outcomes[loadgen.Completed], r.Outcomes[loadgen.Refused]
 	perSecond := float64(r.OutputTokens) / max(1, float64(r.Requests)) * l.Rate
-	fmt.Fprintf(w, "%s\t%.0f\t%d\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%.2f\t%.2f\t%.2f\t%d\t%d\t%.2f\t\n",
+	fmt.Fprintf(w, "%s\t%.0f\t%d\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%.0f\t%.2f\t%.2f\t%.2f\t%d\t%d\t%.2f\t\n",
 		l.What, l.Rate, done, refused, r.Requests-done-refused, r.TTFT.P50, r.TTFT.P95, r.TTFT.P99, r.TTFT.Max, r.ITL.P50, r.ITL.P99,
-		perSecond, float64(r.OutputTokens)/max(1, float64(r.Pieces)), s.Desk, s.Workers, s.Producer, s.DeskMiB, s.WorkersMiB, r.Slip.P99)
+		perSecond, float64(r.OutputTokens)/max(1, float64(r.Pieces)), s.FlushMS, s.Desk, s.Workers, s.Producer, s.DeskMiB, s.WorkersMiB, r.Slip.P99)
 }

@@ -3,10 +3,12 @@ package path
 import (
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/integration/harness"
 	"github.com/pelton-run/pelton/ops/node"
 )
@@ -38,11 +41,11 @@ func start(b *testing.B, device string, workers, processes int, more ...string) 
 		b.Fatal(err)
 	}
 	model := []string{"--engine", "sim", "--device", device, "--sim-tokenizer", file, "--sim-context", "131072", "--log-level", "warn"}
-	nats, http := harness.FreeAddress(b), harness.FreeAddress(b)
+	nats, door := harness.FreeAddress(b), harness.FreeAddress(b)
 	if *together {
 		return startHere(b, node.SimConfig{Device: device, Tokenizer: file, Context: 131072}, workers)
 	}
-	f := &fleet{door: http, desk: harness.StartParts(b, append(append([]string{"up", "--workers", "0", "--nats", nats, "--http", http, "--data", filepath.Join(dir, "data")}, model...), more...)...)}
+	f := &fleet{door: door, desk: harness.StartParts(b, append(append([]string{"up", "--workers", "0", "--nats", nats, "--http", door, "--data", filepath.Join(dir, "data")}, model...), more...)...)}
 	for i := range processes {
 		n := workers/processes + (i+1)*(workers%processes)/processes - i*(workers%processes)/processes
 		if n > 0 {
@@ -116,6 +119,7 @@ type Shares struct {
 	Producer   float64 `json:"generator_cores"`
 	DeskMiB    int64   `json:"broker_dispatcher_http_mib"`
 	WorkersMiB int64   `json:"workers_mib"`
+	FlushMS    float64 `json:"flush_ms"` // how long records waited for more tokens at the end, the longest of the workers
 }
 
 func (f *fleet) usage() usage {
@@ -136,8 +140,25 @@ func (f *fleet) since(before usage) Shares {
 	cores := func(now, then time.Duration) float64 { return (now - then).Seconds() / u.at.Sub(before.at).Seconds() }
 	return Shares{
 		Desk: cores(u.desk, before.desk), Workers: cores(u.workers, before.workers), Producer: cores(u.producer, before.producer),
-		DeskMiB: u.deskMemory >> 20, WorkersMiB: u.workersMemory >> 20,
+		DeskMiB: u.deskMemory >> 20, WorkersMiB: u.workersMemory >> 20, FlushMS: f.flush(),
 	}
+}
+
+// flush is how long the workers say that their records wait for more tokens, the longest of them.
+func (f *fleet) flush() (longest float64) {
+	resp, err := http.Get("http://" + f.door + "/v1/workers")
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var list struct {
+		Data []contracts.Heartbeat `json:"data"`
+	}
+	_ = json.NewDecoder(resp.Body).Decode(&list) // without an answer it is 0
+	for _, w := range list.Data {
+		longest = max(longest, w.Stats.FlushMS)
+	}
+	return longest
 }
 
 func own() time.Duration {

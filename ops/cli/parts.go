@@ -185,6 +185,9 @@ func describeWorker(w contracts.Heartbeat) table {
 	add("kv cache", size(w.KV.Reserved)+" reserved, "+size(w.KV.Used)+" used, "+size(w.KV.Total)+" in all")
 	add("resident", size(w.Stats.ResidentBytes))
 	add("step", fmt.Sprintf("%.1f ms, %.1f rows", w.Stats.StepMS, w.Stats.Batch))
+	if w.Stats.FlushMS > 0 {
+		add("records", fmt.Sprintf("wait %.0f ms for more tokens", w.Stats.FlushMS))
+	}
 	add("tokens", fmt.Sprintf("%d in, %d out", w.Stats.PromptTokens, w.Stats.OutputTokens))
 	add("jobs done", fmt.Sprintf("%d, %d failed", w.Stats.JobsDone, w.Stats.JobsFailed))
 	add("fingerprint", w.Fingerprint)

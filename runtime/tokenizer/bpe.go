@@ -3,14 +3,14 @@ package tokenizer
 import (
 	"hash/maphash"
 	"math"
-	"strings"
 	"sync"
 	"sync/atomic"
 )
 
 const (
 	shortWord = 48      // symbols up to which merging scans all pairs instead of keeping a heap
-	cacheWord = 32      // longest word, in bytes, that is cached
+	cacheWord = 24      // longest word, in bytes, that is cached
+	cacheIDs  = 8       // and the most tokens that it may have
 	cacheSize = 1 << 14 // words that are cached at most
 	noMerge   = math.MaxUint64
 )
@@ -39,12 +39,17 @@ func (b *bpe) encode(dst []int32, word string, s *scratch) []int32 {
 		return b.merge(dst, word, s)
 	}
 	slot := b.cache.slot(word)
-	if e := slot.Load(); e != nil && e.word == word {
-		return append(dst, e.ids...)
+	if e := slot.Load(); e != nil && string(e.word[:e.length]) == word {
+		return append(dst, e.ids[:e.tokens]...)
 	}
 	start := len(dst)
 	dst = b.merge(dst, word, s)
-	slot.Store(&cached{word: strings.Clone(word), ids: append([]int32(nil), dst[start:]...)})
+	if n := len(dst) - start; n <= cacheIDs {
+		e := &cached{length: uint8(len(word)), tokens: uint8(n)}
+		copy(e.word[:], word)
+		copy(e.ids[:], dst[start:])
+		slot.Store(e)
+	}
 	return dst
 }
 
@@ -266,9 +271,11 @@ type wordCache struct {
 	slots []atomic.Pointer[cached]
 }
 
+// cached is a word and its tokens in one line of the processor's cache.
 type cached struct {
-	word string
-	ids  []int32
+	word           [cacheWord]byte
+	ids            [cacheIDs]int32
+	length, tokens uint8
 }
 
 func newWordCache() wordCache {
