@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/ops/loadgen"
+	"github.com/pelton-run/pelton/ops/simulate"
 	"github.com/pelton-run/pelton/runtime/sim"
 )
 
@@ -27,8 +27,7 @@ var (
 
 	rate      = flag.Float64("rate", 500, "requests a second of the simulated fleet")
 	cv        = flag.Float64("cv", 3.45, "coefficient of variation of the gaps between them")
-	gpus      = flag.Int("gpus", 0, "simulated H100; 0 is as many as the formula gives")
-	busy      = flag.Float64("busy", 0.7, "share of the fleet's time that the formula plans to use")
+	gpus      = flag.Int("gpus", 0, "simulated H100; 0 is as many as the planner's formula gives for first tokens within 200 ms for 95 %")
 	processes = flag.Int("processes", 2, "that the workers are spread over")
 	builds    = flag.String("builds", "deadline,fifo", "of the dispatcher's admission")
 	surge     = flag.Duration("surge", 40*time.Second, "how long the load of the simulated fleet lasts, of which the first quarter does not count")
@@ -87,9 +86,11 @@ func Benchmark500(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	times := loadgen.Process{Kind: "gamma", Rate: *rate, CV: *cv}.Draw(rand.New(rand.NewPCG(*seed, 1)), *surge, 0)
+	plan := fill(rand.New(rand.NewPCG(*seed, 2)), loadgen.At(times), input, output)
 	n := *gpus
 	if n == 0 {
-		n = size(device, *rate, input.mean(), output.mean(), *busy)
+		n = simulate.Estimate(simulate.Config{Plan: plan, Profile: device}, loadgen.Objectives{TTFT: 200 * time.Millisecond}, 0.95).Workers
 	}
 	fmt.Printf("%d simulated H100 with an 8B model in %d processes; %.0f requests/s, gaps with CV %.2f, %.0f tokens in and %.0f out on average, seed %d\n",
 		n, *processes, *rate, *cv, input.mean(), output.mean(), *seed)
@@ -97,25 +98,12 @@ func Benchmark500(b *testing.B) {
 	for build := range strings.SplitSeq(*builds, ",") {
 		f := start(b, "sim:h100", n, *processes, "--admission", build)
 		perToken := gauge(b, f, text)
-		times := loadgen.Process{Kind: "gamma", Rate: *rate, CV: *cv}.Draw(rand.New(rand.NewPCG(*seed, 1)), *surge, 0)
-		plan := fill(rand.New(rand.NewPCG(*seed, 2)), loadgen.At(times), input, output)
 		l := f.run(b, plan, text, perToken, *surge/4, *surge)
 		l.What, l.Rate = build, *rate
 		lines = append(lines, l)
 		f.stop()
 	}
 	report(b, lines)
-}
-
-// slots is how many sequences of a device decode at once in the plan.
-const slots = 64
-
-// size is how many devices a load needs when each is busy for a share of its time: requests a second
-// times the seconds of a device that one takes, its prompt and its part of the steps that it is in.
-func size(p sim.Profile, rate, input, output, busy float64) int {
-	step := p.Step(slots, slots*int(input+output/2)).Seconds()
-	each := input*p.PerToken.Seconds() + output*step/slots
-	return int(math.Ceil(rate * each / busy))
 }
 
 // gauge asks until the fleet answers and learns how many bytes of the text are a token.
