@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -128,7 +127,7 @@ var profiles = func() map[string]Profile {
 			}
 		}
 	}
-	m["instant"] = Profile{Name: "instant", Variant: "none", C0: 1, KVBandwidth: math.Inf(1), KVBytesPerToken: 1, KVMemory: gib}
+	m["instant"] = Profile{Name: "instant", Variant: "none", C0: 1, KVBandwidth: 1e18, KVBytesPerToken: 1, KVMemory: gib}
 	return m
 }()
 
