@@ -4,13 +4,11 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
 	"testing"
-	"text/tabwriter"
 	"time"
 
 	"github.com/pelton-run/pelton/ops/loadgen"
@@ -50,6 +48,7 @@ func BenchmarkPath(b *testing.B) {
 	f := start(b, "sim:instant", 4, 1)
 	perToken := gauge(b, f, text)
 	fmt.Printf("prompts of real text, %.2f bytes a token; 4 workers, 8 tokens out, Poisson, %v each\n", perToken, *span)
+	header()
 	var lines []Line
 	measure := func(what string, bytes float64, rates string) {
 		for r := range strings.SplitSeq(rates, ",") {
@@ -67,6 +66,7 @@ func BenchmarkPath(b *testing.B) {
 			}
 			l := f.run(b, plan, text, perToken, 2*time.Second, *span+2*time.Second)
 			l.What, l.Rate = what, n
+			l.print()
 			lines = append(lines, l)
 		}
 	}
@@ -94,12 +94,14 @@ func Benchmark500(b *testing.B) {
 	}
 	fmt.Printf("%d simulated H100 with an 8B model in %d processes; %.0f requests/s, gaps with CV %.2f, %.0f tokens in and %.0f out on average, seed %d\n",
 		n, *processes, *rate, *cv, input.mean(), output.mean(), *seed)
+	header()
 	var lines []Line
 	for build := range strings.SplitSeq(*builds, ",") {
 		f := start(b, "sim:h100", n, *processes, "--admission", build)
 		perToken := gauge(b, f, text)
 		l := f.run(b, plan, text, perToken, *surge/4, *surge)
 		l.What, l.Rate = build, *rate
+		l.print()
 		lines = append(lines, l)
 		f.stop()
 	}
@@ -159,14 +161,9 @@ func (f *fleet) run(b *testing.B, plan loadgen.Plan, text string, perToken float
 	return Line{Shares: <-shares, Report: r.All}
 }
 
+// report writes the results down; they have been printed already.
 func report(b *testing.B, lines []Line) {
 	b.Helper()
-	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "\trequests/s\tdone\trefused\tlost\tTTFT p50\tp95\tp99\tmax ms\tITL p50\tp99 ms\ttokens/s\ttokens/piece\tflush ms\tcores: door\tworkers\tgenerator\tMiB: door\tworkers\tslip p99 ms\t")
-	for _, l := range lines {
-		l.print(table)
-	}
-	_ = table.Flush()
 	if *result == "" {
 		return
 	}
@@ -179,11 +176,21 @@ func report(b *testing.B, lines []Line) {
 	}
 }
 
-func (l Line) print(w io.Writer) {
+const heading = "%10s %10s %6s %7s %5s %8s %8s %8s %8s %7s %7s %9s %12s %8s %10s %7s %9s %8s %7s %8s\n"
+
+func header() {
+	fmt.Printf(heading, "", "requests/s", "done", "refused", "lost", "TTFT p50", "p95", "p99", "max ms", "ITL p50", "p99 ms",
+		"tokens/s", "tokens/piece", "flush ms", "cores door", "workers", "generator", "MiB door", "workers", "slip p99")
+}
+
+// print shows a measurement as soon as it is made.
+func (l Line) print() {
 	r, s := l.Report, l.Shares
 	done, refused := r.Outcomes[loadgen.Completed], r.Outcomes[loadgen.Refused]
 	perSecond := float64(r.OutputTokens) / max(1, float64(r.Requests)) * l.Rate
-	fmt.Fprintf(w, "%s\t%.0f\t%d\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%.0f\t%.2f\t%.2f\t%.2f\t%d\t%d\t%.2f\t\n",
-		l.What, l.Rate, done, refused, r.Requests-done-refused, r.TTFT.P50, r.TTFT.P95, r.TTFT.P99, r.TTFT.Max, r.ITL.P50, r.ITL.P99,
-		perSecond, float64(r.OutputTokens)/max(1, float64(r.Pieces)), s.FlushMS, s.Desk, s.Workers, s.Producer, s.DeskMiB, s.WorkersMiB, r.Slip.P99)
+	ms := func(v float64) string { return strconv.FormatFloat(v, 'f', 2, 64) }
+	fmt.Printf(heading, l.What, fmt.Sprint(l.Rate), fmt.Sprint(done), fmt.Sprint(refused), fmt.Sprint(r.Requests-done-refused),
+		ms(r.TTFT.P50), ms(r.TTFT.P95), ms(r.TTFT.P99), ms(r.TTFT.Max), ms(r.ITL.P50), ms(r.ITL.P99), fmt.Sprintf("%.0f", perSecond),
+		ms(float64(r.OutputTokens)/max(1, float64(r.Pieces))), fmt.Sprintf("%.0f", s.FlushMS), ms(s.Desk), ms(s.Workers), ms(s.Producer),
+		fmt.Sprint(s.DeskMiB), fmt.Sprint(s.WorkersMiB), ms(r.Slip.P99))
 }
