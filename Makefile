@@ -121,7 +121,8 @@ quantized: ## SmolLM2 in the common GGUF formats, made by llama.cpp (PyPI llama-
 vuln: ## known vulnerabilities in what the code calls; the database is the Go module golang.org/x/vulndb, VULNDB=https://vuln.go.dev asks that instead
 	mkdir -p .cache
 	test -n "$(VULNDB)" || python3 .ci/vulndb.py "$$($(GO) mod download -json golang.org/x/vulndb@latest | sed -n 's|.*"Dir": "\(.*\)".*|\1|p')" .cache/vulndb
-	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -db $(or $(VULNDB),file://$(CURDIR)/.cache/vulndb) $(PKGS)
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -format json -db $(or $(VULNDB),file://$(CURDIR)/.cache/vulndb) $(PKGS) > .cache/vuln.json
+	python3 .ci/vulns.py < .cache/vuln.json
 
 rights: ## the permission matrix: every role and subject, allowed or refused, asked of a broker
 	$(GO) test -run 'TestRights$$' -v -count 1 ./ops/auth
