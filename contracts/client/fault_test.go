@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -297,16 +298,18 @@ func TestHeldJob(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", waits, err)
 		}
-		go func() {
+		var written sync.WaitGroup
+		written.Go(func() {
 			for range 3 { // at the beginning and in two silences
 				<-asked
 			}
 			l.write(pieces(1, 0, 3)...)
 			l.write(finalAt(1, 3))
-		}()
+		})
 		if text, _, err := s.Text(t.Context()); err != nil || text == "" {
 			t.Errorf("%s: %q, %v", waits, text, err)
 		}
+		written.Wait()
 	}
 }
 
