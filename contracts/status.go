@@ -42,6 +42,8 @@ func FinalState(c *Chunk) State {
 		return StateCanceled
 	case CodeDeadlineExceeded:
 		return StateExpired
+	case CodeOverloaded:
+		return StateEvicted
 	}
 	return StateFailed
 }

@@ -46,6 +46,14 @@ func (d *Dispatcher) newTurns() *turn.Turns {
 			_, err := d.put(ctx, &admission.Decision{Admitted: a, Size: contracts.SizeFor(a.KVTokens), Data: data}, id)
 			return err
 		},
+		Evict: func(ctx context.Context, tenant, job string) error {
+			s, err := d.settle(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeOverloaded, "the fleet is overloaded: the first token could not come within its objective any more; submit the job again under a new id"},
+				func(records) bool { return false })
+			if err == nil && s == settled && d.trace.Evicted != nil {
+				d.trace.Evicted(tenant, job)
+			}
+			return err
+		},
 		Damaged: func(ctx context.Context, tenant, job string) error {
 			return d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeInternal, "the held job is damaged"})
 		},

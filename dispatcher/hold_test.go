@@ -69,14 +69,14 @@ func TestHeldJobs(t *testing.T) {
 			t.Errorf("the last one is told position %d and %d ms to its first token, want 19 and at least 300", a.Position, a.TTFTMS)
 		}
 	}
-	if held != 16 || leftInQueue(t, b.Conn()) != 4 {
-		t.Fatalf("%d jobs are held and %d in JOBS, want 16 and 4", held, leftInQueue(t, b.Conn()))
+	if held != 17 || leftInQueue(t, b.Conn()) != 3 {
+		t.Fatalf("%d jobs are held and %d in JOBS, want 17 and 3", held, leftInQueue(t, b.Conn()))
 	}
 	if s, err := d.Status(ctx, "flood", id(19)); err != nil || s.State != contracts.StateHeld || s.Class != contracts.P2 {
 		t.Errorf("status of a held job: %+v, %v", s, err)
 	}
-	if list, err := d.List(ctx, contracts.Filter{State: contracts.StateHeld}); err != nil || len(list) != 16 {
-		t.Errorf("%d jobs are listed as held, %v, want 16", len(list), err)
+	if list, err := d.List(ctx, contracts.Filter{State: contracts.StateHeld}); err != nil || len(list) != 17 {
+		t.Errorf("%d jobs are listed as held, %v, want 17", len(list), err)
 	}
 	if s, err := d.Cancel(ctx, "flood", id(18)); err != nil || s.State != contracts.StateCanceled {
 		t.Errorf("cancel of a held job: %+v, %v", s, err)
@@ -190,5 +190,43 @@ func TestShed(t *testing.T) {
 	}
 	if _, err := d.Submit(ctx, jobOf("a", "patient")); err != nil {
 		t.Errorf("a job without an objective: %v", err)
+	}
+}
+
+// TestLostCauseIsEvicted: a held job whose first token can only come after its objective ends by itself, once,
+// and says why; one that wants none goes on waiting.
+func TestLostCauseIsEvicted(t *testing.T) {
+	t.Parallel()
+	evicted := make(chan string, 10)
+	b := contractstest.StartBroker(t, nil)
+	cfg := testConfig(b.Conn())
+	cfg.Trace = &dispatcher.Trace{Evicted: func(_, job string) { evicted <- job }}
+	d, _ := startDispatcher(t, cfg)
+	measured(t, b.Conn(), d)
+	ctx := testContext(t)
+	for i := range 4 {
+		if _, err := d.Submit(ctx, jobOf("patient", id(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j := jobOf("hasty", "late")
+	j.Labels = map[string]string{"slo_ttft_ms": "500"}
+	if a, err := d.Submit(ctx, j); err != nil || a.Outcome != contracts.OutcomeHeld {
+		t.Fatalf("a job that would be in time: %+v, %v, want held", a, err)
+	}
+	select {
+	case job := <-evicted: // no worker ever takes what is before it
+		if job != "late" {
+			t.Errorf("%s was evicted", job)
+		}
+	case <-ctx.Done():
+		t.Fatal("the job is held though its time has passed")
+	}
+	s, err := d.Status(ctx, "hasty", "late")
+	if err != nil || s.State != contracts.StateEvicted || s.Code != contracts.CodeOverloaded || s.Usage.CompletionTokens != 0 {
+		t.Errorf("status %+v, %v, want evicted as overloaded", s, err)
+	}
+	if s, err := d.Status(ctx, "patient", id(3)); err != nil || s.State != contracts.StateHeld {
+		t.Errorf("a job without an objective: %+v, %v, want held", s, err)
 	}
 }

@@ -30,6 +30,8 @@ type Trace struct {
 	Canceled func(status contracts.Status, took time.Duration)
 	// Expired: the dispatcher ended a job whose deadline passed before a worker took it.
 	Expired func(tenant, job string)
+	// Evicted: the dispatcher ended a held job whose first token could only have come after its objective.
+	Evicted func(tenant, job string)
 	// GaveUp: the dispatcher ended a job after its last attempt.
 	GaveUp func(tenant, job string, attempts int)
 	// HandedOver: this dispatcher gave the job of a dead worker back to the queue.

@@ -129,7 +129,7 @@ func (o Objectives) weigh(a *contracts.Admitted, class contracts.Class, tokens i
 		rest = time.Duration(min(l.Output, tokens)-1) * l.Token
 	}
 	v.End = v.First + max(0, rest)
-	if want := safe(o.of(a, class), class); want > 0 && l.Wait > 0 && v.First > want {
+	if want := safe(o.Of(a, class), class); want > 0 && l.Wait > 0 && v.First > want {
 		return v, &late{by: v.First - want, what: "objective for the first token"}
 	}
 	if a.Job.Deadline == 0 {
@@ -155,8 +155,8 @@ func safe(want time.Duration, class contracts.Class) time.Duration {
 	return time.Duration(float64(want) * (1 - overtaken*float64(1+slices.Index(contracts.Classes, class))))
 }
 
-// of is how soon the job's first token is wanted, 0 for whenever.
-func (o Objectives) of(a *contracts.Admitted, class contracts.Class) time.Duration {
+// Of is how soon the job's first token is wanted in a class, 0 for whenever.
+func (o Objectives) Of(a *contracts.Admitted, class contracts.Class) time.Duration {
 	own, err := strconv.ParseFloat(a.Job.Labels[LabelSLO], 64)
 	if err == nil && own > 0 && own < 1e9 && class == a.Job.Class {
 		return time.Duration(own * float64(time.Millisecond))

@@ -17,11 +17,15 @@ const (
 	lookEvery = 50 * time.Millisecond
 	// unknownInside is how many jobs of a class JOBS takes while the workers' speed is not known.
 	unknownInside = 1000
-	// insideSteps is how many steps' worth of prompts of a class are let in for each worker: two that the
-	// worker has taken already, and what it takes next while the dispatcher lets more in.
-	insideSteps = 4
-	// insideJobs is how many jobs of a class are let in for each worker in any case.
-	insideJobs = 2
+	// insideSteps is how many steps' worth of prompts of a class and more urgent ones are let in for each
+	// worker: two that the worker has taken already, and what it takes next while the dispatcher lets more in.
+	insideSteps = 3
+	// insideTime is how long what is let in keeps the workers busy at least: letting in takes its time too.
+	insideTime = 50 * time.Millisecond
+	// insideJobs is how many jobs of a class are let in for each worker in any case, so that none starves.
+	insideJobs = 1
+	// leastShare is the least share of the fleet that a held job may hope for from now on.
+	leastShare = 0.3
 )
 
 // Backlog is what waits and runs, by model.
@@ -109,6 +113,7 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 		}
 	}
 	item.Class = v.Class
+	item.By = b.by(a, v.Class, now)
 	b.charge(key, due, now)
 	if v.First > 0 {
 		m.predicts[key] = prediction{now, time.Duration(float64(v.First) / m.bias[rank(v.Class)].factor()), v.First, v.Class}
@@ -139,6 +144,14 @@ func (b *Backlog) item(m *model, a *contracts.Admitted) priority.Item {
 	}
 	output, _ := b.lengths.Expect(a.Job.Model, a.Job.Tenant, most)
 	return priority.Item{Key: priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}, Class: a.Job.Class, Prompt: n * len(a.Tokens), Output: n * output}
+}
+
+// by is when the first token of a job that came at a time is wanted at the latest; zero is whenever.
+func (b *Backlog) by(a *contracts.Admitted, class contracts.Class, came time.Time) time.Time {
+	if want := b.cfg.Objectives.Of(a, class); want > 0 {
+		return came.Add(want)
+	}
+	return time.Time{}
 }
 
 func choices(a *contracts.Admitted) int {
@@ -193,11 +206,20 @@ func (b *Backlog) look(m *model, now time.Time) cost.Speed {
 }
 
 // room tells whether another job of a class may be let in.
-func (m *model) room(_ contracts.Class, inside priority.Work) bool {
+func (m *model) room(c contracts.Class, inside priority.Work) bool {
 	if !m.speed.Known {
 		return inside.Jobs < unknownInside
 	}
-	return inside.Jobs < insideJobs*m.speed.Workers+insideJobs || inside.Prompt < insideSteps*m.speed.Budget
+	most := max(insideSteps*m.speed.Budget, int(m.speed.Prompt*insideTime.Seconds()))
+	return inside.Jobs < insideJobs*m.speed.Workers+insideJobs || m.inside(c) < most
+}
+
+// inside is the prompt tokens that were let in of a class and more urgent ones.
+func (m *model) inside(c contracts.Class) (prompt int) {
+	for i := range rank(c) + 1 {
+		prompt += m.queue.Inside(contracts.Classes[i]).Prompt
+	}
+	return prompt
 }
 
 // Stored says that the message of a held job is in SCHED.
@@ -238,12 +260,37 @@ func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64) {
 	m := b.model(a.Job.Model)
 	b.track(m, k)
 	i := b.item(m, a)
-	i.Adopted, i.Seq = true, seq
+	i.Adopted, i.Seq, i.By = true, seq, b.by(a, a.Job.Class, time.UnixMilli(a.Job.Submitted))
 	if seq > 0 {
 		m.queue.Hold(i)
 	} else {
 		m.queue.Enter(i)
 	}
+}
+
+// Lost is the next held job whose first token can only come after its objective: it is to be ended. It
+// counts no more; one that cannot be ended is to be [Backlog.Drop]ped.
+func (b *Backlog) Lost(now time.Time) (priority.Item, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range b.models {
+		if !b.look(m, now).Known {
+			continue
+		}
+		if i, ok := m.queue.Late(func(i priority.Item) bool { return now.Add(b.least(m, i, now)).After(i.By) }); ok {
+			delete(m.predicts, i.Key)
+			return i, true
+		}
+	}
+	return priority.Item{}, false
+}
+
+// least is how long the first token of a job takes at least that is let in now: the step under way, what is
+// inside before it, its own prompt.
+func (b *Backlog) least(m *model, i priority.Item, now time.Time) time.Duration {
+	share := max(leastShare, b.share(m, i.Class, now))
+	wait := m.speed.Feed(float64(m.inside(i.Class)), share) + m.speed.Prefill(i.Prompt)
+	return time.Duration(float64(wait)*m.bias[rank(i.Class)].factor()) + m.speed.Step()
 }
 
 // Next is the next held job that may go into JOBS; it counts as inside from now on. One that cannot is to

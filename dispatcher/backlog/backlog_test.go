@@ -66,8 +66,8 @@ func TestLifeOfABacklog(t *testing.T) {
 			held++
 		}
 	}
-	if held != 16 {
-		t.Errorf("%d of 20 jobs are held, want 16: one worker of steps of 100 tokens is given 4", held)
+	if held != 17 {
+		t.Errorf("%d of 20 jobs are held, want 17: one worker of steps of 100 tokens is given 3", held)
 	}
 	urgent := job("b", "urgent", contracts.P0, 100)
 	if v := place(t, b, urgent, start); v.Hold || v.Position != 0 {
@@ -87,6 +87,10 @@ func TestLifeOfABacklog(t *testing.T) {
 	if _, news := b.First(subject.Live("a", "a0"), start); news {
 		t.Error("the second piece is news")
 	}
+	if _, ok := b.Next(start); ok {
+		t.Error("a job is let in though an urgent one has the room")
+	}
+	b.First(subject.Live("b", "urgent"), start.Add(40*time.Millisecond))
 	next, ok := b.Next(start)
 	if !ok || next.Tenant != "b" {
 		t.Errorf("next is %+v, %v, want the other tenant's", next, ok)

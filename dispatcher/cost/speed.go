@@ -101,6 +101,9 @@ func (s Speed) Prefill(tokens int) time.Duration {
 	return ms(steps*s.Plain + s.token*float64(tokens))
 }
 
+// Step is how long a step with prompts takes.
+func (s Speed) Step() time.Duration { return ms(s.Full) }
+
 // Decode is how long tokens take after the first one; busy tells that prompts are fed beside them.
 func (s Speed) Decode(tokens int, busy bool) time.Duration {
 	step := s.Plain

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/pelton-run/pelton/contracts"
 )
@@ -19,6 +20,8 @@ type Item struct {
 	Output  int    // tokens that its answer is expected to have, over all choices
 	Seq     uint64 // of its message in SCHED while it is held; 0 while it is on its way there
 	Adopted bool   // found in SCHED or JOBS, not put there by this dispatcher
+
+	By time.Time // after which its first token is of no use any more; zero is whenever
 }
 
 // Tokens is what the job costs its tenant.
@@ -185,6 +188,21 @@ func (q *Queue) Next(room func(c contracts.Class, inside Work) bool) (Item, bool
 			e.place = inside
 			q.enter(l, s, e.Item)
 			return e.Item, true
+		}
+	}
+	return Item{}, false
+}
+
+// Late takes a held job out that goes next among its tenant's and that lost says comes too late.
+func (q *Queue) Late(lost func(Item) bool) (Item, bool) {
+	for rank := range q.lines {
+		for _, s := range q.lines[rank].shares {
+			if len(s.held) > 0 && s.held[0].Seq != 0 && !s.held[0].By.IsZero() && lost(s.held[0].Item) {
+				e := s.held[0]
+				q.leave(e)
+				e.place = running
+				return e.Item, true
+			}
 		}
 	}
 	return Item{}, false

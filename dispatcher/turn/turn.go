@@ -42,6 +42,7 @@ type Config struct {
 	Logger           *slog.Logger
 
 	Put      func(ctx context.Context, a *contracts.Admitted, data []byte, id string) error // into JOBS, under a message id
+	Evict    func(ctx context.Context, tenant, job string) error                            // ends a held job that would come too late
 	Remove   func(ctx context.Context, m *relay.Message)                                    // a message of SCHED
 	Damaged  func(ctx context.Context, tenant, job string) error                            // ends a held job that cannot be read
 	Deadline func(tenant, job string, deadline int64)                                       // notes a deadline, Unix milliseconds
@@ -90,11 +91,19 @@ func (t *Turns) turns(ctx context.Context) {
 			return
 		}
 		for {
+			if i, ok := t.cfg.Backlog.Lost(time.Now()); ok {
+				places <- struct{}{} // given back by work that ends with ctx
+				work.Go(func() {
+					defer func() { <-places }()
+					t.evict(ctx, i)
+				})
+				continue
+			}
 			i, ok := t.cfg.Backlog.Next(time.Now())
 			if !ok {
 				break
 			}
-			places <- struct{}{} // given back by work that ends with ctx
+			places <- struct{}{}
 			work.Go(func() {
 				defer func() { <-places }()
 				if err := t.letIn(ctx, i); err != nil {
@@ -107,6 +116,16 @@ func (t *Turns) turns(ctx context.Context) {
 			})
 		}
 	}
+}
+
+// evict ends a held job whose first token could only come too late. One that cannot be ended is adopted
+// again some time later.
+func (t *Turns) evict(ctx context.Context, i priority.Item) {
+	if err := t.cfg.Evict(ctx, i.Tenant, i.Job); err != nil && ctx.Err() == nil {
+		t.cfg.Logger.Warn("held job not ended", "tenant", i.Tenant, "job", i.Job, "error", err)
+		pause(ctx, turnEvery)
+	}
+	t.cfg.Backlog.Drop(i.Key)
 }
 
 func pause(ctx context.Context, span time.Duration) {

@@ -158,6 +158,7 @@ func (r *Registry) Dispatcher() *dispatcher.Trace {
 			r.gateway.WithLabelValues(j.Job.Model, string(j.Job.Class)).Observe(ttft.Seconds())
 		},
 		Expired: func(string, string) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeExpired)).Inc() },
+		Evicted: func(string, string) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeEvicted)).Inc() },
 		Held: func(j *contracts.Admitted) {
 			r.jobs.WithLabelValues(j.Job.Model, string(j.Job.Class), string(contracts.OutcomeHeld)).Inc()
 		},
