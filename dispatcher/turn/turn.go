@@ -123,7 +123,7 @@ func (t *Turns) turns(ctx context.Context) {
 func (t *Turns) evict(ctx context.Context, i priority.Item) {
 	if err := t.cfg.Evict(ctx, i.Tenant, i.Job); err != nil && ctx.Err() == nil {
 		t.cfg.Logger.Warn("held job not ended", "tenant", i.Tenant, "job", i.Job, "error", err)
-		pause(ctx, turnEvery)
+		pause(ctx, Every)
 	}
 	t.cfg.Backlog.Drop(i.Key)
 }
