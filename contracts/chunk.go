@@ -127,6 +127,7 @@ type Answer struct {
 	Message      string  `msgpack:"message,omitempty" json:"message,omitempty"`
 	Param        string  `msgpack:"param,omitempty" json:"param,omitempty"`
 	RetryAfterMS int64   `msgpack:"retry_after_ms,omitempty" json:"retry_after_ms,omitempty"`
+	NoRetry      bool    `msgpack:"no_retry,omitempty" json:"no_retry,omitempty"` // too many of the tenant's requests are repeats: do not try again
 	Position     int     `msgpack:"position,omitempty" json:"position,omitempty"` // jobs of the same or a higher class ahead
 	TTFTMS       int64   `msgpack:"ttft_ms,omitempty" json:"ttft_ms,omitempty"`   // until the first token, as predicted
 	ETAMS        int64   `msgpack:"eta_ms,omitempty" json:"eta_ms,omitempty"`     // until the last token, as predicted
@@ -138,5 +139,5 @@ func (a *Answer) Err() error {
 	if a.Code == "" {
 		return nil
 	}
-	return &Error{Code: a.Code, Message: a.Message, Param: a.Param, RetryAfterMS: a.RetryAfterMS}
+	return &Error{Code: a.Code, Message: a.Message, Param: a.Param, RetryAfterMS: a.RetryAfterMS, NoRetry: a.NoRetry}
 }

@@ -97,6 +97,7 @@ type Error struct {
 	Message      string // lower case, says what failed and what to do
 	Param        string // the parameter at fault, when there is one
 	RetryAfterMS int64  // when a retry makes sense; 0 is not said
+	NoRetry      bool   // it makes none, whatever the code says: too many of the tenant's requests are repeats
 }
 
 // Error formats e as "code: message".

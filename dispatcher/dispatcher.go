@@ -22,6 +22,7 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/breaker"
 	"github.com/pelton-run/pelton/dispatcher/fleet"
 	"github.com/pelton-run/pelton/dispatcher/gate"
+	"github.com/pelton-run/pelton/dispatcher/guard"
 	"github.com/pelton-run/pelton/dispatcher/relay"
 	"github.com/pelton-run/pelton/dispatcher/turn"
 )
@@ -52,8 +53,8 @@ type Dispatcher struct {
 	room        *room
 	deadlines   *agenda.Agenda
 	urgent      *fleet.Urgent
-	breaker     *breaker.Breaker
-	sick        *breaker.Workers
+	breaker     *breaker.Broker
+	guard       *guard.Guard
 	backlog     *backlog.Backlog
 	name        string // among the dispatchers
 	turns       *turn.Turns
@@ -82,7 +83,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		return nil, fmt.Errorf("jetstream: %w", err)
 	}
 	d := &Dispatcher{
-		cfg: cfg, log: cfg.Logger, trace: cfg.Trace, js: js, catalog: catalog, breaker: breaker.New(cfg.Logger, away),
+		cfg: cfg, log: cfg.Logger, trace: cfg.Trace, js: js, catalog: catalog,
 		limits:     admission.Limits{ChatMaxTokens: cfg.DefaultMaxTokensChat, TextMaxTokens: cfg.DefaultMaxTokensText},
 		fleet:      fleet.NewWatch(cfg.WorkerTTL),
 		sched:      relay.NewLog(cfg.Conn, topology.StreamSched, cfg.Timeout),
@@ -98,7 +99,8 @@ func New(cfg Config) (*Dispatcher, error) {
 	d.backlog = backlog.New(cfg.Overload, d.fleet.Live)
 	d.deadlines, d.urgent = agenda.New(d.expire), fleet.NewUrgent()
 	d.turns = d.newTurns()
-	d.sick = breaker.NewWorkers(cfg.Logger, func() int { return len(d.fleet.Live()) }, d.restWorker)
+	d.breaker = breaker.NewBroker(d.moved, away, partReads, topology.StreamJobs, topology.StreamSched)
+	d.guard = d.newGuard()
 	d.relay = relay.New(relay.Config{Conn: cfg.Conn, Out: d.out, Buffer: cfg.Buffer, Idle: cfg.Idle, Refilled: cfg.Trace.Refilled, Holder: d.onHolder, Piece: d.onPiece})
 	return d, nil
 }
@@ -150,6 +152,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	work.Go(func() { d.findHeld(run) })
 	work.Go(func() { d.preempt(run) })
 	work.Go(func() { d.turns.Run(run) })
+	work.Go(func() { d.guard.Run(run) })
 	return d.watch(run, live)
 }
 
@@ -207,6 +210,11 @@ func (d *Dispatcher) subscribe(ctx context.Context) (live *nats.Subscription, si
 		return live, side, fmt.Errorf("subscribe %s: %w", subject.AllLoads, err)
 	}
 	side = append(side, loads)
+	levels, err := d.cfg.Conn.Subscribe(subject.AllLevels, d.onLevel)
+	if err != nil {
+		return live, side, fmt.Errorf("subscribe %s: %w", subject.AllLevels, err)
+	}
+	side = append(side, levels)
 	given, err := d.cfg.Conn.QueueSubscribe(advisoryMaxDeliveries, group, func(m *nats.Msg) { d.onGivenUp(ctx, m) })
 	if err != nil {
 		return live, side, fmt.Errorf("subscribe %s: %w", advisoryMaxDeliveries, err)

@@ -31,6 +31,7 @@ func (d *Dispatcher) onHolder(live string, data []byte) {
 	var c contracts.Chunk
 	tenant, job, err := subject.ParseJobRef("live", live)
 	if err == nil && contracts.Decode(data, &c) == nil {
+		d.onClaim(live, tenant, job, &c)
 		d.fleet.Record(tenant, job, &c)
 		d.urgent.Record(tenant, job, &c)
 		d.outcome(&c)
@@ -48,9 +49,25 @@ func (d *Dispatcher) outcome(c *contracts.Chunk) {
 	released := c.Claim.Released
 	switch {
 	case released == contracts.ReleaseFailed, released == contracts.ReleaseLost, c.Final() && c.Code == contracts.CodeInternal:
-		d.sick.Outcome(c.Claim.Worker, true)
+		d.guard.Outcome(c.Claim.Worker, true)
 	case c.Final() && c.Code == "":
-		d.sick.Outcome(c.Claim.Worker, false)
+		d.guard.Outcome(c.Claim.Worker, false)
+	}
+}
+
+// onClaim tells the guard who begins with a job, after how long, and that it has ended.
+func (d *Dispatcher) onClaim(live, tenant, job string, c *contracts.Chunk) {
+	switch {
+	case c.Claim == nil:
+	case c.Final() || c.Claim.Released != "":
+		d.guard.Over(live)
+		d.guard.Gone(c.Claim.Model, c.Claim.Class, priority.Key{Tenant: tenant, Job: job})
+	case c.Index == 0 && c.Claim.Attempt == 1:
+		now := time.Now()
+		d.guard.Taken(live, c.Claim.Worker, c.Claim.Model, c.Claim.Class, now)
+		if w, placed := d.backlog.Taken(priority.Key{Tenant: tenant, Job: job}, now); placed {
+			d.guard.Waited(w.Model, w.Class, w.Actual, w.Want)
+		}
 	}
 }
 
@@ -75,9 +92,14 @@ func (d *Dispatcher) onFinal(tenant, job string, c *contracts.Chunk) {
 
 // onPiece hears every piece of every stream: the first one of a job makes room for another.
 func (d *Dispatcher) onPiece(live string) {
-	p, news := d.backlog.First(live, time.Now())
+	now := time.Now()
+	d.guard.Piece(live, now)
+	p, news := d.backlog.First(live, now)
 	if !news {
 		return
+	}
+	if p.Model != "" {
+		d.guard.First(p.Model, p.Class, p.Key, p.Actual, p.Want)
 	}
 	d.turns.Next()
 	if p.Predicted > 0 && d.trace.Predicted != nil {

@@ -134,7 +134,7 @@ func refusal(job string, e *contracts.Error) *contracts.Answer {
 		outcome = contracts.OutcomeShed
 	}
 	return &contracts.Answer{V: contracts.Version, Job: job, Outcome: outcome,
-		Code: e.Code, Message: e.Message, Param: e.Param, RetryAfterMS: e.RetryAfterMS}
+		Code: e.Code, Message: e.Message, Param: e.Param, RetryAfterMS: e.RetryAfterMS, NoRetry: e.NoRetry}
 }
 
 // rescue turns a panic into an internal error, so that one job's input cannot end the process.

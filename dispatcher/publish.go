@@ -12,6 +12,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/gate"
 	"github.com/pelton-run/pelton/dispatcher/state"
@@ -30,17 +31,9 @@ const (
 // enqueue publishes an admitted job and rings the model's bell. attached tells that the same request was
 // submitted before under the same id; another request under it is a conflict.
 func (d *Dispatcher) enqueue(ctx context.Context, decision *admission.Decision, fresh bool) (attached bool, err error) {
-	err = d.breaker.Do(func() error {
-		attached, err = d.enqueueNow(ctx, decision, fresh)
-		return err
-	})
-	return attached, err
-}
-
-func (d *Dispatcher) enqueueNow(ctx context.Context, decision *admission.Decision, fresh bool) (attached bool, err error) {
 	a := decision.Admitted
 	if !fresh {
-		digest, found, err := d.digest(ctx, a.Job.Tenant, a.Job.ID)
+		digest, found, err := d.submitted(ctx, a)
 		if err != nil {
 			return false, err
 		}
@@ -50,12 +43,12 @@ func (d *Dispatcher) enqueueNow(ctx context.Context, decision *admission.Decisio
 	}
 	id := subject.Escape(a.Job.Tenant) + "." + subject.Escape(a.Job.ID)
 	for try := range publishTries {
-		taken, err := d.publish(ctx, decision, id)
+		taken, err := d.offer(ctx, decision, id)
 		if err != nil || !taken {
 			return false, err
 		}
 		// Somebody submitted the id since we looked, or this is a repetition of our own lost answer.
-		digest, found, err := d.digest(ctx, a.Job.Tenant, a.Job.ID)
+		digest, found, err := d.submitted(ctx, a)
 		if err != nil {
 			return false, err
 		}
@@ -67,6 +60,28 @@ func (d *Dispatcher) enqueueNow(ctx context.Context, decision *admission.Decisio
 		id = fmt.Sprintf("%s.%s.%d", subject.Escape(a.Job.Tenant), subject.Escape(a.Job.ID), time.Now().UnixNano()+int64(try))
 	}
 	return false, contracts.Errorf(contracts.CodeUnavailable, "job %q is being submitted elsewhere at this moment: retry", a.Job.ID)
+}
+
+// submitted is the digest of what was submitted before under the id of a, past the breaker.
+func (d *Dispatcher) submitted(ctx context.Context, a *contracts.Admitted) (digest string, found bool, err error) {
+	err = d.breaker.Do(partReads, func() error {
+		digest, found, err = d.digest(ctx, a.Job.Tenant, a.Job.ID)
+		return err
+	})
+	return digest, found, err
+}
+
+// offer is publish past the breaker of the stream.
+func (d *Dispatcher) offer(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
+	part := topology.StreamJobs
+	if later(decision.Admitted) || decision.Hold {
+		part = topology.StreamSched
+	}
+	err = d.breaker.Do(part, func() error {
+		taken, err = d.publish(ctx, decision, id)
+		return err
+	})
+	return taken, err
 }
 
 // publish puts a job into JOBS, or into SCHED when it asks for a later time or has to wait for its turn. taken tells that the broker

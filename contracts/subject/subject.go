@@ -30,6 +30,8 @@ const (
 	AllHeld       = "hold.*.*"
 	AllDead       = "dlq.*.*"
 	AllLoads      = "slo.load.*"
+	AllLevels     = "slo.level.*"
+	AllEvents     = "slo.event.*"
 )
 
 const safe = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -123,6 +125,12 @@ func AnySched(tenant, job string) string { return "*." + Escape(tenant) + "." + 
 
 // SLOLoad is where a dispatcher tells the others what it has waiting.
 func SLOLoad(dispatcher string) string { return "slo.load." + Escape(dispatcher) }
+
+// SLOLevel is where dispatchers tell each other what became of a model's jobs, and what they shed.
+func SLOLevel(model string) string { return "slo.level." + Escape(model) }
+
+// SLOEvent is where a dispatcher says that a ladder or a breaker moved; kind is that of the [contracts.Event].
+func SLOEvent(kind string) string { return "slo.event." + Escape(kind) }
 
 // Dead is where the stream DLQ keeps a job that was given up.
 func Dead(tenant, job string) string { return "dlq." + Escape(tenant) + "." + Escape(job) }

@@ -70,8 +70,9 @@ type model struct {
 
 type prediction struct {
 	arrived time.Time
-	raw     time.Duration // until the first token, before the bias
+	raw     time.Duration // until the first token, before the bias; 0 is not known
 	said    time.Duration // as it was told
+	want    time.Duration // its objective; 0 is none
 	class   contracts.Class
 }
 
@@ -113,11 +114,10 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 		}
 	}
 	item.Class = v.Class
-	item.By = b.by(a, v.Class, now)
+	want := b.cfg.Objectives.Of(a, v.Class)
+	item.By = by(now, want)
 	b.charge(key, due, now)
-	if v.First > 0 {
-		m.predicts[key] = prediction{now, time.Duration(float64(v.First) / m.bias[rank(v.Class)].factor()), v.First, v.Class}
-	}
+	m.predicts[key] = prediction{now, time.Duration(float64(v.First) / m.bias[rank(v.Class)].factor()), v.First, want, v.Class}
 	b.track(m, key)
 	if v.Hold {
 		m.queue.Hold(item)
@@ -147,8 +147,8 @@ func (b *Backlog) item(m *model, a *contracts.Admitted) priority.Item {
 }
 
 // by is when the first token of a job that came at a time is wanted at the latest; zero is whenever.
-func (b *Backlog) by(a *contracts.Admitted, class contracts.Class, came time.Time) time.Time {
-	if want := b.cfg.Objectives.Of(a, class); want > 0 {
+func by(came time.Time, want time.Duration) time.Time {
+	if want > 0 {
 		return came.Add(want)
 	}
 	return time.Time{}
@@ -260,7 +260,7 @@ func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64) {
 	m := b.model(a.Job.Model)
 	b.track(m, k)
 	i := b.item(m, a)
-	i.Adopted, i.Seq, i.By = true, seq, b.by(a, a.Job.Class, time.UnixMilli(a.Job.Submitted))
+	i.Adopted, i.Seq, i.By = true, seq, by(time.UnixMilli(a.Job.Submitted), b.cfg.Objectives.Of(a, a.Job.Class))
 	if seq > 0 {
 		m.queue.Hold(i)
 	} else {

@@ -14,8 +14,10 @@ import (
 type Prediction struct {
 	Model     string
 	Class     contracts.Class
-	Predicted time.Duration
+	Key       priority.Key
+	Predicted time.Duration // 0 is none
 	Actual    time.Duration
+	Want      time.Duration // the objective; 0 is none
 }
 
 // First says that a piece of a job was heard on its live subject. news tells that it was the first one: then
@@ -37,9 +39,21 @@ func (b *Backlog) First(live string, now time.Time) (p Prediction, news bool) {
 		return p, true
 	}
 	delete(m.predicts, k)
-	p = Prediction{m.name, was.class, was.said, now.Sub(was.arrived)}
+	p = Prediction{m.name, was.class, k, was.said, now.Sub(was.arrived), was.want}
 	m.bias[rank(was.class)].learn(was.raw, p.Actual)
 	return p, true
+}
+
+// Taken says that a worker took a job that this dispatcher placed: w is how long it had waited, of what it may.
+func (b *Backlog) Taken(k priority.Key, now time.Time) (w Prediction, placed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	m := b.of[k]
+	if m == nil {
+		return w, false
+	}
+	was, placed := m.predicts[k]
+	return Prediction{m.name, was.class, k, was.said, now.Sub(was.arrived), was.want}, placed
 }
 
 // Ended says that the job ended, with how many tokens. learn tells that answers of the tenant are as long as

@@ -12,6 +12,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/backlog"
+	"github.com/pelton-run/pelton/dispatcher/ladder"
 	"github.com/pelton-run/pelton/worker/intake"
 )
 
@@ -36,7 +37,10 @@ type stream struct {
 
 // play runs streams through a fleet of its own and returns their jobs.
 func play(settings backlog.Settings, seed uint64, streams ...stream) [][]*visit {
-	w := newWorld(settings, 2, step, 500, 64)
+	return newWorld(settings, 2, step, 500, 64).play(seed, streams...)
+}
+
+func (w *world) play(seed uint64, streams ...stream) [][]*visit {
 	type arrival struct {
 		at time.Duration
 		of int
@@ -62,7 +66,9 @@ func play(settings backlog.Settings, seed uint64, streams ...stream) [][]*visit 
 }
 
 // good tells whether a job was taken and its first token came in time.
-func good(v *visit) bool { return v.refused == nil && v.first.Sub(v.arrived) <= goals[v.Job.Class] }
+func good(v *visit) bool {
+	return v.refused == nil && !v.first.IsZero() && v.first.Sub(v.arrived) <= goals[v.Job.Class]
+}
 
 // outcome is what became of a surge.
 type outcome struct {
@@ -125,6 +131,36 @@ func TestGoodputStaysFlat(t *testing.T) {
 		if m.tokens < least*peak || m.waste > 0.03 || m.urgent < 0.99 || m.recovery > 5*time.Second {
 			t.Errorf("%gx: %+v; want goodput of at least %.0f %% of %.0f, waste of at most 3 %%, 99 %% of p0 in time, recovery within 5 s", times, m, 100*least, peak)
 		}
+	}
+}
+
+// Where nothing can be predicted, because the workers do not say what their steps take, the ladder finds by
+// itself what can be served at twice the capacity: the urgent classes are in time as before, and the least urgent
+// one is shed instead of served late.
+func TestLadderWithoutPredictions(t *testing.T) {
+	t.Parallel()
+	const quick, end = 10 * time.Millisecond, 2 * time.Minute
+	objectives := admission.Objectives{contracts.P0: 20 * quick, contracts.P1: 40 * quick, contracts.P2: 200 * quick}
+	run := func(l *ladder.Ladder) (met, late [3]int) {
+		w := newWorld(backlog.Settings{Objectives: objectives}, 2, quick, 500, 64)
+		w.blind, w.ladder = true, l
+		for _, v := range w.play(1, stream{"t", 0, end, 20 * capacity, 1, "0111222222"})[0] {
+			rank := slices.Index(contracts.Classes, v.Job.Class)
+			switch {
+			case v.refused != nil:
+			case !v.first.IsZero() && v.first.Sub(v.arrived) <= objectives[v.Job.Class]:
+				met[rank]++
+			default:
+				late[rank]++
+			}
+		}
+		return met, late
+	}
+	met, late := run(nil)
+	metNow, lateNow := run(ladder.New())
+	t.Logf("in time and late of p0, p1, p2: %v and %v without the ladder, %v and %v with it", met, late, metNow, lateNow)
+	if lateNow[0]+lateNow[1] > 0 || metNow[0] != met[0] || metNow[1] != met[1] || metNow[2] < 5*met[2] || 5*lateNow[2] > late[2] {
+		t.Errorf("in time %v and late %v, without the ladder %v and %v", metNow, lateNow, met, late)
 	}
 }
 

@@ -2,6 +2,7 @@ package backlog_test
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -11,6 +12,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/dispatcher/backlog"
+	"github.com/pelton-run/pelton/dispatcher/ladder"
 	"github.com/pelton-run/pelton/dispatcher/priority"
 	"github.com/pelton-run/pelton/worker/intake"
 )
@@ -29,7 +31,10 @@ type world struct {
 	all     map[priority.Key]*visit
 	beats   []contracts.Heartbeat
 	beat    time.Time
-	taken   func(*visit) // optional
+	taken   func(*visit)   // optional
+	blind   bool           // the workers do not say what their steps take
+	ladder  *ladder.Ladder // optional; looks once a second
+	ticks   time.Time
 }
 
 // visit is one job's way through the fleet.
@@ -78,6 +83,10 @@ func (w *world) submit(tenant, id string, class contracts.Class, prompt, output 
 	a := job(tenant, id, class, prompt)
 	a.Job.Params.MaxTokens, a.Job.Params.IgnoreEOS = &output, true
 	v := &visit{Admitted: a, arrived: w.now, output: output, rest: prompt}
+	if w.ladder != nil && !w.ladder.Allow(ladder.Rung(class, tenant, id, 0, w.now), prompt) {
+		v.refused = errors.New("shed by the ladder")
+		return v
+	}
 	said, _, err := w.b.Place(a, w.now)
 	if err != nil {
 		v.refused = err
@@ -149,6 +158,9 @@ func (w *world) take(h *hand) {
 		if w.taken != nil {
 			w.taken((*line)[0])
 		}
+		if p, placed := w.b.Taken(key((*line)[0].Admitted), w.now); placed && w.ladder != nil {
+			w.ladder.Taken(p.Class, p.Actual, p.Want)
+		}
 		h.has = append(h.has, (*line)[0])
 		*line = (*line)[1:]
 	}
@@ -184,7 +196,9 @@ func (w *world) finish(h *hand) {
 		}
 		if v.made++; v.made == 1 {
 			v.first = w.now
-			w.b.First(subject.Live(v.Job.Tenant, v.Job.ID), w.now)
+			if p, news := w.b.First(subject.Live(v.Job.Tenant, v.Job.ID), w.now); news && w.ladder != nil {
+				w.ladder.First(p.Class, p.Actual <= p.Want)
+			}
 		}
 		if v.made >= v.output {
 			v.end = w.now
@@ -206,9 +220,16 @@ func (w *world) heartbeats() {
 		for _, v := range h.has {
 			b.Jobs = append(b.Jobs, contracts.RunningJob{Job: v.Job.ID, Tenant: v.Job.Tenant, Class: v.class, Index: v.made, Slots: 1})
 		}
+		if w.blind {
+			b.Steps = nil
+		}
 		w.beats = append(w.beats, b)
 	}
 	w.beat = w.now.Add(500 * time.Millisecond)
+	if w.ladder != nil && !w.now.Before(w.ticks) {
+		w.ladder.Tick()
+		w.ticks = w.now.Add(time.Second)
+	}
 	w.turns()
 }
 

@@ -1,14 +1,23 @@
-// Package breaker stands between submits and a broker that does not answer.
+// Package breaker takes out what does not work: a part of the broker that does not answer, a worker that fails
+// or is slow, a class of a model whose first tokens come late whatever is shed.
 //
-// It belongs to step 5 of the walk: every submit passes it on its way to the streams. Previous step:
-// dispatcher/admission; next: dispatcher/publish.go. It decides nothing about a job, only whether it is
-// worth asking the broker now.
+// It belongs to steps 4 and 5 of the walk, behind dispatcher/ladder, which sheds by degrees where a breaker
+// knows only all or nothing. Previous step: dispatcher/ladder and dispatcher/admission; next:
+// dispatcher/publish.go. The breakers are gobreaker's, two-step, with rolling buckets of a second:
+//
+//	closed ──too many failures in the window──▶ open ──a while──▶ half-open ──probes went well──▶ closed
+//	                                              ▲────────────a failure────────┘
+//
+// An outcome counts when it is known (at the first token, not at the end of a stream), so none is older than
+// the window. A probe that never says how it went is given up after [ProbeTime], and counts as a failure: a
+// half-open breaker cannot wait for ever. All types are safe from any goroutine.
 package breaker
 
 import (
 	"context"
 	"errors"
-	"log/slog"
+	"fmt"
+	"sync"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -19,48 +28,92 @@ import (
 const (
 	window = 10 * time.Second // failures are counted over so long
 	bucket = time.Second
-	trips  = 5 // submits in a row without an answer open it
+	trips  = 5 // requests in a row without an answer open the breaker of a part of the broker
 	open   = 2 * time.Second
-	probes = 3 // submits that are let through to see whether the broker is back
+	probes = 3 // requests that are let through to see whether the broker is back
+	// ProbeTime is how long a half-open breaker waits for the outcome of what it let through.
+	ProbeTime = 30 * time.Second
 )
 
-// Breaker lets submits through while the broker answers. While it does not, a submit would wait for its
-// timeouts, and they would pile up; open, it is refused at once with a time to retry. Safe from any
-// goroutine.
-type Breaker struct {
-	two *gobreaker.TwoStepCircuitBreaker[struct{}]
+// errSilent is the outcome of a probe that never told one.
+var errSilent = errors.New("a probe told nothing in time")
+
+// Change is one step of one breaker.
+type Change struct {
+	Kind     string // broker, worker or class
+	Of       string // which one
+	From, To string // closed, open or half-open
+	Reason   string
 }
 
-// New makes a closed breaker. away tells errors that mean that the broker did not answer; its refusal,
-// of a full queue for example, is an answer.
-func New(log *slog.Logger, away func(error) bool) *Breaker {
-	return &Breaker{gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		Name: "broker", Interval: window, BucketPeriod: bucket, Timeout: open, MaxRequests: probes,
-		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= trips },
-		IsSuccessful: func(err error) bool { return err == nil || !away(err) },
-		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
-		OnStateChange: func(name string, from, to gobreaker.State) {
-			log.Warn("breaker changed", "breaker", name, "from", from.String(), "to", to.String())
-		},
-	})}
+// ChangedFunc hears of every change. It runs under the lock of the breaker and must not ask it anything.
+type ChangedFunc func(Change)
+
+// step makes a gobreaker's settings report its changes; opened says why it opens.
+func step(kind, of string, changed ChangedFunc, opened string) func(string, gobreaker.State, gobreaker.State) {
+	return func(_ string, from, to gobreaker.State) {
+		reason := opened
+		switch {
+		case to == gobreaker.StateHalfOpen:
+			reason = "it was out long enough to be tried"
+		case to == gobreaker.StateClosed:
+			reason = "the probes went well"
+		case from == gobreaker.StateHalfOpen:
+			reason = "a probe failed"
+		}
+		changed(Change{kind, of, from.String(), to.String(), reason})
+	}
 }
 
-// Do runs f, which asks the broker, unless the breaker is open; then the error is unavailable. f must
-// end by itself: a half-open breaker waits for what it let through.
-func (b *Breaker) Do(f func() error) error {
-	done, err := b.two.Allow()
+type two = gobreaker.TwoStepCircuitBreaker[struct{}]
+
+// allow is Allow whose done may come late or never while the breaker is half-open.
+func allow(b *two) (done func(error), err error) {
+	inner, err := b.Allow()
+	if err != nil {
+		return nil, err
+	}
+	if b.State() != gobreaker.StateHalfOpen {
+		return inner, nil
+	}
+	var once sync.Once
+	late := time.AfterFunc(ProbeTime, func() { once.Do(func() { inner(errSilent) }) })
+	return func(err error) {
+		late.Stop()
+		once.Do(func() { inner(err) })
+	}, nil
+}
+
+// Broker is a breaker for each part of the broker that a submit depends on. While a part does not answer, a
+// submit would wait for its timeouts, and they would pile up; open, it is refused at once with a time to retry.
+type Broker struct{ of map[string]*two }
+
+// NewBroker makes closed breakers. away tells errors that mean that the broker did not answer; its refusal, of
+// a full queue for example, is an answer.
+func NewBroker(changed ChangedFunc, away func(error) bool, parts ...string) *Broker {
+	b := &Broker{map[string]*two{}}
+	for _, part := range parts {
+		b.of[part] = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+			Name: part, Interval: window, BucketPeriod: bucket, Timeout: open, MaxRequests: probes,
+			ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= trips },
+			IsSuccessful:  func(err error) bool { return err == nil || !errors.Is(err, errSilent) && !away(err) },
+			IsExcluded:    func(err error) bool { return errors.Is(err, context.Canceled) },
+			OnStateChange: step("broker", part, changed, fmt.Sprintf("%d requests in a row got no answer", trips)),
+		})
+	}
+	return b
+}
+
+// Do runs f, which asks a part of the broker, unless its breaker is open; then the error is unavailable.
+func (b *Broker) Do(part string, f func() error) error {
+	done, err := allow(b.of[part])
 	if err != nil {
 		return &contracts.Error{Code: contracts.CodeUnavailable, RetryAfterMS: open.Milliseconds(),
-			Message: "the broker does not answer: retry under the same id after the time given"}
+			Message: fmt.Sprintf("the broker does not answer (%s): retry under the same id after the time given", part)}
 	}
-	settled := false
-	defer func() {
-		if !settled { // a panic passes by: it says nothing of the broker
-			done(context.Canceled)
-		}
-	}()
+	outcome := context.Canceled // a panic passes by: it says nothing of the broker
+	defer func() { done(outcome) }()
 	err = f()
-	settled = true
-	done(err)
+	outcome = err
 	return err
 }

@@ -93,7 +93,7 @@ func errorObject(path string, e *contracts.Error) any {
 
 // retryHeaders tells clients whether and when to try again.
 func retryHeaders(h http.Header, e *contracts.Error) {
-	if !e.Code.Info().Retryable {
+	if !e.Code.Info().Retryable || e.NoRetry {
 		h.Set("X-Should-Retry", "false")
 		return
 	}

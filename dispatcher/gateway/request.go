@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/retry"
 )
 
 // errTooLarge marks refusals of a body that was not read to its end.
@@ -178,6 +179,7 @@ func traceLabels(labels map[string]string, h http.Header, request string) map[st
 	for name, value := range map[string]string{
 		"traceparent": h.Get("Traceparent"), "tracestate": h.Get("Tracestate"), "slo_ttft_ms": h.Get("X-Slo-Ttft-Ms"),
 		"on_overload": h.Get("X-Pelton-On-Overload"), "request_id": request,
+		retry.Label: h.Get("X-Stainless-Retry-Count"),
 	} {
 		if _, taken := out[name]; value != "" && len(value) <= contracts.MaxLabelLength && printable(value) && (taken || len(out) < contracts.MaxLabels) {
 			out[name] = value

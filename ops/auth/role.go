@@ -45,7 +45,7 @@ var rightsOf = map[Role]rights{
 		subscribe: []string{"live.{{name()}}.*"},
 	},
 	// No right to ask JetStream: it answers on whatever reply subject a request names, in its own right.
-	Console: {subscribe: []string{subject.AllHeartbeats, "$JS.EVENT.ADVISORY.>"}},
+	Console: {subscribe: []string{subject.AllHeartbeats, subject.AllEvents, "$JS.EVENT.ADVISORY.>"}},
 	Worker: {
 		publish: append(
 			acks(topology.StreamJobs),
@@ -57,7 +57,7 @@ var rightsOf = map[Role]rights{
 	},
 	Dispatcher: {
 		publish: join(
-			[]string{subject.AllJobs, subject.AllSched, subject.AllHeld, subject.AllLoads, subject.AllOut, subject.AllDead, "bell.*", subject.AllCtlCancels, subject.AllCtlPreempt, subject.AllCtlRests},
+			[]string{subject.AllJobs, subject.AllSched, subject.AllHeld, subject.AllLoads, subject.AllLevels, subject.AllEvents, subject.AllOut, subject.AllDead, "bell.*", subject.AllCtlCancels, subject.AllCtlPreempt, subject.AllCtlRests},
 			acks(topology.StreamJobs), acks(topology.StreamSched),
 			each(api+"STREAM.INFO.", streams...),
 			each(api+"STREAM.MSG.DELETE.", topology.StreamJobs, topology.StreamSched, topology.StreamDead),
@@ -69,7 +69,7 @@ var rightsOf = map[Role]rights{
 				api + "CONSUMER.MSG.NEXT." + topology.StreamSched + "." + topology.ConsumerDue,
 			},
 		),
-		subscribe: []string{subject.AllSubmits, subject.AllCancels, subject.AllLive, subject.AllHeartbeats, subject.AllLoads, "$SRV.>",
+		subscribe: []string{subject.AllSubmits, subject.AllCancels, subject.AllLive, subject.AllHeartbeats, subject.AllLoads, subject.AllLevels, "$SRV.>",
 			"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + topology.StreamJobs + ".*"},
 		replies: true,
 	},

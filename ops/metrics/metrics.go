@@ -10,6 +10,7 @@ package metrics
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,6 +51,8 @@ type Registry struct {
 	left     *prometheus.CounterVec
 	gateway  *prometheus.HistogramVec
 	moved    *prometheus.CounterVec
+	changes  *prometheus.CounterVec
+	top      *prometheus.GaugeVec
 	wrong    *prometheus.HistogramVec
 	wasted   *prometheus.CounterVec
 	memory   memoryMetrics
@@ -75,6 +78,8 @@ func New() *Registry {
 	r.left = r.counter("pelton_handed_back_total", "Jobs that left a worker before their end.", "model", "cause")
 	r.moved = r.counter("pelton_dispatcher_moves_total", "Jobs that a dispatcher took from their worker: dead (handed over), preempt (asked to give way); rest counts workers told to take none for a while.", "cause")
 	r.memory = r.newMemory()
+	r.changes = r.counter("pelton_overload_changes_total", "Steps of the ladders and breakers, by kind (ladder, broker, worker, class) and where to; of ladders down or up.", "kind", "to")
+	r.top = r.gauge("pelton_ladder_rung", "Rung of a model's ladder below which jobs are let through: 512 is all, 128 is p0 alone.", "model")
 	r.wrong = r.histogram("pelton_ttft_prediction_error_seconds", "How far the predicted time to a job's first token was off, either way.", ttftBuckets, "model", "class")
 	r.wasted = r.counter("pelton_wasted_tokens_total", "Tokens that were fed and generated for jobs that ended without their answer, by why.", "model", "code")
 	return r
@@ -158,6 +163,8 @@ func (r *Registry) Dispatcher() *dispatcher.Trace {
 			r.gateway.WithLabelValues(j.Job.Model, string(j.Job.Class)).Observe(ttft.Seconds())
 		},
 		Expired: func(string, string) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeExpired)).Inc() },
+		Changed: r.changed,
+		Top:     func(model string, rung float64) { r.top.WithLabelValues(model).Set(rung) },
 		Evicted: func(string, string) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeEvicted)).Inc() },
 		Held: func(j *contracts.Admitted) {
 			r.jobs.WithLabelValues(j.Job.Model, string(j.Job.Class), string(contracts.OutcomeHeld)).Inc()
@@ -170,6 +177,18 @@ func (r *Registry) Dispatcher() *dispatcher.Trace {
 		Preempted:  func(string, string, string) { r.moved.WithLabelValues("preempt").Inc() },
 		GaveUp:     func(string, string, int) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeFailed)).Inc() },
 	}
+}
+
+func (r *Registry) changed(e *contracts.Event) {
+	to := e.To
+	if e.Kind == "ladder" { // its steps are numbers
+		from, _ := strconv.ParseFloat(e.From, 64)
+		now, _ := strconv.ParseFloat(e.To, 64)
+		if to = "up"; now < from {
+			to = "down"
+		}
+	}
+	r.changes.WithLabelValues(e.Kind, to).Inc()
 }
 
 // emitted spreads the time since the record before over the tokens of this one.

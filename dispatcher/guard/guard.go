@@ -1,0 +1,230 @@
+// Package guard lets jobs through or sheds them by what came of those before: the ladder of each model, and
+// behind it the breakers of its classes and workers.
+//
+// It belongs to step 4 of the walk: dispatcher/submit.go asks it before anything is computed for a job. Previous
+// step: dispatcher/intake.go or the gateway; next: dispatcher/admission. What it learns comes from the records
+// that dispatcher/relay hears, and from the other dispatchers, to whom it tells each second what it saw: so all
+// come to the same levels, and none asks another while a job waits.
+//
+// It decides with dispatcher/ladder and dispatcher/breaker and talks to nobody itself. Safe for concurrent use.
+package guard
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/retry"
+	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/breaker"
+	"github.com/pelton-run/pelton/dispatcher/ladder"
+	"github.com/pelton-run/pelton/dispatcher/priority"
+)
+
+const (
+	// Every is how often the ladders look at what they saw, and tell the others.
+	Every = time.Second
+	// maxStarts bounds the jobs whose first token is waited for to judge their worker.
+	maxStarts = 65_536
+	// maxTenants bounds the tenants whose repeats are counted.
+	maxTenants = 65_536
+	// again is the least that a shed caller is told to wait; it is spread over twice the time.
+	again = time.Second
+)
+
+// Config of a [Guard]. All fields but Objectives are needed.
+type Config struct {
+	Name       string // of the dispatcher
+	Models     []string
+	Objectives admission.Objectives
+	Logger     *slog.Logger
+	Live       func() int                             // workers
+	Rest       func(worker string)                    // tells one to take no jobs for a while
+	Changed    breaker.ChangedFunc                    // hears of every step of every ladder and breaker; must not block
+	Say        func(model string, level []byte) error // to the other dispatchers
+	Top        func(model string, rung float64)       // hears each second where a ladder stands
+}
+
+// Guard of all models of a dispatcher.
+type Guard struct {
+	cfg     Config
+	ladders map[string]*ladder.Ladder
+	classes *breaker.Classes
+	workers *breaker.Workers
+
+	starts  sync.Map // live subject -> start
+	pending atomic.Int64
+
+	hears sync.Mutex // Hear and Tick of the ladders
+
+	mu      sync.Mutex
+	repeats map[string]*retry.Budget // by tenant
+}
+
+// start is a job that a worker took and that has no token yet.
+type start struct {
+	worker, model string
+	class         contracts.Class
+	at            time.Time
+}
+
+// level is what a dispatcher tells the others of a model.
+type level struct {
+	By   string           `json:"by"`
+	Top  float64          `json:"top"`
+	Seen [4]ladder.Counts `json:"seen"`
+}
+
+// New returns a guard that lets everything through.
+func New(cfg Config) *Guard {
+	g := &Guard{cfg: cfg, ladders: map[string]*ladder.Ladder{}, repeats: map[string]*retry.Budget{},
+		classes: breaker.NewClasses(cfg.Changed, cfg.Models...), workers: breaker.NewWorkers(cfg.Changed, cfg.Live, cfg.Rest)}
+	for _, model := range cfg.Models {
+		g.ladders[model] = ladder.New()
+	}
+	return g
+}
+
+// Allow is an error while jobs such as this one are shed. tokens is about what its prompt has, retries how often
+// it was refused before. A job that is let through ends with First or Gone.
+func (g *Guard) Allow(j *contracts.Job, retries, tokens int, now time.Time) error {
+	l := g.ladders[j.Model]
+	if l == nil {
+		return nil
+	}
+	if !l.Allow(ladder.Rung(j.Class, j.Tenant, j.ID, retries, now), tokens) {
+		return &contracts.Error{Code: contracts.CodeOverloaded, RetryAfterMS: again.Milliseconds() + rand.Int64N(again.Milliseconds()),
+			Message: fmt.Sprintf("the fleet is overloaded: it serves %s only in part for a while: retry after the time given", j.Class)}
+	}
+	return g.classes.Allow(j.Model, j.Class, priority.Key{Tenant: j.Tenant, Job: j.ID})
+}
+
+// Repeats counts a request of a tenant and tells whether one that is refused may come again.
+func (g *Guard) Repeats(tenant string, retries int) bool {
+	g.mu.Lock()
+	b := g.repeats[tenant]
+	if b == nil {
+		if len(g.repeats) >= maxTenants {
+			clear(g.repeats)
+		}
+		b = retry.NewBudget()
+		g.repeats[tenant] = b
+	}
+	g.mu.Unlock()
+	if retries > 0 {
+		return b.Take()
+	}
+	b.First()
+	return true
+}
+
+// Taken says that a worker took a job that has no token yet.
+func (g *Guard) Taken(live, worker, model string, class contracts.Class, now time.Time) {
+	if g.cfg.Objectives[class] <= 0 {
+		return
+	}
+	if _, known := g.starts.Swap(live, start{worker, model, class, now}); !known && g.pending.Add(1) > maxStarts {
+		g.Over(live)
+	}
+}
+
+// Over says that the job is not to be waited for any more.
+func (g *Guard) Over(live string) (of start, known bool) {
+	v, known := g.starts.LoadAndDelete(live)
+	if !known {
+		return of, false
+	}
+	g.pending.Add(-1)
+	return v.(start), true
+}
+
+// Piece says that a piece of a job was heard: the first one tells how fast its worker is.
+func (g *Guard) Piece(live string, now time.Time) {
+	if s, known := g.Over(live); known {
+		g.workers.First(s.worker, s.model, now.Sub(s.at), g.cfg.Objectives[s.class])
+	}
+}
+
+// Waited says how long a job of this dispatcher had waited when a worker took it.
+func (g *Guard) Waited(model string, class contracts.Class, waited, want time.Duration) {
+	if l := g.ladders[model]; l != nil {
+		l.Taken(class, waited, want)
+	}
+}
+
+// First says when the first token of a job of this dispatcher came that was wanted within want; 0 is whenever.
+func (g *Guard) First(model string, class contracts.Class, job priority.Key, took, want time.Duration) {
+	l := g.ladders[model]
+	if l == nil || want <= 0 {
+		g.Gone(model, class, job)
+		return
+	}
+	l.First(class, took <= want)
+	g.classes.First(model, class, job, took <= want)
+}
+
+// Gone says that a job that was let through has no first token to tell of.
+func (g *Guard) Gone(model string, class contracts.Class, job priority.Key) {
+	g.classes.Gone(model, class, job)
+}
+
+// Outcome says how a worker did with a job.
+func (g *Guard) Outcome(worker string, fault bool) { g.workers.Outcome(worker, fault) }
+
+// Run looks at the ladders each second until ctx ends.
+func (g *Guard) Run(ctx context.Context) {
+	tick := time.NewTicker(Every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			g.Tick()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Tick is one look.
+func (g *Guard) Tick() {
+	for model, l := range g.ladders {
+		g.hears.Lock()
+		seen, own, c, changed := l.Tick()
+		g.hears.Unlock()
+		if changed {
+			g.cfg.Changed(breaker.Change{Kind: "ladder", Of: model, From: fmt.Sprintf("%.1f", c.From), To: fmt.Sprintf("%.1f", c.To), Reason: c.Reason})
+		}
+		g.cfg.Top(model, c.To)
+		if seen == ([4]ladder.Counts{}) && own == ladder.Top {
+			continue
+		}
+		data, err := json.Marshal(level{g.cfg.Name, own, seen})
+		if err == nil {
+			err = g.cfg.Say(model, data)
+		}
+		if err != nil {
+			g.cfg.Logger.Debug("level not shared", "model", model, "error", err)
+		}
+	}
+}
+
+// Hear takes what another dispatcher says of a model.
+func (g *Guard) Hear(model string, data []byte) {
+	var v level
+	l := g.ladders[model]
+	if l == nil || json.Unmarshal(data, &v) != nil || v.By == g.cfg.Name {
+		return
+	}
+	g.hears.Lock()
+	l.Hear(v.Seen, v.Top)
+	g.hears.Unlock()
+	for i, c := range contracts.Classes {
+		g.classes.Others(model, c, v.Seen[i].Good, v.Seen[i].Late)
+	}
+}

@@ -1,0 +1,86 @@
+package dispatcher_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/contractstest"
+	"github.com/pelton-run/pelton/contracts/retry"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/dispatcher/admission"
+)
+
+// TestLadderIsShared: while p2's first tokens are late, the ladder sheds what is less urgent, also at a dispatcher
+// that saw none of them; every step is an event with its reason. p0 goes on, and who comes back too often is told
+// not to.
+func TestLadderIsShared(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	cfg := testConfig(b.Conn())
+	cfg.Overload.Objectives = admission.Objectives{contracts.P2: time.Microsecond}
+	busy, _ := startDispatcher(t, cfg)
+	other, _ := startDispatcher(t, cfg)
+	startWorker(t, b.Conn(), "w", nil)
+	events, err := b.Conn().SubscribeSync(subject.SLOEvent("ladder"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shut, err := b.Conn().SubscribeSync(subject.SLOEvent("class"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := testContext(t)
+	for n := 0; ; n++ {
+		if _, err := busy.Submit(ctx, textJob(id(n), "abc")); err != nil && contracts.CodeOf(err) != contracts.CodeOverloaded {
+			t.Fatal(err)
+		}
+		m, err := events.NextMsg(20 * time.Millisecond)
+		if err != nil {
+			if ctx.Err() != nil {
+				t.Fatalf("%d jobs are late, and no event says so", n)
+			}
+			continue
+		}
+		var e contracts.Event
+		if err := contracts.Decode(m.Data, &e); err != nil || m.Subject != subject.SLOEvent("ladder") || e.Kind != "ladder" || e.Of != model || e.From != "512.0" || e.Reason == "" || e.Dispatcher == "" {
+			t.Fatalf("event %+v on %s, %v", e, m.Subject, err)
+		}
+		break
+	}
+	var e contracts.Event
+	if m, err := shut.NextMsg(10 * time.Second); err != nil || contracts.Decode(m.Data, &e) != nil || e.Of != model+" p2" || e.From != "closed" || e.To != "open" || e.Reason == "" {
+		t.Errorf("event of the class's breaker: %+v, %v", e, err)
+	}
+	batch := textJob("batch", "abc")
+	batch.Class = contracts.P3
+	var refused *contracts.Error
+	waitFor(t, "the other dispatcher to shed p3", func() bool {
+		_, err := other.Submit(ctx, batch)
+		if err != nil {
+			refused = contracts.AsError(err)
+		} else {
+			batch.ID += "x"
+		}
+		return err != nil
+	})
+	if refused.Code != contracts.CodeOverloaded || refused.RetryAfterMS < 1000 || refused.NoRetry {
+		t.Errorf("refused with %+v, want overloaded, a time to retry, and that it may", refused)
+	}
+	batch.Labels = map[string]string{retry.Label: "1"}
+	for range retry.Burst + 1 {
+		if _, err := other.Submit(ctx, batch); err == nil {
+			t.Fatal("p3 is let through while p2 is late")
+		} else {
+			refused = contracts.AsError(err)
+		}
+	}
+	if !refused.NoRetry {
+		t.Errorf("after %d repeats in a row: %+v, want that it is told not to", retry.Burst+1, refused)
+	}
+	urgent := textJob("urgent", "abc")
+	urgent.Class = contracts.P0
+	if _, err := other.Submit(ctx, urgent); err != nil {
+		t.Errorf("p0: %v", err)
+	}
+}
