@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: bench-compose bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy rights hostile observe-check
+.PHONY: bench-compose bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-overload-model bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy rights hostile observe-check
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -54,7 +54,11 @@ bench-steps: ## what each step from the naive export to the default is worth: ti
 	$(GO) run ./ops/cmd/pelton model eval smollm2:w8a16 --reference fp32 --distance --min-top 0.9
 
 bench-overload: ## 1, 2 and 4 times what a simulated fleet can do, against a build that takes everything; WORKERS, STEP, SURGE, SEED
-	$(GO) test -run '^$$' -bench Overload -benchtime 1x -timeout 30m ./integration/overload $(if $(WORKERS),-workers $(WORKERS)) $(if $(STEP),-step $(STEP)) $(if $(SURGE),-surge $(SURGE)) $(if $(SEED),-seed $(SEED))
+	$(GO) test -run '^$$' -bench 'Overload|Flood' -benchtime 1x -timeout 30m ./integration/overload $(if $(WORKERS),-workers $(WORKERS)) $(if $(STEP),-step $(STEP)) $(if $(SURGE),-surge $(SURGE)) $(if $(SEED),-seed $(SEED))
+
+bench-overload-model: ## the same with SmolLM2 on this machine's processor at 1 and 2 times what it can do; SURGE, SEED, OBJECTIVE (1s)
+	$(GO) run ./ops/cmd/pelton model pull smollm2
+	$(GO) test -run '^$$' -bench Model -benchtime 1x -timeout 30m ./integration/overload $(if $(SURGE),-surge $(SURGE)) $(if $(SEED),-seed $(SEED)) $(if $(OBJECTIVE),-objective $(OBJECTIVE))
 
 bench-simulate: ## how fast 1,000 workers are simulated; then a real trace in real time, at ease and in bursts, on devices so slow that this machine keeps up: they must agree within 10 %; SECONDS, SEED
 	$(GO) test -run '^$$' -bench Thousand -benchtime 1x ./ops/simulate

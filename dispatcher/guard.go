@@ -20,8 +20,12 @@ const partReads = "reads"
 
 // newGuard is what sheds jobs by what came of those before.
 func (d *Dispatcher) newGuard() *guard.Guard {
+	models := d.catalog.Names()
+	if d.cfg.Overload.FIFO {
+		models = nil
+	}
 	return guard.New(guard.Config{
-		Name: d.name, Models: d.catalog.Names(), Objectives: d.cfg.Overload.Objectives, Logger: d.log,
+		Name: d.name, Models: models, Objectives: d.cfg.Overload.Objectives, Logger: d.log,
 		Live: func() int { return len(d.fleet.Live()) }, Rest: d.restWorker, Changed: d.moved,
 		Say: func(model string, level []byte) error { return d.cfg.Conn.Publish(subject.SLOLevel(model), level) },
 		Top: func(model string, rung float64) {

@@ -49,6 +49,7 @@ type job struct {
 	seqs     []*batch.Sequence // by choice
 	writer   *emit.Writer
 	yielding bool // gives way when asked to
+	device   time.Duration
 }
 
 // receive takes a message over from the intake. It blocks only while the job needs more room than its
@@ -283,6 +284,9 @@ func (s *seat) Prefilled(choice int, at time.Time) {
 // finds it free.
 func (s *seat) Ended(choice int, e batch.End) {
 	s.job.room.Release(s.job.each, 1)
+	s.job.mu.Lock()
+	s.job.device += e.Device
+	s.job.mu.Unlock()
 	s.Writer.Ended(choice, e)
 }
 

@@ -184,7 +184,14 @@ func TestDeadlineWhileRunning(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
 	e := newFake()
-	f.hire("w", e)
+	wasted := make(chan time.Duration, 1)
+	f.hire("w", e, func(c *worker.Config) {
+		c.Trace = &worker.Trace{Spent: func(_ worker.Job, device time.Duration, why contracts.Code) {
+			if why == contracts.CodeDeadlineExceeded {
+				wasted <- device
+			}
+		}}
+	})
 	a := order("late", "prompt", 400)
 	deadline := time.Now().Add(150 * time.Millisecond)
 	a.Job.Deadline = deadline.UnixMilli()
@@ -194,6 +201,9 @@ func TestDeadlineWhileRunning(t *testing.T) {
 	answer := f.read("late")
 	if got.Code != contracts.CodeDeadlineExceeded || len(answer.tokens[0]) == 0 || time.Since(deadline) > 5*time.Second {
 		t.Errorf("got %q after %d tokens, %v past the deadline", got.Code, len(answer.tokens[0]), time.Since(deadline))
+	}
+	if device := <-wasted; device < time.Duration(len(answer.tokens[0]))*2*time.Millisecond {
+		t.Errorf("%v of the device are said to be wasted on %d tokens of at least 2 ms", device, len(answer.tokens[0]))
 	}
 	f.empty()
 }

@@ -40,6 +40,9 @@ type Trace struct {
 	Told func(Job, contracts.Code)
 	// Finished: the final record was accepted.
 	Finished func(j Job, final *contracts.Chunk)
+	// Spent: the job, which ends here, had so much of the device's time, its share of the steps that it was in. A
+	// code says why it was for nothing.
+	Spent func(j Job, device time.Duration, wasted contracts.Code)
 	// HandedBack: the job went back to the queue before its end.
 	HandedBack func(j Job, cause error)
 	// Fenced: another worker has the job, or may have it; it was dropped silently.
@@ -93,6 +96,12 @@ func (t *Trace) told(j Job, code contracts.Code) {
 func (t *Trace) finished(j Job, final *contracts.Chunk) {
 	if t.Finished != nil {
 		t.Finished(j, final)
+	}
+}
+
+func (t *Trace) spent(j Job, device time.Duration, wasted contracts.Code) {
+	if t.Spent != nil {
+		t.Spent(j, device, wasted)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/retry"
 	"github.com/pelton-run/pelton/contracts/subject"
 )
 
@@ -32,6 +33,8 @@ type Client struct {
 	idle    time.Duration
 	buffer  int
 	replays bool
+	retries int
+	budget  *retry.Budget
 	mayRead atomic.Bool // a subscription to live.<tenant>.… was allowed
 	noOut   atomic.Bool // reading OUT was denied
 }
@@ -61,7 +64,7 @@ func New(nc *nats.Conn, tenant string, opts ...Option) *Client {
 	if tenant == "" {
 		tenant = "default"
 	}
-	c := &Client{nc: nc, tenant: tenant, timeout: 10 * time.Second, idle: 5 * time.Second, buffer: 1024, replays: true}
+	c := &Client{nc: nc, tenant: tenant, timeout: 10 * time.Second, idle: 5 * time.Second, buffer: 1024, replays: true, budget: retry.NewBudget()}
 	for _, o := range opts {
 		o(c)
 	}

@@ -51,7 +51,7 @@ func (c *Client) Run(ctx context.Context, j *contracts.Job) (*Stream, error) {
 		return nil, err
 	}
 	s.after, s.cancel = -1, j.CancelOnLeave
-	if s.answer, err = c.submit(ctx, j.ID, data); err != nil {
+	if s.answer, err = c.persist(ctx, j, data); err != nil {
 		s.Close()
 		return nil, err
 	}

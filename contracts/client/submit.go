@@ -20,7 +20,7 @@ func (c *Client) Submit(ctx context.Context, j *contracts.Job) (*contracts.Answe
 	if err != nil {
 		return nil, err
 	}
-	return c.submit(ctx, j.ID, data)
+	return c.persist(ctx, j, data)
 }
 
 // prepare completes, checks and encodes j.

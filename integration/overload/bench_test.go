@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -44,45 +45,67 @@ const (
 	normal     = 0.5              // of the capacity: the load after the surge
 )
 
+// scene is a fleet under load, and what is asked of it.
+type scene struct {
+	target     loadgen.Target
+	prompter   loadgen.Prompter
+	mix        loadgen.Mix
+	classes    string // weights
+	objectives admission.Objectives
+}
+
 // BenchmarkOverload offers 1, 2 and 4 times what the fleet can do, to the build that judges and to the one
 // that takes everything, and prints what came of it.
 func BenchmarkOverload(b *testing.B) {
 	capacity := 0.0
-	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "build\toffered\treq/s\tgood tokens/s\tp0 in time\tp1\tp2\twaste\trefused\trefusal p50\tp99\tTTFT p0 p99\trecovery\t")
-	peak := map[string]float64{}
-	var lines []result
-	for _, build := range []string{"deadline", "fifo"} {
-		if *only != "" && build != *only {
-			continue
-		}
+	var lines results
+	for _, build := range builds() {
 		for _, times := range []float64{1, 2, 4} {
-			f := chaos.NewInProcess(b, chaos.Floor{Workers: *workers, Slots: 64, Step: *step, Dispatcher: func(_ int, cfg *dispatcher.Config) {
-				cfg.Overload = backlog.Settings{FIFO: build == "fifo", Objectives: objectives()}
-			}})
-			target := connect(b, f)
-			prompter, err := loadgen.Gauge(b.Context(), target)
-			if err != nil {
-				b.Fatal(err)
-			}
+			f := simulated(b, build)
+			s := f.scene(b, "default")
 			if capacity == 0 {
-				capacity = saturate(b, target, prompter)
+				capacity = s.saturate(b, 40**workers)
 				fmt.Printf("capacity: %.1f requests/s, %d workers, step %v, objectives in steps %v, gaps with CV %v, seed %d\n", capacity, *workers, *step, steps, burstiness, *seed)
 			} else {
-				warm(b, target, prompter, capacity)
+				s.warm(b, capacity)
 			}
-			r := measure(b, target, prompter, capacity, times)
-			r.build, r.times = build, times
-			lines = append(lines, r)
-			peak[build] = max(peak[build], r.goodTokens)
-			r.print(table)
+			lines = append(lines, s.measure(b, build, capacity, times))
 			f.Rest()
 		}
 	}
-	_ = table.Flush()
-	for _, r := range lines {
-		fmt.Printf("%s %gx: goodput %.0f %% of this build's peak\n", r.build, r.times, 100*r.goodTokens/peak[r.build])
+	lines.print()
+}
+
+// builds are those that are compared.
+func builds() []string {
+	if *only != "" {
+		return []string{*only}
 	}
+	return []string{"deadline", "fifo"}
+}
+
+// fleet is a simulated one.
+type fleet struct{ *chaos.InProcess }
+
+func simulated(b *testing.B, build string) fleet {
+	b.Helper()
+	return fleet{chaos.NewInProcess(b, chaos.Floor{Workers: *workers, Slots: 64, Step: *step, Dispatcher: func(_ int, cfg *dispatcher.Config) {
+		cfg.Overload = backlog.Settings{FIFO: build == "fifo", Objectives: objectives()}
+	}})}
+}
+
+func (f fleet) scene(b *testing.B, tenants ...string) *scene {
+	b.Helper()
+	return newScene(b, &loadgen.NATS{Client: connect(b, f.NATS(), tenants...), Model: chaos.Model, Text: true, IgnoreEOS: true}, mix, "p0:1,p1:3,p2:6", objectives())
+}
+
+func newScene(b *testing.B, t loadgen.Target, m loadgen.Mix, classes string, o admission.Objectives) *scene {
+	b.Helper()
+	p, err := loadgen.Gauge(b.Context(), t)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return &scene{t, p, m, classes, o}
 }
 
 func objectives() admission.Objectives {
@@ -93,32 +116,36 @@ func objectives() admission.Objectives {
 	return o
 }
 
-func connect(b *testing.B, f *chaos.InProcess) loadgen.Target {
+// connect makes clients of tenants; the first one is that of jobs that name none.
+func connect(b *testing.B, url string, tenants ...string) func(tenant string) *client.Client {
 	b.Helper()
-	nc, err := nats.Connect(f.NATS())
+	nc, err := nats.Connect(url)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(nc.Close)
-	c := client.New(nc, "default", client.WithoutReplay())
-	return &loadgen.NATS{Client: func(string) *client.Client { return c }, Model: chaos.Model, Text: true, IgnoreEOS: true}
+	of := map[string]*client.Client{"": client.New(nc, tenants[0], client.WithoutReplay())}
+	for _, tenant := range tenants {
+		of[tenant] = client.New(nc, tenant, client.WithoutReplay())
+	}
+	return func(tenant string) *client.Client { return of[tenant] }
 }
 
-// saturate is how many requests a second are completed when there are always enough.
-func saturate(b *testing.B, t loadgen.Target, p loadgen.Prompter) float64 {
+// saturate is how many requests a second are completed when there are always so many.
+func (s *scene) saturate(b *testing.B, open int) float64 {
 	b.Helper()
 	rng := rand.New(rand.NewPCG(*seed, 7))
 	const window = 15 * time.Second
 	classes, _ := loadgen.ParseWeights("p3:1")
-	m := mix
+	m := s.mix
 	m.Classes = classes
-	samples, err := loadgen.Run(b.Context(), loadgen.Config{Plan: m.Fill(rng, make(loadgen.Plan, 100_000)), Target: t, Prompter: p, Concurrency: 40 * *workers, Until: window, Timeout: giveUp})
+	samples, err := loadgen.Run(b.Context(), loadgen.Config{Plan: m.Fill(rng, make(loadgen.Plan, 100_000)), Target: s.target, Prompter: s.prompter, Concurrency: open, Until: window, Timeout: giveUp})
 	if err != nil {
 		b.Fatal(err)
 	}
 	done := 0
-	for _, s := range samples {
-		if s.Outcome == loadgen.Completed && s.End >= window/3 && s.End < window {
+	for _, x := range samples {
+		if x.Outcome == loadgen.Completed && x.End >= window/3 && x.End < window {
 			done++
 		}
 	}
@@ -126,9 +153,9 @@ func saturate(b *testing.B, t loadgen.Target, p loadgen.Prompter) float64 {
 }
 
 // warm lets a new fleet learn what its steps take, at a load that it can do.
-func warm(b *testing.B, t loadgen.Target, p loadgen.Prompter, capacity float64) {
+func (s *scene) warm(b *testing.B, capacity float64) {
 	b.Helper()
-	run(b, t, p, phase{0, 6 * time.Second, 0.7 * capacity, true})
+	s.run(b, phase{0, 6 * time.Second, 0.7 * capacity, true, ""})
 }
 
 // phase is a time with so many requests a second.
@@ -136,11 +163,18 @@ type phase struct {
 	from, until time.Duration
 	rate        float64
 	even        bool // Poisson, so that what is late is so because of what was before
+	tenant      string
 }
 
-func run(b *testing.B, t loadgen.Target, p loadgen.Prompter, phases ...phase) []loadgen.Sample {
+func (s *scene) run(b *testing.B, phases ...phase) []loadgen.Sample {
 	b.Helper()
 	rng := rand.New(rand.NewPCG(*seed, 11))
+	classes, err := loadgen.ParseWeights(s.classes)
+	if err != nil {
+		b.Fatal(err)
+	}
+	m := s.mix
+	m.Classes = classes
 	var plan loadgen.Plan
 	for _, ph := range phases {
 		process := loadgen.Process{Kind: "gamma", Rate: ph.rate, CV: burstiness}
@@ -151,15 +185,14 @@ func run(b *testing.B, t loadgen.Target, p loadgen.Prompter, phases ...phase) []
 		for i := range times {
 			times[i] += ph.from
 		}
-		plan = append(plan, loadgen.At(times)...)
+		part := m.Fill(rng, loadgen.At(times))
+		for i := range part {
+			part[i].Tenant = ph.tenant
+		}
+		plan = append(plan, part...)
 	}
-	classes, err := loadgen.ParseWeights("p0:1,p1:3,p2:6")
-	if err != nil {
-		b.Fatal(err)
-	}
-	m := mix
-	m.Classes = classes
-	samples, err := loadgen.Run(b.Context(), loadgen.Config{Plan: m.Fill(rng, plan), Target: t, Prompter: p, Timeout: giveUp})
+	slices.SortStableFunc(plan, func(x, y loadgen.Request) int { return int(x.At - y.At) })
+	samples, err := loadgen.Run(b.Context(), loadgen.Config{Plan: plan, Target: s.target, Prompter: s.prompter, Timeout: giveUp})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -172,43 +205,48 @@ type result struct {
 	goodTokens  float64 // a second of the surge
 	inTime      map[contracts.Class]float64
 	waste       float64
+	kept        float64 // share of the admitted jobs that were good
 	refused     float64
 	refusal     []time.Duration
 	ttft        []time.Duration // of p0
 	recovery    time.Duration
 }
 
-func measure(b *testing.B, t loadgen.Target, p loadgen.Prompter, capacity, times float64) result {
+func (s *scene) measure(b *testing.B, build string, capacity, times float64) result {
 	b.Helper()
-	samples := run(b, t, p, phase{0, *surge, times * capacity, false}, phase{*surge, *surge + *surge/2, normal * capacity, true})
-	r := result{rate: times * capacity, inTime: map[contracts.Class]float64{}}
+	samples := s.run(b, phase{0, *surge, times * capacity, false, ""}, phase{*surge, *surge + *surge/2, normal * capacity, true, ""})
+	r := result{build: build, times: times, rate: times * capacity, inTime: map[contracts.Class]float64{}}
 	sent, good := map[contracts.Class]int{}, map[contracts.Class]int{}
 	goodTokens, badTokens, refused, inSurge := 0, 0, 0, 0
-	want := objectives()
-	for _, s := range samples {
-		ok := s.Outcome == loadgen.Completed && len(s.Pieces) > 0 && s.Pieces[0]-s.At <= want[s.Class]
-		if s.At >= *surge {
+	met := 0
+	for _, x := range samples {
+		ok := x.Outcome == loadgen.Completed && len(x.Pieces) > 0 && x.Pieces[0]-x.At <= s.objectives[x.Class]
+		if x.At >= *surge {
 			if !ok {
-				r.recovery = max(r.recovery, s.At-*surge)
+				r.recovery = max(r.recovery, x.At-*surge)
 			}
 			continue
 		}
 		inSurge++
-		sent[s.Class]++
+		sent[x.Class]++
 		switch {
 		case ok:
-			good[s.Class]++
-			goodTokens += s.OutputTokens
-		case s.Outcome == loadgen.Refused:
+			met++
+			good[x.Class]++
+			goodTokens += x.OutputTokens
+		case x.Outcome == loadgen.Refused && strings.Contains(x.Message, evicted):
 			refused++
-			r.refusal = append(r.refusal, s.End-s.Sent)
+		case x.Outcome == loadgen.Refused:
+			refused++
+			r.refusal = append(r.refusal, x.End-x.Sent)
 		default:
-			badTokens += max(s.OutputTokens, len(s.Pieces))
+			badTokens += max(x.OutputTokens, len(x.Pieces))
 		}
-		if s.Class == contracts.P0 && len(s.Pieces) > 0 {
-			r.ttft = append(r.ttft, s.Pieces[0]-s.At)
+		if len(x.Pieces) > 0 && (x.Class == contracts.P0 || len(s.objectives) == 1) {
+			r.ttft = append(r.ttft, x.Pieces[0]-x.At)
 		}
 	}
+	r.kept = float64(met) / float64(max(1, inSurge-refused))
 	for c, n := range sent {
 		r.inTime[c] = float64(good[c]) / float64(n)
 	}
@@ -216,6 +254,26 @@ func measure(b *testing.B, t loadgen.Target, p loadgen.Prompter, capacity, times
 	r.waste = float64(badTokens) / float64(max(1, badTokens+goodTokens))
 	r.refused = float64(refused) / float64(max(1, inSurge))
 	return r
+}
+
+// evicted is in the message of jobs that were taken, and given up before they cost anything: no refusal at once.
+const evicted = "could not come within its objective"
+
+type results []result
+
+// print writes a table, and how much of each build's peak was left.
+func (r results) print() {
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "build\toffered\treq/s\tgood tokens/s\tp0 in time\tp1\tp2\tof those taken\twaste\trefused\trefusal p50\tp99\tTTFT p0 p99\trecovery\t")
+	peak := map[string]float64{}
+	for _, x := range r {
+		peak[x.build] = max(peak[x.build], x.goodTokens)
+		x.print(table)
+	}
+	_ = table.Flush()
+	for _, x := range r {
+		fmt.Printf("%s %gx: goodput %.0f %% of this build's peak\n", x.build, x.times, 100*x.goodTokens/peak[x.build])
+	}
 }
 
 // at is a percentile of times.
@@ -228,7 +286,7 @@ func at(times []time.Duration, percent int) time.Duration {
 }
 
 func (r result) print(w io.Writer) {
-	fmt.Fprintf(w, "%s\t%gx\t%.0f\t%.0f\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f ms\t%.1f ms\t%.0f ms\t%.1f s\t\n", r.build, r.times, r.rate, r.goodTokens,
-		100*r.inTime[contracts.P0], 100*r.inTime[contracts.P1], 100*r.inTime[contracts.P2], 100*r.waste, 100*r.refused,
+	fmt.Fprintf(w, "%s\t%gx\t%.1f\t%.0f\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f ms\t%.1f ms\t%.0f ms\t%.1f s\t\n", r.build, r.times, r.rate, r.goodTokens,
+		100*r.inTime[contracts.P0], 100*r.inTime[contracts.P1], 100*r.inTime[contracts.P2], 100*r.kept, 100*r.waste, 100*r.refused,
 		float64(at(r.refusal, 50))/1e6, float64(at(r.refusal, 99))/1e6, float64(at(r.ttft, 99))/1e6, r.recovery.Seconds())
 }

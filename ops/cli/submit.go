@@ -21,6 +21,9 @@ import (
 // parallelJobs bounds how many jobs of one submit are under way at once.
 const parallelJobs = 64
 
+// submitRetries is how often a job is submitted again that was refused for load.
+const submitRetries = 4
+
 func (a *app) submitCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "submit FILE|-",
@@ -53,7 +56,7 @@ func (a *app) submit(ctx context.Context, path string) error {
 		return coded{err, exitUnavailable}
 	}
 	defer nc.Close()
-	c := client.New(nc, a.settings.text("tenant"))
+	c := client.New(nc, a.settings.text("tenant"), client.WithRetries(submitRetries))
 	var mu sync.Mutex // over out and failures
 	out := json.NewEncoder(a.out)
 	var failures []error

@@ -55,6 +55,7 @@ type Registry struct {
 	top      *prometheus.GaugeVec
 	wrong    *prometheus.HistogramVec
 	wasted   *prometheus.CounterVec
+	device   *prometheus.CounterVec
 	memory   memoryMetrics
 }
 
@@ -77,6 +78,7 @@ func New() *Registry {
 	r.running = r.gauge("pelton_running_jobs", "Jobs that a worker holds.", "worker", "model")
 	r.left = r.counter("pelton_handed_back_total", "Jobs that left a worker before their end.", "model", "cause")
 	r.moved = r.counter("pelton_dispatcher_moves_total", "Jobs that a dispatcher took from their worker: dead (handed over), preempt (asked to give way); rest counts workers told to take none for a while.", "cause")
+	r.device = r.counter("pelton_device_seconds_total", "Time of the device that jobs had, by why it was for nothing; an empty code is time that led to an answer.", "model", "wasted")
 	r.memory = r.newMemory()
 	r.changes = r.counter("pelton_overload_changes_total", "Steps of the ladders and breakers, by kind (ladder, broker, worker, class) and where to; of ladders down or up.", "kind", "to")
 	r.top = r.gauge("pelton_ladder_rung", "Rung of a model's ladder below which jobs are let through: 512 is all, 128 is p0 alone.", "model")
@@ -136,6 +138,9 @@ func (r *Registry) Worker(model string) *worker.Trace {
 			if final.Code != "" && final.Usage.CompletionTokens > 0 { // one that never ran cost nothing
 				r.wasted.WithLabelValues(j.Model, string(final.Code)).Add(float64(final.Usage.TotalTokens))
 			}
+		},
+		Spent: func(j worker.Job, device time.Duration, wasted contracts.Code) {
+			r.device.WithLabelValues(j.Model, string(wasted)).Add(device.Seconds())
 		},
 		HandedBack: func(j worker.Job, cause error) {
 			r.left.WithLabelValues(j.Model, string(contracts.CodeOf(cause))).Inc()

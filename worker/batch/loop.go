@@ -257,8 +257,10 @@ func (l *Loop) step(ctx context.Context) error {
 	if done.Err == nil {
 		l.planner.Took(done.PrefillTokens, done.DecodeRows, done.Duration)
 	}
+	token := done.Duration / time.Duration(max(1, done.PrefillTokens+done.DecodeRows))
 	for i, p := range l.pieces {
 		s := l.ready[p.Index]
+		s.device += token * time.Duration(max(1, p.Prompt))
 		if done.Err != nil {
 			err := done.Err
 			if ctx.Err() != nil {
@@ -399,7 +401,7 @@ func (l *Loop) end(s *Sequence, e End) {
 	if s.ended {
 		return
 	}
-	s.ended = true
+	s.ended, e.Device = true, s.device
 	if s.opened {
 		l.cfg.Engine.Close(s.handle)
 		s.opened, l.full = false, false

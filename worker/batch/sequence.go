@@ -30,6 +30,7 @@ type Token struct {
 type End struct {
 	Finish string
 	Err    error
+	Device time.Duration // its share of the steps that it was in, by the tokens that it fed
 }
 
 // Sink hears what becomes of a sequence. Its methods are called by the loop's goroutine and must not
@@ -68,6 +69,7 @@ type Sequence struct {
 	opened bool
 	next   [1]int32 // the token that the next decode row feeds
 	ended  bool
+	device time.Duration
 	share  engine.Row // of the step under way
 }
 

@@ -1,0 +1,133 @@
+package client_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/client"
+	"github.com/pelton-run/pelton/contracts/contractstest"
+	"github.com/pelton-run/pelton/contracts/retry"
+	"github.com/pelton-run/pelton/contracts/subject"
+)
+
+// door answers submits as answer says, and notes each of them.
+func door(t *testing.T, nc *nats.Conn, answer func(n int) contracts.Answer) (seen func() []contracts.Job) {
+	t.Helper()
+	var mu sync.Mutex
+	var jobs []contracts.Job
+	sub, err := nc.Subscribe(subject.Submit("default"), func(m *nats.Msg) {
+		var j contracts.Job
+		if err := contracts.Decode(m.Data, &j); err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		jobs = append(jobs, j)
+		n := len(jobs)
+		mu.Unlock()
+		a := answer(n)
+		a.V, a.Job = contracts.Version, j.ID
+		data, err := contracts.Encode(&a)
+		if err != nil {
+			t.Error(err)
+		}
+		_ = m.Respond(data)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sub.Unsubscribe() })
+	return func() []contracts.Job {
+		mu.Lock()
+		defer mu.Unlock()
+		return jobs
+	}
+}
+
+func overloaded(ms int64) contracts.Answer {
+	return contracts.Answer{Outcome: contracts.OutcomeShed, Code: contracts.CodeOverloaded, Message: "later", RetryAfterMS: ms}
+}
+
+func TestRetries(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	begun := time.Now()
+	seen := door(t, nc, func(n int) contracts.Answer {
+		if n < 3 {
+			return overloaded(150)
+		}
+		return contracts.Answer{Outcome: contracts.OutcomeAdmitted}
+	})
+	j := chat("x")
+	j.Labels = map[string]string{"mine": "1"}
+	if _, err := client.New(nc, "", client.WithRetries(5)).Submit(t.Context(), j); err != nil {
+		t.Fatal(err)
+	}
+	jobs := seen()
+	if len(jobs) != 3 || jobs[0].ID != jobs[2].ID || jobs[0].Labels[retry.Label] != "" || jobs[2].Labels[retry.Label] != "2" || jobs[2].Labels["mine"] != "1" {
+		t.Errorf("submitted %+v, want one job three times, the last one with the label 2", jobs)
+	}
+	if took := time.Since(begun); took < 350*time.Millisecond { // 150 and the doubled least wait
+		t.Errorf("came back twice after %v in all, was told to wait longer", took)
+	}
+	if len(j.Labels) != 1 {
+		t.Errorf("the caller's labels became %v", j.Labels)
+	}
+}
+
+func TestRetriesEnd(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer contracts.Answer
+		change func(*contracts.Job)
+		opts   []client.Option
+	}{
+		"without the option":     {answer: overloaded(1)},
+		"the caller's fault":     {answer: contracts.Answer{Outcome: contracts.OutcomeRejected, Code: contracts.CodeInvalidArgument}, opts: []client.Option{client.WithRetries(3)}},
+		"told not to":            {answer: contracts.Answer{Outcome: contracts.OutcomeShed, Code: contracts.CodeOverloaded, NoRetry: true}, opts: []client.Option{client.WithRetries(3)}},
+		"past the deadline":      {answer: overloaded(60_000), change: func(j *contracts.Job) { j.Deadline = time.Now().Add(30 * time.Second).UnixMilli() }, opts: []client.Option{client.WithRetries(3)}},
+		"none is allowed by now": {answer: overloaded(1), opts: []client.Option{client.WithRetries(0)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			nc := contractstest.Server(t)
+			seen := door(t, nc, func(int) contracts.Answer { return c.answer })
+			j := chat("x")
+			if c.change != nil {
+				c.change(j)
+			}
+			_, err := client.New(nc, "", c.opts...).Submit(t.Context(), j)
+			if e := contracts.AsError(err); e.Code != c.answer.Code || e.NoRetry != c.answer.NoRetry {
+				t.Errorf("%+v, want the refusal", e)
+			}
+			if n := len(seen()); n != 1 {
+				t.Errorf("submitted %d times, want once", n)
+			}
+		})
+	}
+}
+
+// A fleet that refuses everything is not asked much more often than there are jobs.
+func TestRetryBudget(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	seen := door(t, nc, func(int) contracts.Answer { return overloaded(1) })
+	c := client.New(nc, "", client.WithRetries(1))
+	const jobs = 40
+	var wg sync.WaitGroup
+	for range jobs {
+		wg.Go(func() {
+			if _, err := c.Submit(t.Context(), chat("x")); contracts.CodeOf(err) != contracts.CodeOverloaded {
+				t.Error(fmt.Errorf("%w, want overloaded", err))
+			}
+		})
+	}
+	wg.Wait()
+	if n, most := len(seen()), jobs+retry.Burst+int(retry.Share*jobs); n > most || n <= jobs {
+		t.Errorf("%d jobs were submitted %d times, want more than once each and at most %d times", jobs, n, most)
+	}
+}
