@@ -82,7 +82,9 @@ type outcome struct {
 func surge(times float64, seed uint64) (o outcome) {
 	const lasts = time.Minute
 	end := warmUp + lasts
-	jobs := play(backlog.Settings{Objectives: goals}, seed, stream{"t", 0, warmUp, 0.7 * capacity, 1, "0111222222"},
+	w := newWorld(backlog.Settings{Objectives: goals}, 2, step, 500, 64)
+	w.ladder = ladder.New()
+	jobs := w.play(seed, stream{"t", 0, warmUp, 0.7 * capacity, 1, "0111222222"},
 		stream{"t", warmUp, end, times * capacity, burstiness, "0111222222"}, stream{"t", end, end + lasts/2, 0.5 * capacity, 1, "0111222222"})
 	sent, met, tokens, wasted := 0, 0, 0, 0
 	for _, v := range jobs[1] {

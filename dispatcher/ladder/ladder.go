@@ -19,6 +19,7 @@ const (
 
 	fast, slow   = 5, 60 // seconds of the two windows
 	enough       = 10    // first tokens in the fast window that a burn must stand on
+	some         = 5     // jobs taken in the last second that a wait must stand on
 	pressed      = 0.9   // of the objective, waited on average
 	relaxed      = 0.8   // below it the top may rise
 	cutStep      = 0.05  // of what was let through
@@ -28,7 +29,7 @@ const (
 	calmFor      = 10   // seconds until it grows from the one to the other, and 20 more until it has
 	settles      = 2    // seconds after a cut before the next one: what was let through before still comes late
 	retryStep    = 8    // rungs that a repeated job stands higher
-	keepArrivals = 0.8  // what a second leaves of the weight of those before
+	keepArrivals = 0.6  // what a second leaves of the weight of those before
 	leastOpen    = 0.1  // of p0 is let through however it suffers
 )
 
@@ -159,12 +160,15 @@ func (l *Ladder) decide() string {
 	for rank := range contracts.Classes {
 		now, past := l.sum(rank, fast), l.sum(rank, slow)
 		wait := 0.0
-		if last := l.seconds[l.at][rank]; last.Taken > 0 {
+		if last := l.seconds[l.at][rank]; last.Taken >= some {
 			wait = float64(last.Waited) / 1000 / float64(last.Taken)
 		}
 		quick, long := burn(now, rank), burn(past, rank)
 		waits := wait > pressed
-		burns := quick > 1 && long > 1 && now.Good+now.Late >= enough
+		if now.Good+now.Late < enough {
+			quick = 0
+		}
+		burns := quick > 1 && long > 1
 		if (waits || burns) && l.rest >= 0 {
 			return ""
 		}

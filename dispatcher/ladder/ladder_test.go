@@ -123,7 +123,9 @@ func TestQueueWaitLeads(t *testing.T) {
 	}
 	for n := range 5 { // between the two bounds nothing moves
 		second(l, n)
-		l.Taken(contracts.P1, 850*time.Millisecond, time.Second)
+		for range 5 {
+			l.Taken(contracts.P1, 850*time.Millisecond, time.Second)
+		}
 		if _, _, c, changed := l.Tick(); changed {
 			t.Fatalf("waits of 85 %% after that: %+v", c)
 		}
