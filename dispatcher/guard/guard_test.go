@@ -1,0 +1,116 @@
+package guard_test
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/retry"
+	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/breaker"
+	"github.com/pelton-run/pelton/dispatcher/guard"
+	"github.com/pelton-run/pelton/dispatcher/priority"
+)
+
+// post is a guard and what it did.
+type post struct {
+	*guard.Guard
+	said    [][]byte
+	changes []breaker.Change
+	rested  []string
+	top     float64
+}
+
+func newPost(name string) *post {
+	p := &post{}
+	p.Guard = guard.New(guard.Config{
+		Name: name, Models: []string{"m"}, Objectives: admission.Objectives{contracts.P1: time.Second}, Logger: slog.New(slog.DiscardHandler),
+		Live: func() int { return 10 }, Rest: func(w string) { p.rested = append(p.rested, w) },
+		Changed: func(c breaker.Change) { p.changes = append(p.changes, c) },
+		Say:     func(_ string, level []byte) error { p.said = append(p.said, level); return nil },
+		Top:     func(_ string, rung float64) { p.top = rung },
+	})
+	return p
+}
+
+func job(class contracts.Class, id string) *contracts.Job {
+	return &contracts.Job{ID: id, Tenant: "t", Model: "m", Class: class}
+}
+
+// What one dispatcher sees sheds at the other one too, while it says so.
+func TestLevelsAreShared(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newPost("a"), newPost("b")
+		for n := range 15 {
+			j := job(contracts.P1, fmt.Sprint(n))
+			if err := a.Allow(j, 0, 10, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			a.First("m", contracts.P1, priority.Key{Tenant: "t", Job: j.ID}, 2*time.Second, time.Second)
+		}
+		a.Tick()
+		if len(a.said) != 1 || len(a.changes) != 1 || a.changes[0].Kind != "ladder" || a.changes[0].Reason == "" || a.top >= 512 {
+			t.Fatalf("15 late first tokens: told %d times, %+v, at %v", len(a.said), a.changes, a.top)
+		}
+		a.Hear("m", a.said[0]) // what it says itself is no news
+		b.Hear("m", a.said[0])
+		b.Hear("m", []byte("{"))
+		b.Hear("unknown", a.said[0])
+		b.Tick()
+		if b.top != a.top {
+			t.Errorf("one is at %v, the other at %v", a.top, b.top)
+		}
+		if e := contracts.AsError(b.Allow(job(contracts.P3, "x"), 0, 10, time.Now())); e.Code != contracts.CodeOverloaded || e.RetryAfterMS < 1000 {
+			t.Errorf("p3 at the other one: %+v, want overloaded", e)
+		}
+		if err := b.Allow(job(contracts.P0, "x"), 0, 10, time.Now()); err != nil {
+			t.Errorf("p0 at the other one: %v", err)
+		}
+	})
+}
+
+// A worker is judged by what it takes from a job's claim to its first piece, whoever submitted the job.
+func TestSlowWorkerRests(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPost("a")
+		for n := range 200 {
+			worker, took := fmt.Sprint("w", n%5), 10*time.Millisecond
+			if n%5 == 2 {
+				took = 2 * time.Second
+			}
+			live := fmt.Sprint("live.t.", n)
+			now := time.Now()
+			p.Taken(live, worker, "m", contracts.P1, now)
+			p.Piece(live, now.Add(took))
+			p.Piece(live, now.Add(time.Hour)) // only the first one tells
+			p.Taken(live+"p3", worker, "m", contracts.P3, now)
+			p.Piece(live+"p3", now.Add(time.Hour)) // a class without an objective
+			p.Taken(live+"gone", worker, "m", contracts.P1, now)
+			p.Over(live + "gone")
+			p.Piece(live+"gone", now.Add(time.Hour))
+		}
+		if !slices.Equal(p.rested, []string{"w2"}) {
+			t.Errorf("%v rest, want w2", p.rested)
+		}
+	})
+}
+
+// Tenants repeat on their own account.
+func TestRepeats(t *testing.T) {
+	t.Parallel()
+	p := newPost("a")
+	for n := range 3 * retry.Burst {
+		if p.Repeats("often", 1) != (n < retry.Burst) {
+			t.Fatalf("repeat %d", n+1)
+		}
+	}
+	if !p.Repeats("often", 0) || !p.Repeats("once", 1) {
+		t.Error("a first request, or another tenant's repeat, may not come again")
+	}
+}
