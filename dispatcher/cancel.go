@@ -8,6 +8,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/dispatcher/relay"
+	"github.com/pelton-run/pelton/dispatcher/state"
 )
 
 const (
@@ -45,7 +46,7 @@ func (d *Dispatcher) cancel(ctx context.Context, tenant, job string) (s contract
 	defer reader.Close()
 	for {
 		outcome, err := d.settle(ctx, tenant, job, ending{contracts.FinishCancelled, contracts.CodeCanceled, "canceled before a worker finished it"},
-			func(r records) bool { return d.orphaned(tenant, job, r, asked) })
+			func(r state.Records) bool { return d.orphaned(tenant, job, r, asked) })
 		switch {
 		case err != nil:
 			return s, err
@@ -67,11 +68,11 @@ func (d *Dispatcher) cancel(ctx context.Context, tenant, job string) (s contract
 
 // orphaned tells whether a claimed job has no live holder: its worker is dead, or for a while no worker
 // says that it holds the job (it was handed back and nobody took it yet).
-func (d *Dispatcher) orphaned(tenant, job string, r records, since time.Time) bool {
-	if r.claim != nil && d.fleet.Dead(r.claim.Worker) {
+func (d *Dispatcher) orphaned(tenant, job string, r state.Records, since time.Time) bool {
+	if r.Claim != nil && d.fleet.Dead(r.Claim.Worker) {
 		return true
 	}
-	return time.Since(since) > cancelPatience && time.Since(r.last.Time) > cancelPatience && !d.fleet.Holds(tenant, job)
+	return time.Since(since) > cancelPatience && time.Since(r.Last.Time) > cancelPatience && !d.fleet.Holds(tenant, job)
 }
 
 // tellAndWait tells the workers to end the job and waits until it ended, or until it is time to repeat.

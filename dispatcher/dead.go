@@ -182,8 +182,8 @@ func retryName(job string, try int) string {
 
 // bury keeps a job that is given up, with what its stream says of its holders.
 func (d *Dispatcher) bury(ctx context.Context, m *relay.Message, tenant, job string, e ending) error {
-	r, err := d.soFar(ctx, tenant, job)
-	if err != nil || r.final != nil {
+	r, err := state.SoFar(ctx, d.out, tenant, job)
+	if err != nil || r.Final != nil {
 		return err
 	}
 	dead := contracts.Dead{V: contracts.Version, Job: job, Tenant: tenant, Code: e.code, Message: e.message, Died: time.Now().UnixMilli(), Admitted: m.Data}
@@ -196,7 +196,7 @@ func (d *Dispatcher) bury(ctx context.Context, m *relay.Message, tenant, job str
 	if err != nil {
 		return err
 	}
-	for _, n := range r.tokens {
+	for _, n := range r.Tokens {
 		dead.Tokens += n
 	}
 	data, err := contracts.Encode(&dead)

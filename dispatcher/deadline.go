@@ -25,7 +25,7 @@ func (d *Dispatcher) expire(ctx context.Context, tenant, job string) (again bool
 	var s settlement
 	if err == nil {
 		s, err = d.settle(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeDeadlineExceeded, "the deadline passed before a worker finished the job"},
-			func(r records) bool { return d.orphaned(tenant, job, r, r.last.Time) })
+			func(r state.Records) bool { return d.orphaned(tenant, job, r, r.Last.Time) })
 	}
 	if err != nil {
 		if ctx.Err() == nil {

@@ -19,7 +19,6 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/agenda"
 	"github.com/pelton-run/pelton/dispatcher/backlog"
-	"github.com/pelton-run/pelton/dispatcher/breaker"
 	"github.com/pelton-run/pelton/dispatcher/fleet"
 	"github.com/pelton-run/pelton/dispatcher/gate"
 	"github.com/pelton-run/pelton/dispatcher/guard"
@@ -53,7 +52,6 @@ type Dispatcher struct {
 	room        *room
 	deadlines   *agenda.Agenda
 	urgent      *fleet.Urgent
-	breaker     *breaker.Broker
 	guard       *guard.Guard
 	backlog     *backlog.Backlog
 	name        string // among the dispatchers
@@ -99,7 +97,6 @@ func New(cfg Config) (*Dispatcher, error) {
 	d.backlog = backlog.New(cfg.Overload, d.fleet.Live)
 	d.deadlines, d.urgent = agenda.New(d.expire), fleet.NewUrgent()
 	d.turns = d.newTurns()
-	d.breaker = breaker.NewBroker(d.moved, away, partReads, topology.StreamJobs, topology.StreamSched)
 	d.guard = d.newGuard()
 	d.relay = relay.New(relay.Config{Conn: cfg.Conn, Out: d.out, Buffer: cfg.Buffer, Idle: cfg.Idle, Refilled: cfg.Trace.Refilled, Holder: d.onHolder, Piece: d.onPiece})
 	return d, nil
@@ -205,16 +202,13 @@ func (d *Dispatcher) subscribe(ctx context.Context) (live *nats.Subscription, si
 		return live, nil, err
 	}
 	side = append(side, heartbeats)
-	loads, err := d.cfg.Conn.Subscribe(subject.AllLoads, d.onShare)
-	if err != nil {
-		return live, side, fmt.Errorf("subscribe %s: %w", subject.AllLoads, err)
+	for all, hear := range map[string]nats.MsgHandler{subject.AllLoads: d.onShare, subject.AllLevels: d.onLevel} {
+		sub, err := d.cfg.Conn.Subscribe(all, hear)
+		if err != nil {
+			return live, side, fmt.Errorf("subscribe %s: %w", all, err)
+		}
+		side = append(side, sub)
 	}
-	side = append(side, loads)
-	levels, err := d.cfg.Conn.Subscribe(subject.AllLevels, d.onLevel)
-	if err != nil {
-		return live, side, fmt.Errorf("subscribe %s: %w", subject.AllLevels, err)
-	}
-	side = append(side, levels)
 	given, err := d.cfg.Conn.QueueSubscribe(advisoryMaxDeliveries, group, func(m *nats.Msg) { d.onGivenUp(ctx, m) })
 	if err != nil {
 		return live, side, fmt.Errorf("subscribe %s: %w", advisoryMaxDeliveries, err)

@@ -10,7 +10,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pelton-run/pelton/contracts"
-	"github.com/pelton-run/pelton/contracts/stream"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/relay"
@@ -47,25 +46,25 @@ const (
 // then removes the message from the queue. A worker that pulls the job in between finds the record when
 // it claims; one that writes first wins, and it is looked at anew. take decides whether a job that a
 // worker has claimed may be ended too; its holder, if it lives, is fenced off by the record.
-func (d *Dispatcher) settle(ctx context.Context, tenant, job string, e ending, take func(records) bool) (settlement, error) {
+func (d *Dispatcher) settle(ctx context.Context, tenant, job string, e ending, take func(state.Records) bool) (settlement, error) {
 	for range settleTries {
 		a, queued, err := d.queued(ctx, tenant, job)
 		if err != nil {
 			return 0, err
 		}
-		r, err := d.soFar(ctx, tenant, job)
+		r, err := state.SoFar(ctx, d.out, tenant, job)
 		if err != nil {
 			return 0, err
 		}
 		switch {
-		case r.final != nil:
+		case r.Final != nil:
 			if queued != nil {
 				d.remove(ctx, queued)
 			}
 			return wasFinal, nil
-		case r.last == nil && queued == nil:
+		case r.Last == nil && queued == nil:
 			return isGone, nil
-		case r.last != nil && !take(r):
+		case r.Last != nil && !take(r):
 			return isHeld, nil
 		}
 		err = d.end(ctx, subject.Out(tenant, job), finalRecord(job, a, r, e), r)
@@ -82,19 +81,19 @@ func (d *Dispatcher) settle(ctx context.Context, tenant, job string, e ending, t
 
 // finalRecord is the record that ends a job after the records r. a is nil when its message is gone or
 // damaged.
-func finalRecord(job string, a *contracts.Admitted, r records, e ending) *contracts.Chunk {
-	c := &contracts.Chunk{V: contracts.Version, Job: job, Fence: r.fence + 1, Index: r.tokens[0],
-		Finish: e.finish, Code: e.code, Message: e.message, Usage: &contracts.Usage{}, Claim: &contracts.Claim{}, Checksum: r.sum.Sum()}
+func finalRecord(job string, a *contracts.Admitted, r state.Records, e ending) *contracts.Chunk {
+	c := &contracts.Chunk{V: contracts.Version, Job: job, Fence: r.Fence + 1, Index: r.Tokens[0],
+		Finish: e.finish, Code: e.code, Message: e.message, Usage: &contracts.Usage{}, Claim: &contracts.Claim{}, Checksum: r.Sum.Sum()}
 	if a != nil {
 		c.Usage.PromptTokens = len(a.Tokens)
 		c.Claim = &contracts.Claim{Model: a.Job.Model, Class: a.Job.Class, Submitted: a.Job.Submitted, Digest: a.Digest}
 	}
-	if r.claim != nil {
-		claim := *r.claim
+	if r.Claim != nil {
+		claim := *r.Claim
 		claim.Released = ""
 		c.Claim = &claim
 	}
-	for _, n := range r.tokens {
+	for _, n := range r.Tokens {
 		c.Usage.CompletionTokens += n
 	}
 	c.Usage.TotalTokens = c.Usage.PromptTokens + c.Usage.CompletionTokens
@@ -102,10 +101,10 @@ func finalRecord(job string, a *contracts.Admitted, r records, e ending) *contra
 }
 
 // end writes the record c, final or a release, after the records r, or says errRaced.
-func (d *Dispatcher) end(ctx context.Context, out string, c *contracts.Chunk, r records) error {
+func (d *Dispatcher) end(ctx context.Context, out string, c *contracts.Chunk, r state.Records) error {
 	seq := uint64(0)
-	if r.last != nil {
-		seq = r.last.Seq
+	if r.Last != nil {
+		seq = r.Last.Seq
 	}
 	data, err := contracts.Encode(c)
 	if err != nil {
@@ -185,7 +184,7 @@ func (d *Dispatcher) giveUp(ctx context.Context, seq uint64, deliveries int) err
 	if err := d.bury(ctx, queued, ref.Tenant, ref.Job, e); err != nil {
 		return err
 	}
-	s, err := d.settle(ctx, ref.Tenant, ref.Job, e, func(records) bool { return true })
+	s, err := d.settle(ctx, ref.Tenant, ref.Job, e, func(state.Records) bool { return true })
 	if err != nil {
 		return err
 	}
@@ -196,41 +195,4 @@ func (d *Dispatcher) giveUp(ctx context.Context, seq uint64, deliveries int) err
 		}
 	}
 	return nil
-}
-
-// records is the sum of what a job's stream holds.
-type records struct {
-	last   *relay.Message // nil when there is none
-	final  *contracts.Chunk
-	claim  *contracts.Claim // the last one
-	fence  uint64
-	tokens [contracts.MaxChoices]int // of each choice
-	sum    stream.Checksum           // of the pieces
-}
-
-// soFar reads a job's records.
-func (d *Dispatcher) soFar(ctx context.Context, tenant, job string) (records, error) {
-	var r records
-	var bad error
-	err := d.out.Read(ctx, subject.Out(tenant, job), 1, func(m *relay.Message) bool {
-		c, err := state.Decode(m)
-		if err != nil {
-			bad = err
-			return false
-		}
-		r.last, r.fence = m, max(r.fence, c.Fence)
-		if c.Claim != nil {
-			r.claim = c.Claim
-		}
-		if c.Final() {
-			r.final = c
-			return false
-		}
-		r.sum.Add(c)
-		if c.Choice >= 0 && c.Choice < len(r.tokens) {
-			r.tokens[c.Choice] = max(r.tokens[c.Choice], c.Index+len(c.Tokens))
-		}
-		return true
-	})
-	return r, errors.Join(err, bad)
 }

@@ -31,42 +31,16 @@ func (d *Dispatcher) onHolder(live string, data []byte) {
 	var c contracts.Chunk
 	tenant, job, err := subject.ParseJobRef("live", live)
 	if err == nil && contracts.Decode(data, &c) == nil {
-		d.onClaim(live, tenant, job, &c)
+		key, now := priority.Key{Tenant: tenant, Job: job}, time.Now()
+		if d.guard.Record(live, key, &c, now) {
+			if w, placed := d.backlog.Taken(key, now); placed {
+				d.guard.Waited(w.Model, w.Class, w.Actual, w.Want)
+			}
+		}
 		d.fleet.Record(tenant, job, &c)
 		d.urgent.Record(tenant, job, &c)
-		d.outcome(&c)
 		if c.Final() {
 			d.onFinal(tenant, job, &c)
-		}
-	}
-}
-
-// outcome tells the breaker of a worker how it did with a job.
-func (d *Dispatcher) outcome(c *contracts.Chunk) {
-	if c.Claim == nil {
-		return
-	}
-	released := c.Claim.Released
-	switch {
-	case released == contracts.ReleaseFailed, released == contracts.ReleaseLost, c.Final() && c.Code == contracts.CodeInternal:
-		d.guard.Outcome(c.Claim.Worker, true)
-	case c.Final() && c.Code == "":
-		d.guard.Outcome(c.Claim.Worker, false)
-	}
-}
-
-// onClaim tells the guard who begins with a job, after how long, and that it has ended.
-func (d *Dispatcher) onClaim(live, tenant, job string, c *contracts.Chunk) {
-	switch {
-	case c.Claim == nil:
-	case c.Final() || c.Claim.Released != "":
-		d.guard.Over(live)
-		d.guard.Gone(c.Claim.Model, c.Claim.Class, priority.Key{Tenant: tenant, Job: job})
-	case c.Index == 0 && c.Claim.Attempt == 1:
-		now := time.Now()
-		d.guard.Taken(live, c.Claim.Worker, c.Claim.Model, c.Claim.Class, now)
-		if w, placed := d.backlog.Taken(priority.Key{Tenant: tenant, Job: job}, now); placed {
-			d.guard.Waited(w.Model, w.Class, w.Actual, w.Want)
 		}
 	}
 }
@@ -162,7 +136,7 @@ func (d *Dispatcher) handOver(ctx context.Context, h fleet.Holding) error {
 		if queued == nil || err != nil {
 			return err
 		}
-		r, err := d.soFar(ctx, h.Tenant, h.Job)
+		r, err := state.SoFar(ctx, d.out, h.Tenant, h.Job)
 		if err != nil {
 			return err
 		}
@@ -191,15 +165,15 @@ func (d *Dispatcher) handOver(ctx context.Context, h fleet.Holding) error {
 
 // lostRecord is the release of a dead holder, nil when the job is not h.Worker's. A job without records
 // was taken but not claimed yet.
-func lostRecord(a *contracts.Admitted, h fleet.Holding, r records) *contracts.Chunk {
-	c := &contracts.Chunk{V: contracts.Version, Job: h.Job, Fence: r.fence + 1, Index: r.tokens[0]}
+func lostRecord(a *contracts.Admitted, h fleet.Holding, r state.Records) *contracts.Chunk {
+	c := &contracts.Chunk{V: contracts.Version, Job: h.Job, Fence: r.Fence + 1, Index: r.Tokens[0]}
 	switch {
-	case r.final != nil:
+	case r.Final != nil:
 		return nil
-	case r.claim != nil && r.claim.Worker == h.Worker && r.claim.Released == "":
-		claim := *r.claim
+	case r.Claim != nil && r.Claim.Worker == h.Worker && r.Claim.Released == "":
+		claim := *r.Claim
 		c.Claim = &claim
-	case r.last == nil && a != nil:
+	case r.Last == nil && a != nil:
 		c.Claim = &contracts.Claim{Worker: h.Worker, Attempt: 1, Model: a.Job.Model, Class: a.Job.Class, Submitted: a.Job.Submitted, Digest: a.Digest}
 	default:
 		return nil

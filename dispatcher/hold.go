@@ -12,6 +12,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/priority"
+	"github.com/pelton-run/pelton/dispatcher/state"
 	"github.com/pelton-run/pelton/dispatcher/turn"
 )
 
@@ -48,7 +49,7 @@ func (d *Dispatcher) newTurns() *turn.Turns {
 		},
 		Evict: func(ctx context.Context, tenant, job string) error {
 			s, err := d.settle(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeOverloaded, "the fleet is overloaded: the first token could not come within its objective any more; submit the job again under a new id"},
-				func(records) bool { return false })
+				func(state.Records) bool { return false })
 			if err == nil && s == settled && d.trace.Evicted != nil {
 				d.trace.Evicted(tenant, job)
 			}

@@ -64,7 +64,7 @@ func (d *Dispatcher) enqueue(ctx context.Context, decision *admission.Decision, 
 
 // submitted is the digest of what was submitted before under the id of a, past the breaker.
 func (d *Dispatcher) submitted(ctx context.Context, a *contracts.Admitted) (digest string, found bool, err error) {
-	err = d.breaker.Do(partReads, func() error {
+	err = d.guard.Ask(partReads, func() error {
 		digest, found, err = d.digest(ctx, a.Job.Tenant, a.Job.ID)
 		return err
 	})
@@ -77,7 +77,7 @@ func (d *Dispatcher) offer(ctx context.Context, decision *admission.Decision, id
 	if later(decision.Admitted) || decision.Hold {
 		part = topology.StreamSched
 	}
-	err = d.breaker.Do(part, func() error {
+	err = d.guard.Ask(part, func() error {
 		taken, err = d.publish(ctx, decision, id)
 		return err
 	})

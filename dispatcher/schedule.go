@@ -16,6 +16,7 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/gate"
 	"github.com/pelton-run/pelton/dispatcher/relay"
+	"github.com/pelton-run/pelton/dispatcher/state"
 )
 
 const (
@@ -147,7 +148,7 @@ func (d *Dispatcher) release(ctx context.Context, m jetstream.Msg) (wait time.Du
 
 // endDue ends a scheduled job that no worker has.
 func (d *Dispatcher) endDue(ctx context.Context, tenant, job string, e ending) error {
-	_, err := d.settle(ctx, tenant, job, e, func(records) bool { return false })
+	_, err := d.settle(ctx, tenant, job, e, func(state.Records) bool { return false })
 	return err
 }
 

@@ -85,16 +85,15 @@ type published struct {
 func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, fresh bool, arrived time.Time, listen func(*contracts.Job) error) (_ *contracts.Answer, p *published, err error) {
 	defer func() {
 		if err != nil {
-			err = d.repeatable(job, d.refused(job.Tenant, job.Model, err))
+			err = d.guard.Refused(job, d.refused(job.Tenant, job.Model, err))
 		} else {
-			d.repeatable(job, nil)
+			d.guard.Refused(job, nil)
 		}
 		if err != nil || p.attached {
 			d.guard.Gone(job.Model, job.Class, keyOf(job))
 		}
 	}()
 	defer d.rescue(job.Tenant, job.ID, &err)
-	d.complete(job)
 	if err := d.passes(job, arrived); err != nil {
 		return nil, nil, err
 	}

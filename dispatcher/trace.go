@@ -40,8 +40,8 @@ type Trace struct {
 	Preempted func(tenant, job, worker string)
 	// Predicted: the first token of a job came after actual, of which predicted was said when it was submitted.
 	Predicted func(model string, class contracts.Class, predicted, actual time.Duration)
-	// Changed: a ladder or a breaker moved.
-	Changed func(event *contracts.Event)
+	// Moved: a ladder or a breaker did.
+	Moved func(event *contracts.Event)
 	// Top: the rung of a model's ladder below which jobs are let through, each second.
 	Top func(model string, rung float64)
 	// Rested: this dispatcher told a worker that fails or is slow to take no jobs for a while.

@@ -15,12 +15,14 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/retry"
+	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/breaker"
 	"github.com/pelton-run/pelton/dispatcher/ladder"
@@ -36,19 +38,23 @@ const (
 	maxTenants = 65_536
 	// again is the least that a shed caller is told to wait; it is spread over twice the time.
 	again = time.Second
+	// bytesPerToken is about what a token of text has.
+	bytesPerToken = 4
 )
 
-// Config of a [Guard]. All fields but Objectives are needed.
+// Config of a [Guard]. All fields but Models and Objectives are needed.
 type Config struct {
-	Name       string // of the dispatcher
-	Models     []string
+	Name       string   // of the dispatcher
+	Models     []string // whose jobs may be shed
 	Objectives admission.Objectives
+	Parts      []string         // of the broker
+	Away       func(error) bool // tells errors that mean that the broker did not answer
 	Logger     *slog.Logger
-	Live       func() int                             // workers
-	Rest       func(worker string)                    // tells one to take no jobs for a while
-	Changed    breaker.ChangedFunc                    // hears of every step of every ladder and breaker; must not block
-	Say        func(model string, level []byte) error // to the other dispatchers
-	Top        func(model string, rung float64)       // hears each second where a ladder stands
+	Live       func() int                              // workers
+	Rest       func(worker string)                     // tells one to take no jobs for a while
+	Moved      func(event *contracts.Event)            // hears of every step of every ladder and breaker; must not block
+	Say        func(subject string, data []byte) error // publishes
+	Top        func(model string, rung float64)        // hears each second where a ladder stands
 }
 
 // Guard of all models of a dispatcher.
@@ -57,6 +63,7 @@ type Guard struct {
 	ladders map[string]*ladder.Ladder
 	classes *breaker.Classes
 	workers *breaker.Workers
+	broker  *breaker.Broker
 
 	starts  sync.Map // live subject -> start
 	pending atomic.Int64
@@ -83,30 +90,79 @@ type level struct {
 
 // New returns a guard that lets everything through.
 func New(cfg Config) *Guard {
-	g := &Guard{cfg: cfg, ladders: map[string]*ladder.Ladder{}, repeats: map[string]*retry.Budget{},
-		classes: breaker.NewClasses(cfg.Changed, cfg.Models...), workers: breaker.NewWorkers(cfg.Changed, cfg.Live, cfg.Rest)}
+	g := &Guard{cfg: cfg, ladders: map[string]*ladder.Ladder{}, repeats: map[string]*retry.Budget{}}
+	g.classes = breaker.NewClasses(g.moved, cfg.Models...)
+	g.workers = breaker.NewWorkers(g.moved, cfg.Live, cfg.Rest)
+	g.broker = breaker.NewBroker(g.moved, cfg.Away, cfg.Parts...)
 	for _, model := range cfg.Models {
 		g.ladders[model] = ladder.New()
 	}
 	return g
 }
 
-// Allow is an error while jobs such as this one are shed. tokens is about what its prompt has, retries how often
-// it was refused before. A job that is let through ends with First or Gone.
-func (g *Guard) Allow(j *contracts.Job, retries, tokens int, now time.Time) error {
+// moved says that a ladder or a breaker moved: to the log, the trace and whoever listens on NATS.
+func (g *Guard) moved(c breaker.Change) {
+	g.cfg.Logger.Warn("overload control moved", "kind", c.Kind, "of", c.Of, "from", c.From, "to", c.To, "reason", c.Reason)
+	e := &contracts.Event{V: contracts.Version, At: time.Now().UnixMilli(), Dispatcher: g.cfg.Name, Kind: c.Kind, Of: c.Of, From: c.From, To: c.To, Reason: c.Reason}
+	g.cfg.Moved(e)
+	data, err := contracts.Encode(e)
+	if err == nil {
+		err = g.cfg.Say(subject.SLOEvent(e.Kind), data)
+	}
+	if err != nil {
+		g.cfg.Logger.Debug("event not sent", "kind", e.Kind, "error", err)
+	}
+}
+
+// Ask runs f, which asks a part of the broker, unless its breaker is open; then the error is unavailable.
+func (g *Guard) Ask(part string, f func() error) error { return g.broker.Do(part, f) }
+
+// Allow is an error while jobs such as this one are shed. A job that is let through ends with First or Gone.
+func (g *Guard) Allow(j *contracts.Job, now time.Time) error {
 	l := g.ladders[j.Model]
 	if l == nil {
 		return nil
 	}
-	if !l.Allow(ladder.Rung(j.Class, j.Tenant, j.ID, retries, now), tokens) {
+	if !l.Allow(ladder.Rung(j.Class, j.Tenant, j.ID, retries(j), now), tokens(j)) {
 		return &contracts.Error{Code: contracts.CodeOverloaded, RetryAfterMS: again.Milliseconds() + rand.Int64N(again.Milliseconds()),
 			Message: fmt.Sprintf("the fleet is overloaded: it serves %s only in part for a while: retry after the time given", j.Class)}
 	}
 	return g.classes.Allow(j.Model, j.Class, priority.Key{Tenant: j.Tenant, Job: j.ID})
 }
 
-// Repeats counts a request of a tenant and tells whether one that is refused may come again.
-func (g *Guard) Repeats(tenant string, retries int) bool {
+// tokens is about what a job's input has.
+func tokens(j *contracts.Job) int {
+	text := len(j.Prompt)
+	for i := range j.Messages {
+		text += len(j.Messages[i].Content)
+	}
+	for _, t := range j.Input {
+		text += len(t)
+	}
+	return text/bytesPerToken + len(j.Tokens)
+}
+
+// retries is how often a job was refused before, as far as its producer says.
+func retries(j *contracts.Job) int {
+	n, err := strconv.Atoi(j.Labels[retry.Label])
+	if err != nil {
+		return 0
+	}
+	return max(0, n)
+}
+
+// Refused counts a job as a request or a repeat of its tenant. e is why it is refused, nil when it is not; what
+// comes back is e, or one that says not to come again because the tenant repeats too much.
+func (g *Guard) Refused(j *contracts.Job, e *contracts.Error) *contracts.Error {
+	if g.repeatable(j.Tenant, retries(j) > 0) || e == nil || !e.Code.Info().Retryable {
+		return e
+	}
+	final := *e
+	final.NoRetry = true
+	return &final
+}
+
+func (g *Guard) repeatable(tenant string, repeat bool) bool {
 	g.mu.Lock()
 	b := g.repeats[tenant]
 	if b == nil {
@@ -117,25 +173,49 @@ func (g *Guard) Repeats(tenant string, retries int) bool {
 		g.repeats[tenant] = b
 	}
 	g.mu.Unlock()
-	if retries > 0 {
+	if repeat {
 		return b.Take()
 	}
 	b.First()
 	return true
 }
 
-// Taken says that a worker took a job that has no token yet.
-func (g *Guard) Taken(live, worker, model string, class contracts.Class, now time.Time) {
+// Record takes a claim, a release or a final record of any job of the fleet. first tells that a worker took a job
+// that has no token yet.
+func (g *Guard) Record(live string, job priority.Key, c *contracts.Chunk, now time.Time) (first bool) {
+	if c.Claim == nil {
+		return false
+	}
+	released := c.Claim.Released
+	switch {
+	case released == contracts.ReleaseFailed, released == contracts.ReleaseLost, c.Final() && c.Code == contracts.CodeInternal:
+		g.workers.Outcome(c.Claim.Worker, true)
+	case c.Final() && c.Code == "":
+		g.workers.Outcome(c.Claim.Worker, false)
+	}
+	if c.Final() || released != "" {
+		g.over(live)
+		g.Gone(c.Claim.Model, c.Claim.Class, job)
+		return false
+	}
+	first = c.Index == 0 && c.Claim.Attempt == 1
+	if first {
+		g.taken(live, c.Claim.Worker, c.Claim.Model, c.Claim.Class, now)
+	}
+	return first
+}
+
+func (g *Guard) taken(live, worker, model string, class contracts.Class, now time.Time) {
 	if g.cfg.Objectives[class] <= 0 {
 		return
 	}
 	if _, known := g.starts.Swap(live, start{worker, model, class, now}); !known && g.pending.Add(1) > maxStarts {
-		g.Over(live)
+		g.over(live)
 	}
 }
 
-// Over says that the job is not to be waited for any more.
-func (g *Guard) Over(live string) (of start, known bool) {
+// over waits for the job no more.
+func (g *Guard) over(live string) (of start, known bool) {
 	v, known := g.starts.LoadAndDelete(live)
 	if !known {
 		return of, false
@@ -146,7 +226,7 @@ func (g *Guard) Over(live string) (of start, known bool) {
 
 // Piece says that a piece of a job was heard: the first one tells how fast its worker is.
 func (g *Guard) Piece(live string, now time.Time) {
-	if s, known := g.Over(live); known {
+	if s, known := g.over(live); known {
 		g.workers.First(s.worker, s.model, now.Sub(s.at), g.cfg.Objectives[s.class])
 	}
 }
@@ -174,9 +254,6 @@ func (g *Guard) Gone(model string, class contracts.Class, job priority.Key) {
 	g.classes.Gone(model, class, job)
 }
 
-// Outcome says how a worker did with a job.
-func (g *Guard) Outcome(worker string, fault bool) { g.workers.Outcome(worker, fault) }
-
 // Run looks at the ladders each second until ctx ends.
 func (g *Guard) Run(ctx context.Context) {
 	tick := time.NewTicker(Every)
@@ -198,7 +275,7 @@ func (g *Guard) Tick() {
 		seen, own, c, changed := l.Tick()
 		g.hears.Unlock()
 		if changed {
-			g.cfg.Changed(breaker.Change{Kind: "ladder", Of: model, From: fmt.Sprintf("%.1f", c.From), To: fmt.Sprintf("%.1f", c.To), Reason: c.Reason})
+			g.moved(breaker.Change{Kind: "ladder", Of: model, From: fmt.Sprintf("%.1f", c.From), To: fmt.Sprintf("%.1f", c.To), Reason: c.Reason})
 		}
 		g.cfg.Top(model, c.To)
 		if seen == ([4]ladder.Counts{}) && own == ladder.Top {
@@ -206,7 +283,7 @@ func (g *Guard) Tick() {
 		}
 		data, err := json.Marshal(level{g.cfg.Name, own, seen})
 		if err == nil {
-			err = g.cfg.Say(model, data)
+			err = g.cfg.Say(subject.SLOLevel(model), data)
 		}
 		if err != nil {
 			g.cfg.Logger.Debug("level not shared", "model", model, "error", err)

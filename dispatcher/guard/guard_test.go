@@ -10,8 +10,8 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/retry"
+	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/dispatcher/admission"
-	"github.com/pelton-run/pelton/dispatcher/breaker"
 	"github.com/pelton-run/pelton/dispatcher/guard"
 	"github.com/pelton-run/pelton/dispatcher/priority"
 )
@@ -20,7 +20,7 @@ import (
 type post struct {
 	*guard.Guard
 	said    [][]byte
-	changes []breaker.Change
+	changes []contracts.Event
 	rested  []string
 	top     float64
 }
@@ -30,9 +30,15 @@ func newPost(name string) *post {
 	p.Guard = guard.New(guard.Config{
 		Name: name, Models: []string{"m"}, Objectives: admission.Objectives{contracts.P1: time.Second}, Logger: slog.New(slog.DiscardHandler),
 		Live: func() int { return 10 }, Rest: func(w string) { p.rested = append(p.rested, w) },
-		Changed: func(c breaker.Change) { p.changes = append(p.changes, c) },
-		Say:     func(_ string, level []byte) error { p.said = append(p.said, level); return nil },
-		Top:     func(_ string, rung float64) { p.top = rung },
+		Away:  func(error) bool { return true },
+		Moved: func(e *contracts.Event) { p.changes = append(p.changes, *e) },
+		Say: func(to string, data []byte) error {
+			if to == subject.SLOLevel("m") {
+				p.said = append(p.said, data)
+			}
+			return nil
+		},
+		Top: func(_ string, rung float64) { p.top = rung },
 	})
 	return p
 }
@@ -48,7 +54,7 @@ func TestLevelsAreShared(t *testing.T) {
 		a, b := newPost("a"), newPost("b")
 		for n := range 15 {
 			j := job(contracts.P1, fmt.Sprint(n))
-			if err := a.Allow(j, 0, 10, time.Now()); err != nil {
+			if err := a.Allow(j, time.Now()); err != nil {
 				t.Fatal(err)
 			}
 			a.First("m", contracts.P1, priority.Key{Tenant: "t", Job: j.ID}, 2*time.Second, time.Second)
@@ -65,10 +71,10 @@ func TestLevelsAreShared(t *testing.T) {
 		if b.top != a.top {
 			t.Errorf("one is at %v, the other at %v", a.top, b.top)
 		}
-		if e := contracts.AsError(b.Allow(job(contracts.P3, "x"), 0, 10, time.Now())); e.Code != contracts.CodeOverloaded || e.RetryAfterMS < 1000 {
+		if e := contracts.AsError(b.Allow(job(contracts.P3, "x"), time.Now())); e.Code != contracts.CodeOverloaded || e.RetryAfterMS < 1000 {
 			t.Errorf("p3 at the other one: %+v, want overloaded", e)
 		}
-		if err := b.Allow(job(contracts.P0, "x"), 0, 10, time.Now()); err != nil {
+		if err := b.Allow(job(contracts.P0, "x"), time.Now()); err != nil {
 			t.Errorf("p0 at the other one: %v", err)
 		}
 	})
@@ -84,15 +90,17 @@ func TestSlowWorkerRests(t *testing.T) {
 			if n%5 == 2 {
 				took = 2 * time.Second
 			}
-			live := fmt.Sprint("live.t.", n)
-			now := time.Now()
-			p.Taken(live, worker, "m", contracts.P1, now)
+			live, now := fmt.Sprint("live.t.", n), time.Now()
+			claim := func(live string, class contracts.Class) {
+				p.Record(live, priority.Key{}, &contracts.Chunk{Claim: &contracts.Claim{Worker: worker, Model: "m", Class: class, Attempt: 1}}, now)
+			}
+			claim(live, contracts.P1)
 			p.Piece(live, now.Add(took))
 			p.Piece(live, now.Add(time.Hour)) // only the first one tells
-			p.Taken(live+"p3", worker, "m", contracts.P3, now)
+			claim(live+"p3", contracts.P3)
 			p.Piece(live+"p3", now.Add(time.Hour)) // a class without an objective
-			p.Taken(live+"gone", worker, "m", contracts.P1, now)
-			p.Over(live + "gone")
+			claim(live+"gone", contracts.P1)
+			p.Record(live+"gone", priority.Key{}, &contracts.Chunk{Usage: &contracts.Usage{}, Code: contracts.CodeCanceled, Claim: &contracts.Claim{Worker: worker}}, now)
 			p.Piece(live+"gone", now.Add(time.Hour))
 		}
 		if !slices.Equal(p.rested, []string{"w2"}) {
@@ -105,12 +113,17 @@ func TestSlowWorkerRests(t *testing.T) {
 func TestRepeats(t *testing.T) {
 	t.Parallel()
 	p := newPost("a")
+	again := func(tenant string, retries string) bool {
+		j := job(contracts.P2, "j")
+		j.Tenant, j.Labels = tenant, map[string]string{retry.Label: retries}
+		return !p.Refused(j, &contracts.Error{Code: contracts.CodeOverloaded}).NoRetry
+	}
 	for n := range 3 * retry.Burst {
-		if p.Repeats("often", 1) != (n < retry.Burst) {
+		if again("often", "1") != (n < retry.Burst) {
 			t.Fatalf("repeat %d", n+1)
 		}
 	}
-	if !p.Repeats("often", 0) || !p.Repeats("once", 1) {
+	if !again("often", "0") || !again("often", "x") || !again("once", "7") {
 		t.Error("a first request, or another tenant's repeat, may not come again")
 	}
 }

@@ -10,7 +10,6 @@ package metrics
 import (
 	"context"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,11 +50,7 @@ type Registry struct {
 	left     *prometheus.CounterVec
 	gateway  *prometheus.HistogramVec
 	moved    *prometheus.CounterVec
-	changes  *prometheus.CounterVec
-	top      *prometheus.GaugeVec
-	wrong    *prometheus.HistogramVec
-	wasted   *prometheus.CounterVec
-	device   *prometheus.CounterVec
+	overload overloadMetrics
 	memory   memoryMetrics
 }
 
@@ -78,12 +73,8 @@ func New() *Registry {
 	r.running = r.gauge("pelton_running_jobs", "Jobs that a worker holds.", "worker", "model")
 	r.left = r.counter("pelton_handed_back_total", "Jobs that left a worker before their end.", "model", "cause")
 	r.moved = r.counter("pelton_dispatcher_moves_total", "Jobs that a dispatcher took from their worker: dead (handed over), preempt (asked to give way); rest counts workers told to take none for a while.", "cause")
-	r.device = r.counter("pelton_device_seconds_total", "Time of the device that jobs had, by why it was for nothing; an empty code is time that led to an answer.", "model", "wasted")
+	r.overload = r.newOverload()
 	r.memory = r.newMemory()
-	r.changes = r.counter("pelton_overload_changes_total", "Steps of the ladders and breakers, by kind (ladder, broker, worker, class) and where to; of ladders down or up.", "kind", "to")
-	r.top = r.gauge("pelton_ladder_rung", "Rung of a model's ladder below which jobs are let through: 512 is all, 128 is p0 alone.", "model")
-	r.wrong = r.histogram("pelton_ttft_prediction_error_seconds", "How far the predicted time to a job's first token was off, either way.", ttftBuckets, "model", "class")
-	r.wasted = r.counter("pelton_wasted_tokens_total", "Tokens that were fed and generated for jobs that ended without their answer, by why.", "model", "code")
 	return r
 }
 
@@ -136,11 +127,11 @@ func (r *Registry) Worker(model string) *worker.Trace {
 			r.tokens.WithLabelValues(j.Model, "prompt").Add(float64(final.Usage.PromptTokens))
 			r.tokens.WithLabelValues(j.Model, "output").Add(float64(final.Usage.CompletionTokens))
 			if final.Code != "" && final.Usage.CompletionTokens > 0 { // one that never ran cost nothing
-				r.wasted.WithLabelValues(j.Model, string(final.Code)).Add(float64(final.Usage.TotalTokens))
+				r.overload.wasted.WithLabelValues(j.Model, string(final.Code)).Add(float64(final.Usage.TotalTokens))
 			}
 		},
 		Spent: func(j worker.Job, device time.Duration, wasted contracts.Code) {
-			r.device.WithLabelValues(j.Model, string(wasted)).Add(device.Seconds())
+			r.overload.device.WithLabelValues(j.Model, string(wasted)).Add(device.Seconds())
 		},
 		HandedBack: func(j worker.Job, cause error) {
 			r.left.WithLabelValues(j.Model, string(contracts.CodeOf(cause))).Inc()
@@ -168,32 +159,20 @@ func (r *Registry) Dispatcher() *dispatcher.Trace {
 			r.gateway.WithLabelValues(j.Job.Model, string(j.Job.Class)).Observe(ttft.Seconds())
 		},
 		Expired: func(string, string) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeExpired)).Inc() },
-		Changed: r.changed,
-		Top:     func(model string, rung float64) { r.top.WithLabelValues(model).Set(rung) },
+		Moved:   r.moves,
+		Top:     func(model string, rung float64) { r.overload.top.WithLabelValues(model).Set(rung) },
 		Evicted: func(string, string) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeEvicted)).Inc() },
 		Held: func(j *contracts.Admitted) {
 			r.jobs.WithLabelValues(j.Job.Model, string(j.Job.Class), string(contracts.OutcomeHeld)).Inc()
 		},
 		Predicted: func(model string, class contracts.Class, predicted, actual time.Duration) {
-			r.wrong.WithLabelValues(model, string(class)).Observe((actual - predicted).Abs().Seconds())
+			r.overload.wrong.WithLabelValues(model, string(class)).Observe((actual - predicted).Abs().Seconds())
 		},
 		HandedOver: func(string, string, string) { r.moved.WithLabelValues("dead").Inc() },
 		Rested:     func(string) { r.moved.WithLabelValues("rest").Inc() },
 		Preempted:  func(string, string, string) { r.moved.WithLabelValues("preempt").Inc() },
 		GaveUp:     func(string, string, int) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeFailed)).Inc() },
 	}
-}
-
-func (r *Registry) changed(e *contracts.Event) {
-	to := e.To
-	if e.Kind == "ladder" { // its steps are numbers
-		from, _ := strconv.ParseFloat(e.From, 64)
-		now, _ := strconv.ParseFloat(e.To, 64)
-		if to = "up"; now < from {
-			to = "down"
-		}
-	}
-	r.changes.WithLabelValues(e.Kind, to).Inc()
 }
 
 // emitted spreads the time since the record before over the tokens of this one.
