@@ -25,12 +25,6 @@ func (d *Dispatcher) newGuard() *guard.Guard {
 	if !d.cfg.Overload.FIFO {
 		cfg.Models = d.catalog.Names()
 	}
-	if cfg.Moved == nil {
-		cfg.Moved = func(*contracts.Event) {}
-	}
-	if cfg.Top == nil {
-		cfg.Top = func(string, float64) {}
-	}
 	return guard.New(cfg)
 }
 

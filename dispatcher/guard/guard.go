@@ -42,7 +42,7 @@ const (
 	bytesPerToken = 4
 )
 
-// Config of a [Guard]. All fields but Models and Objectives are needed.
+// Config of a [Guard]. All fields but Models, Objectives, Moved and Top are needed.
 type Config struct {
 	Name       string   // of the dispatcher
 	Models     []string // whose jobs may be shed
@@ -90,6 +90,12 @@ type level struct {
 
 // New returns a guard that lets everything through.
 func New(cfg Config) *Guard {
+	if cfg.Moved == nil {
+		cfg.Moved = func(*contracts.Event) {}
+	}
+	if cfg.Top == nil {
+		cfg.Top = func(string, float64) {}
+	}
 	g := &Guard{cfg: cfg, ladders: map[string]*ladder.Ladder{}, repeats: map[string]*retry.Budget{}}
 	g.classes = breaker.NewClasses(g.moved, cfg.Models...)
 	g.workers = breaker.NewWorkers(g.moved, cfg.Live, cfg.Rest)
