@@ -89,7 +89,7 @@ func (j *job) release(hard context.Context, chain *lease.Chain, claim *contracts
 // settle says the last word to the queue: acknowledged after a final record, nothing when another
 // worker has the job, handed back otherwise.
 func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
-	j.spend(final, err)
+	spend(j, final, err)
 	switch {
 	case err == nil:
 		j.finished(final)
@@ -127,7 +127,7 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 
 // spend reports the job's share of the device's time, and whether it was for nothing: the job ends without its
 // answer, or its prompt must be fed again elsewhere.
-func (j *job) spend(final *contracts.Chunk, err error) {
+func spend(j *job, final *contracts.Chunk, err error) {
 	j.mu.Lock()
 	spent := j.device
 	j.mu.Unlock()

@@ -122,7 +122,7 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	if v.Hold {
 		m.queue.Hold(item)
 	} else {
-		b.enter(m, item, now)
+		m.enter(item, now)
 		m.queue.Enter(item)
 	}
 	return v, false, nil
@@ -133,7 +133,7 @@ func (b *Backlog) track(m *model, k priority.Key) {
 	b.awaited.Store(subject.Live(k.Tenant, k.Job), k)
 }
 
-func (b *Backlog) enter(m *model, i priority.Item, now time.Time) {
+func (m *model) enter(i priority.Item, now time.Time) {
 	m.use[rank(i.Class)].add(float64(i.Prompt), now)
 }
 
@@ -163,7 +163,7 @@ func choices(a *contracts.Admitted) int {
 
 // load is what the job would find in a class.
 func (b *Backlog) load(m *model, a *contracts.Admitted, c contracts.Class, now time.Time) admission.Load {
-	s := b.look(m, now)
+	s := m.look(b.live, now)
 	ahead := m.queue.Ahead(c, a.Job.Tenant)
 	ahead = m.peersAhead(ahead, c, now)
 	l := admission.Load{Known: s.Known, Ahead: ahead.Jobs,
@@ -197,10 +197,10 @@ func (b *Backlog) share(m *model, c contracts.Class, now time.Time) float64 {
 }
 
 // look is the workers' speed.
-func (b *Backlog) look(m *model, now time.Time) cost.Speed {
+func (m *model) look(live func() []contracts.Heartbeat, now time.Time) cost.Speed {
 	if now.Sub(m.looked) >= lookEvery || now.Before(m.looked) {
 		m.looked = now
-		m.speed = cost.SpeedOf(b.live(), m.name)
+		m.speed = cost.SpeedOf(live(), m.name)
 	}
 	return m.speed
 }
@@ -274,10 +274,10 @@ func (b *Backlog) Lost(now time.Time) (priority.Item, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, m := range b.models {
-		if !b.look(m, now).Known {
+		if !m.look(b.live, now).Known {
 			continue
 		}
-		if i, ok := m.queue.Late(func(i priority.Item) bool { return now.Add(b.least(m, i, now)).After(i.By) }); ok {
+		if i, ok := m.queue.Late(func(i priority.Item) bool { return now.Add(m.least(i, b.share(m, i.Class, now))).After(i.By) }); ok {
 			delete(m.predicts, i.Key)
 			return i, true
 		}
@@ -287,9 +287,8 @@ func (b *Backlog) Lost(now time.Time) (priority.Item, bool) {
 
 // least is how long the first token of a job takes at least that is let in now: the step under way, what is
 // inside before it, its own prompt.
-func (b *Backlog) least(m *model, i priority.Item, now time.Time) time.Duration {
-	share := max(leastShare, b.share(m, i.Class, now))
-	wait := m.speed.Feed(float64(m.inside(i.Class)), share) + m.speed.Prefill(i.Prompt)
+func (m *model) least(i priority.Item, share float64) time.Duration {
+	wait := m.speed.Feed(float64(m.inside(i.Class)), max(leastShare, share)) + m.speed.Prefill(i.Prompt)
 	return time.Duration(float64(wait)*m.bias[rank(i.Class)].factor()) + m.speed.Step()
 }
 
@@ -299,9 +298,9 @@ func (b *Backlog) Next(now time.Time) (priority.Item, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, m := range b.models {
-		b.look(m, now)
+		m.look(b.live, now)
 		if i, ok := m.queue.Next(m.room); ok {
-			b.enter(m, i, now)
+			m.enter(i, now)
 			return i, true
 		}
 	}
