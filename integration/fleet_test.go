@@ -96,8 +96,8 @@ type timed struct {
 // TestStreamsUnderMemoryLimit runs 64 streams of mixed lengths on one worker that may hold a quarter of
 // what they need together, and then urgent jobs into the backlog.
 func TestStreamsUnderMemoryLimit(t *testing.T) {
-	const limit = 560 << 20
-	p := harness.Up(t, t.TempDir(), "--memory", "560MiB")
+	const limit = 480 << 20
+	p := harness.Up(t, t.TempDir(), "--memory", "480MiB")
 	c := connect(t, p)
 	ctx := testContext(t, 10*time.Minute)
 	seed := uint64(20261124)
