@@ -15,7 +15,7 @@ import (
 )
 
 // door is a cheap client of the HTTP door: connections that are kept, requests out of prepared text, and
-// answers of which only what counts is looked at. loadgen.HTTP spends ten times as much on each event.
+// answers of which only what counts is looked at.
 type door struct {
 	address string
 	path    string  // of the route

@@ -129,8 +129,18 @@ func lineOf(j *job) intake.Line {
 	return intake.Line{Class: j.admitted.Job.Class, Size: contracts.SizeFor(j.admitted.KVTokens)}
 }
 
-// turns lets held jobs in: each is read from SCHED and published.
+// turns ends held jobs that would come too late and lets others in: each is read from SCHED and published.
 func (d *desk) turns() {
+	for {
+		i, ok := d.backlog.Lost(d.now())
+		if !ok {
+			break
+		}
+		if j := d.jobs[i.Job]; j != nil {
+			d.end(j, contracts.CodeOverloaded)
+		}
+		d.backlog.Drop(i.Key)
+	}
 	for d.moving < turn.AtOnce {
 		i, ok := d.backlog.Next(d.now())
 		if !ok {
