@@ -38,7 +38,7 @@ const (
 	spread  = 4   // the hash adds a number in [0, spread)
 )
 
-// unlikely is the logits of what does not go on with a word: the hash does not tell these apart.
+// unlikely is the base of what does not go on with a word.
 var unlikely = func() (out [vocab]float32) {
 	for t := range out {
 		out[t] = never
@@ -49,9 +49,12 @@ var unlikely = func() (out [vocab]float32) {
 	return out
 }()
 
-// logits fills out with the next token's logits.
+// logits fills out with the next token's logits. They are the same in every version, whose workers may go on
+// with each other's streams.
 func (p prefix) logits(out []float32, endOneIn int) {
-	copy(out, unlikely[:])
+	for t, base := range unlikely {
+		out[t] = base + p.noise(t)
+	}
 	whole := words.fill(p.node, out, p.noise)
 	if whole || p.node == lost {
 		out[' '] = between + p.noise(' ')
