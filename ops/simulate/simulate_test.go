@@ -94,7 +94,7 @@ func TestNothingIsLost(t *testing.T) {
 	t.Parallel()
 	c := busy(t)
 	samples, fleet := run(t, c)
-	seen := map[loadgen.Outcome]int{}
+	seen, evicted := map[loadgen.Outcome]int{}, 0
 	for i, s := range samples {
 		seen[s.Outcome]++
 		if s.At != c.Plan[i].At || s.End < s.At {
@@ -108,9 +108,12 @@ func TestNothingIsLost(t *testing.T) {
 			if s.OutputTokens != s.Output || len(s.Pieces) == 0 || s.End > s.At+s.Deadline+50*time.Millisecond {
 				t.Fatalf("request %d asked for %d tokens until %v and is complete with %d in %d pieces at %v", i, s.Output, s.At+s.Deadline, s.OutputTokens, len(s.Pieces), s.End)
 			}
-		case loadgen.Refused:
-			if len(s.Pieces) > 0 || s.End-s.At > 50*time.Millisecond {
+		case loadgen.Refused: // at once; or held, and ended when it could only have come after its objective
+			if most := c.Overload.Objectives[s.Class] + 50*time.Millisecond; len(s.Pieces) > 0 || s.End-s.At > most {
 				t.Fatalf("request %d was refused after %v and %d pieces", i, s.End-s.At, len(s.Pieces))
+			}
+			if s.End-s.At > 50*time.Millisecond {
+				evicted++
 			}
 		case loadgen.Expired, loadgen.Canceled:
 		default:
@@ -121,6 +124,9 @@ func TestNothingIsLost(t *testing.T) {
 		if seen[o] == 0 {
 			t.Errorf("no request was %s: %v", o, seen)
 		}
+	}
+	if evicted == 0 || evicted > seen[loadgen.Refused]/2 {
+		t.Errorf("%d of %d refused requests were held first, want some", evicted, seen[loadgen.Refused])
 	}
 	if fleet.Deaths != 3 || fleet.Handed == 0 || fleet.Busy <= 0.5 || fleet.Busy > 1 || fleet.Lost <= 0 || fleet.KV <= 0 || fleet.KV > 1 {
 		t.Errorf("%+v: want 3 deaths, jobs that were handed over, and devices that were busy for most of the time", fleet)
