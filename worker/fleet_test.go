@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 const tenant = "t.1"
 
 // patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // fleet is a broker and its workers, without a dispatcher: submit puts admitted jobs into the queue.
 type fleet struct {

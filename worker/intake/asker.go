@@ -20,29 +20,17 @@ type Asker struct {
 	*Lines
 	listens bool
 	rung    map[Line]*echo
-	unsure  map[Line]bool // lines that may hold jobs for which no bell was heard
 }
 
 // echo is a line that rang lately.
 type echo struct {
-	jobs  int // that rang and were not taken yet
 	tries int
 	at    time.Time // when to ask again; zero while the line is marked
 }
 
 // NewAsker makes one whose lines are all to be asked. cost is as for [NewLines].
 func NewAsker(cost func(contracts.Size) int64) *Asker {
-	a := &Asker{Lines: NewLines(cost), rung: map[Line]*echo{}, unsure: map[Line]bool{}}
-	a.MarkAll()
-	return a
-}
-
-// MarkAll says that nothing is known any more: every line may hold any number of jobs.
-func (a *Asker) MarkAll() {
-	a.Lines.MarkAll()
-	for _, l := range a.all {
-		a.unsure[l.Line] = true
-	}
+	return &Asker{Lines: NewLines(cost), rung: map[Line]*echo{}}
 }
 
 // Listens tells whether the worker listens to the bell: whether there was room at the last Next.
@@ -67,35 +55,14 @@ func (a *Asker) Next(free int64, slots int, now time.Time) Action {
 
 // Ring says that the bell rang for a line.
 func (a *Asker) Ring(of Line) {
-	if !a.Mark(of) {
-		return
-	}
-	jobs := 1
-	if e := a.rung[of]; e != nil {
-		jobs += e.jobs
-	}
-	a.rung[of] = &echo{jobs: jobs}
-}
-
-// Took says that a job was taken from a line. When it was the last that rang, the line is not asked for
-// another: each job rings once.
-func (a *Asker) Took(of Line) {
-	a.Lines.Took(of)
-	if e := a.rung[of]; e != nil {
-		if e.jobs--; e.jobs > 0 {
-			return
-		}
-		delete(a.rung, of)
-	}
-	if !a.unsure[of] {
-		a.Lines.Empty(of)
+	if a.Mark(of) {
+		a.rung[of] = &echo{}
 	}
 }
 
 // Empty says that a line had no job; if it rang lately, it will be asked again.
 func (a *Asker) Empty(of Line, now time.Time) {
 	a.Lines.Empty(of)
-	a.unsure[of] = false
 	e := a.rung[of]
 	switch {
 	case e == nil:

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -47,7 +46,6 @@ type Intake struct {
 	msgs  chan *nats.Msg // what arrives on the inbox
 	rings chan Line
 
-	missed   atomic.Bool // more rang than rings holds
 	inbox    string
 	requests uint64
 	bell     *nats.Subscription
@@ -116,8 +114,7 @@ func (i *Intake) listen() {
 		class, size, _ := strings.Cut(string(m.Data), ".")
 		select {
 		case i.rings <- Line{contracts.Class(class), contracts.Size(size)}:
-		default:
-			i.missed.Store(true)
+		default: // so many rings wait that the lines will be asked anyway
 		}
 	})
 	if err != nil {
@@ -137,9 +134,6 @@ func (i *Intake) deaf() {
 
 // hear takes note of what happened while jobs were pulled, so that an urgent one is asked for next.
 func (i *Intake) hear(sweep <-chan time.Time) {
-	if i.missed.Swap(false) {
-		i.asker.MarkAll()
-	}
 	for {
 		select {
 		case ring := <-i.rings:
