@@ -7,11 +7,13 @@
 //           scale*(q-128).
 // Scales and minima are half or single precision. Rows that fill up the last group are zero.
 //
-// Activations. Each row is cut into blocks of 32 too: scale = max|x|/127, q = round(x/scale), 0 where all are
-// below 1e-30. Values that are no numbers make any result.
+// Activations. Each row is cut into blocks of 32 too: scale = max|x|/most, q = round(x/scale), 0 where all are
+// below 1e-30. most is 127 for 4-bit weights, and 32767 for 8-bit ones: those are of heads, whose outputs
+// are told apart by little, and products of words cost no more than those of bytes with whole bytes. Words lie
+// in an order that fits the weights': of each four columns 0, 2, 1, 3. Values that are no numbers make any
+// result.
 //
-// The sum over a block is a whole number below 2^24; blocks are added in their order by fused
-// multiply-adds. So every level gives the same bits, and a row's do not depend on the rows beside it.
+// The sum over a block is a whole number; blocks are added in their order by fused multiply-adds. So every level gives the same bits, and a row's do not depend on the rows beside it.
 #ifndef PELTON_BLOCKS_H
 #define PELTON_BLOCKS_H
 
@@ -27,12 +29,21 @@ typedef struct {
     int64_t rows, columns, bits, wide, gated; // wide: scales in single precision
 } form;
 
+enum { MOST4 = 127, MOST8 = 32767 };
+
 typedef struct {
-    int8_t *q;      // [rows, columns]
+    void *q;        // [rows, columns] int8, or int16 for 8-bit weights
     float *scale;   // [rows, blocks]
-    float *sum;     // [rows, blocks]: scale times total
-    int32_t *total; // [rows, blocks]: of q
+    float *sum;     // [rows, blocks]: scale times the sum of q
+    int32_t *shift; // [rows, blocks]: -128 times the sum of q
 } activations;
+
+// finish notes a block's scale and the sum of its q.
+static inline void finish(const activations *a, size_t block, float scale, int32_t total) {
+    a->scale[block] = scale;
+    a->sum[block] = scale * (float)total;
+    a->shift[block] = -128 * total;
+}
 
 static inline size_t blocks_of(const form *f) { return (size_t)f->columns / BLOCK; }
 

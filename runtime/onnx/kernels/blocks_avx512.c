@@ -8,28 +8,29 @@ static inline TARGET_AVX512 __m512 numbers(const uint8_t *at, int wide, int i) {
     return wide ? _mm512_loadu_ps((const float *)at + i) : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(at + 2 * i)));
 }
 
-static inline TARGET_AVX512 __m512i four(const int8_t *x) { return _mm512_set1_epi32(*(const int32_t *)x); }
+static inline TARGET_AVX512 __m512i four(const char *x) { return _mm512_set1_epi32(*(const int32_t *)x); }
 
 static inline TARGET_AVX512 __attribute__((always_inline)) void whole_tile(const form *f, const uint8_t *group, const activations *a,
         size_t row, const int n, const int bits, const int wide, float out[TILE][GROUP]) {
-    const __m512i low = _mm512_set1_epi8(15);
-    const size_t blocks = blocks_of(f), columns = f->columns, step = block_bytes(f), values = GROUP * BLOCK * bits / 8;
-    const int8_t *x = a->q + row * columns;
+    const __m512i low = bits == 4 ? _mm512_set1_epi8(15) : _mm512_set1_epi16(255);
+    const size_t blocks = blocks_of(f), step = block_bytes(f), values = GROUP * BLOCK * bits / 8, width = bits / 4, stride = f->columns * width;
+    const char *x = (const char *)a->q + row * stride;
     const float *scale = a->scale + row * blocks, *sum = a->sum + row * blocks;
-    const int32_t *total = a->total + row * blocks;
+    const int32_t *shift = a->shift + row * blocks;
     __m512 v[TILE];
     for (int m = 0; m < n; m++) v[m] = _mm512_setzero_ps();
-    for (size_t b = 0; b < blocks; b++, group += step, x += BLOCK) {
+    for (size_t b = 0; b < blocks; b++, group += step, x += BLOCK * width) {
         __m512i s[TILE];
-        for (int m = 0; m < n; m++) s[m] = bits == 4 ? _mm512_setzero_si512() : _mm512_set1_epi32(-128 * total[m * blocks + b]);
+        for (int m = 0; m < n; m++) s[m] = bits == 4 ? _mm512_setzero_si512() : _mm512_set1_epi32(shift[m * blocks + b]);
 #pragma GCC unroll 8
         for (int j = 0; j < bits; j++) {
             _mm_prefetch((const char *)group + 64 * j + AHEAD, _MM_HINT_T0);
             __m512i w = _mm512_loadu_si512(group + 64 * j);
-            __m512i lo = bits == 4 ? _mm512_and_si512(w, low) : w, hi = _mm512_and_si512(_mm512_srli_epi16(w, 4), low);
+            __m512i lo = _mm512_and_si512(w, low), hi = bits == 4 ? _mm512_and_si512(_mm512_srli_epi16(w, 4), low) : _mm512_srli_epi16(w, 8);
             for (int m = 0; m < n; m++) {
-                s[m] = _mm512_dpbusd_epi32(s[m], lo, four(x + m * columns + 4 * j));
-                if (bits == 4) s[m] = _mm512_dpbusd_epi32(s[m], hi, four(x + m * columns + 16 + 4 * j));
+                const char *at = x + m * stride + 4 * j * width;
+                s[m] = bits == 4 ? _mm512_dpbusd_epi32(s[m], lo, four(at)) : _mm512_dpwssd_epi32(s[m], lo, four(at));
+                s[m] = bits == 4 ? _mm512_dpbusd_epi32(s[m], hi, four(at + 16)) : _mm512_dpwssd_epi32(s[m], hi, four(at + 4));
             }
         }
         _mm_prefetch((const char *)group + values + AHEAD, _MM_HINT_T0);

@@ -7,21 +7,25 @@
 #include <math.h>
 #include <string.h>
 
+// place is where column k of a block of words is.
+static int place(int k) { return k % 4 == 1 ? k + 1 : k % 4 == 2 ? k - 1 : k; }
+
 static void quantize(const form *f, const float *x, const activations *a, size_t row) {
-    size_t blocks = blocks_of(f);
-    for (size_t b = 0; b < blocks; b++, x += BLOCK) {
+    const float most = f->bits == 4 ? MOST4 : MOST8;
+    size_t blocks = blocks_of(f), at = row * blocks;
+    for (size_t b = 0; b < blocks; b++, x += BLOCK, at++) {
         float peak = 0;
         for (int i = 0; i < BLOCK; i++) peak = fmaxf(peak, fabsf(x[i]));
-        float scale = peak / 127, inverse = peak > 1e-30f ? 127 / peak : 0;
+        float inverse = peak > 1e-30f ? most / peak : 0;
         int32_t total = 0;
-        int8_t *q = a->q + row * f->columns + b * BLOCK;
         for (int i = 0; i < BLOCK; i++) {
             float v = rintf(x[i] * inverse);
-            q[i] = v >= -127 && v <= 127 ? (int8_t)v : 0;
-            total += q[i];
+            int q = v >= -most && v <= most ? (int)v : 0;
+            if (f->bits == 4) ((int8_t *)a->q)[at * BLOCK + i] = q;
+            else ((int16_t *)a->q)[at * BLOCK + place(i)] = q;
+            total += q;
         }
-        size_t at = row * blocks + b;
-        a->scale[at] = scale, a->sum[at] = scale * (float)total, a->total[at] = total;
+        finish(a, at, peak / most, total);
     }
 }
 
@@ -61,9 +65,10 @@ void unpack_row(const form *f, const uint8_t *group, int r, float *out) {
     }
 }
 
-static int32_t dot(const form *f, const uint8_t *block, int r, const int8_t *x) {
-    int32_t sum = 0;
-    for (int k = 0; k < BLOCK; k++) sum += weight(f, block, r, k) * x[k];
+static int32_t dot(const form *f, const uint8_t *block, int r, const activations *a, size_t at) {
+    int32_t sum = f->bits == 4 ? 0 : a->shift[at];
+    for (int k = 0; k < BLOCK; k++)
+        sum += weight(f, block, r, k) * (f->bits == 4 ? ((int8_t *)a->q)[at * BLOCK + k] : ((int16_t *)a->q)[at * BLOCK + place(k)]);
     return sum;
 }
 
@@ -73,11 +78,8 @@ static void tile(const form *f, const uint8_t *group, const activations *a, size
     for (size_t b = 0; b < blocks; b++, group += block_bytes(f))
         for (size_t m = 0; m < n; m++) {
             size_t at = (row + m) * blocks + b;
-            const int8_t *x = a->q + (row + m) * f->columns + b * BLOCK;
             for (int r = 0; r < GROUP; r++) {
-                int32_t sum = dot(f, group, r, x);
-                if (f->bits == 8) sum -= 128 * a->total[at];
-                float v = fmaf((float)sum, number(f, group + values, r) * a->scale[at], out[m][r]);
+                float v = fmaf((float)dot(f, group, r, a, at), number(f, group + values, r) * a->scale[at], out[m][r]);
                 out[m][r] = f->bits == 8 ? v : fmaf(number(f, group + values, GROUP + r), a->sum[at], v);
             }
         }

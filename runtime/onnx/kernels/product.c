@@ -86,9 +86,9 @@ enum { TASK = 1 << 17 };
 static OrtStatus *run(const OrtKernelContext *c, work *w) {
     const form *f = w->form;
     size_t values = w->rows * f->columns, blocks = w->rows * blocks_of(f);
-    char *memory = malloc(values + 3 * 4 * blocks);
+    char *memory = malloc(values * f->bits / 4 + 3 * 4 * blocks);
     if (!memory) return invalid("out of memory for %zu rows", w->rows);
-    w->a = (activations){.scale = (float *)memory, .sum = (float *)memory + blocks, .total = (int32_t *)memory + 2 * blocks, .q = (int8_t *)memory + 12 * blocks};
+    w->a = (activations){.scale = (float *)memory, .sum = (float *)memory + blocks, .shift = (int32_t *)memory + 2 * blocks, .q = memory + 12 * blocks};
     OrtStatus *error = NULL;
     if (values < 1 << 15) // a few microseconds
         for (size_t row = 0; row < w->rows; row++) quantize_row(w, row);

@@ -51,8 +51,8 @@ func randomMatrix(t *testing.T, r *rand.Rand, form quant.Grouping, rows, columns
 	return m
 }
 
-// quantized rounds activations as the operator does.
-func quantized(x []float32) []float64 {
+// quantized rounds activations as the operator does: to whole numbers up to most in each block.
+func quantized(x []float32, most float32) []float64 {
 	out := make([]float64, len(x))
 	for from := 0; from < len(x); from += quant.Block {
 		peak := float32(0)
@@ -61,7 +61,7 @@ func quantized(x []float32) []float64 {
 		}
 		for i, v := range x[from : from+quant.Block] {
 			if peak > 0 {
-				out[from+i] = math.RoundToEven(float64(v*(127/peak))) * float64(peak/127)
+				out[from+i] = math.RoundToEven(float64(v*(most/peak))) * float64(peak/most)
 			}
 		}
 	}
@@ -70,8 +70,12 @@ func quantized(x []float32) []float64 {
 
 func (m matrix) product(x []float32) []float64 {
 	var out []float64
+	most := float32(127)
+	if m.form.Bits == 8 {
+		most = 32767
+	}
 	for row := 0; row < len(x); row += m.columns {
-		q := quantized(x[row : row+m.columns])
+		q := quantized(x[row:row+m.columns], most)
 		for r := range m.rows {
 			sum := 0.0
 			for c, v := range q {
