@@ -36,11 +36,22 @@ func (q *queue) put(j *job, of intake.Line, handedBack bool) {
 	} else {
 		l.jobs = append(l.jobs, j)
 	}
+	q.ring(of)
+}
+
+// ring makes one of the workers that listen hear the bell.
+func (q *queue) ring(of intake.Line) {
 	if n := len(q.listens); n > 0 {
 		w := q.listens[q.rng.IntN(n)]
 		w.asker.Ring(of)
 		w.look()
 	}
+}
+
+// left is how many jobs a line holds beside those that were handed back; some may have ended.
+func (q *queue) left(of intake.Line) uint64 {
+	l := q.line(of)
+	return uint64(len(l.jobs) - l.head)
 }
 
 // front is the next job of a line, nil when it is empty; take removes it.

@@ -86,7 +86,7 @@ func newWorker(of *world, name string) *worker {
 	w.after(time.Duration(of.rng.Int64N(int64(serving.Heartbeat))), func() { w.every(serving.Heartbeat, w.beat) })
 	w.after(time.Duration(of.rng.Int64N(int64(intake.Sweep))), func() {
 		w.every(intake.Sweep, func() bool {
-			w.asker.MarkAll()
+			w.asker.Doubt()
 			w.look()
 			return !w.dead
 		})
@@ -102,6 +102,9 @@ func (w *worker) look() {
 		free, slots := w.room.Takes(now)
 		act := w.asker.Next(free, slots, now)
 		w.queue.listen(w, w.asker.Listens())
+		for _, of := range w.asker.Passed() {
+			w.queue.ring(of)
+		}
 		switch {
 		case act.Do == intake.Pull:
 			room := w.room.Reserve(act.Cost, 1)
@@ -155,7 +158,7 @@ func (w *worker) pulled(of intake.Line, room *intake.Reservation) {
 		w.look()
 		return
 	}
-	w.asker.Took(of)
+	w.asker.Took(of, w.queue.left(of), w.now())
 	j.place, j.worker, j.room, j.since = taken, w, room, w.now()
 	w.jobs = append(w.jobs, j)
 	room.Feed(len(j.admitted.Tokens))

@@ -10,77 +10,137 @@ import (
 // otherwise.
 const Sweep = time.Second
 
-// echoes are the pauses after which a line that rang and then had no job is asked again: the broker
-// acknowledges a publish, after which the bell rings, a moment before its consumers see the message.
-var echoes = []time.Duration{time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond, 125 * time.Millisecond}
+// pauses are how long a line is left alone after it was found empty once, twice and so on: the broker
+// acknowledges a publish, after which the bell rings, a moment before its consumers see the message; and a
+// line that was empty is likely to be so still.
+var pauses = [...]time.Duration{0, time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond, 125 * time.Millisecond}
 
-// Asker decides what a worker asks the queue for, and whether it listens to the bell: [Lines], and what
-// rang lately. Pure: time is an argument; not safe for concurrent use.
+// Asker decides what a worker asks the queue for, and whether it listens to the bell: [Lines], and what is
+// known of each from bells and answers. Pure: time is an argument; not safe for concurrent use.
+//
+//  1. A ring is one job: the line is asked once for it, and again after each of the pauses while it has none.
+//  2. With room again, or with a sweep, every line is in doubt: bells may have rung that others heard, or
+//     nobody. A line in doubt is asked until it is empty; one that was found empty lately, after its pause.
+//  3. What rang and finds no room is passed on to a worker that has some.
 type Asker struct {
-	*Lines
+	lines   *Lines
+	known   []knowledge // of the line with the same index
 	listens bool
-	rung    map[Line]*echo
+	passed  []Line
 }
 
-// echo is a line that rang lately.
-type echo struct {
-	tries int
-	at    time.Time // when to ask again; zero while the line is marked
+// knowledge is what is known of a line.
+type knowledge struct {
+	rings   int       // heard, of jobs that were not taken yet
+	doubt   bool      // jobs may wait in it whose bells this worker did not hear
+	empties int       // how often in a row it was found empty, at most the last of pauses
+	since   time.Time // when it was so last
 }
 
-// NewAsker makes one whose lines are all to be asked. cost is as for [NewLines].
+// asks tells whether the line is to be asked, and when at the earliest.
+func (k *knowledge) asks() (bool, time.Time) {
+	return k.rings > 0 || k.doubt, k.since.Add(pauses[k.empties])
+}
+
+// NewAsker makes one whose lines are all in doubt. cost is as for [NewLines].
 func NewAsker(cost func(contracts.Size) int64) *Asker {
-	return &Asker{Lines: NewLines(cost), rung: map[Line]*echo{}}
+	a := &Asker{lines: NewLines(cost)}
+	a.known = make([]knowledge, len(a.lines.all))
+	a.Doubt()
+	return a
+}
+
+// Doubt says that every line may hold any number of jobs.
+func (a *Asker) Doubt() {
+	for i := range a.known {
+		a.known[i].doubt, a.lines.all[i].waiting = true, false
+	}
 }
 
 // Listens tells whether the worker listens to the bell: whether there was room at the last Next.
 func (a *Asker) Listens() bool { return a.listens }
 
-// Next decides what to do with free bytes and slots. Getting room marks all lines: bells that rang
-// meanwhile were heard by others, or by nobody.
+// Passed takes the rings that others shall hear, one for each job.
+func (a *Asker) Passed() []Line {
+	p := a.passed
+	a.passed = nil
+	return p
+}
+
+// Next decides what to do with free bytes and slots.
 func (a *Asker) Next(free int64, slots int, now time.Time) Action {
-	for line, e := range a.rung {
-		if !e.at.IsZero() && !now.Before(e.at) {
-			e.at = time.Time{}
-			a.Mark(line)
-		}
-	}
-	room := slots > 0 && free >= a.Smallest()
+	room := slots > 0 && free >= a.lines.Smallest()
 	if room && !a.listens {
-		a.MarkAll()
+		a.Doubt()
 	}
 	a.listens = room
-	return a.Lines.Next(free, slots)
+	for i := range a.known {
+		k := &a.known[i]
+		for ; !room && k.rings > 0; k.rings-- {
+			a.passed = append(a.passed, a.lines.all[i].Line)
+		}
+		asks, at := k.asks()
+		a.lines.all[i].marked = asks && !now.Before(at)
+	}
+	return a.lines.Next(free, slots)
 }
 
 // Ring says that the bell rang for a line.
 func (a *Asker) Ring(of Line) {
-	if a.Mark(of) {
-		a.rung[of] = &echo{}
+	if k := a.of(of); k != nil {
+		k.rings++
+		k.empties = 0
 	}
 }
 
-// Empty says that a line had no job; if it rang lately, it will be asked again.
-func (a *Asker) Empty(of Line, now time.Time) {
-	a.Lines.Empty(of)
-	e := a.rung[of]
+// Took says that a job was taken from a line, in which so many are left that nobody took.
+func (a *Asker) Took(of Line, left uint64, now time.Time) {
+	a.lines.Took(of)
+	k := a.of(of)
+	k.rings, k.empties = max(0, k.rings-1), 0
 	switch {
-	case e == nil:
-	case e.tries == len(echoes):
-		delete(a.rung, of)
-	default:
-		e.at = now.Add(echoes[e.tries])
-		e.tries++
+	case left == 0:
+		k.doubt = false
+	case k.rings == 0 && !k.doubt: // others heard their bells; if not, they are found soon
+		k.doubt, k.empties, k.since = true, 2, now
+	}
+	if k.rings == 0 && !k.doubt {
+		a.lines.Empty(of)
 	}
 }
 
-// Again is how long until a line must be asked again, an hour when none must.
+// Empty says that a line had no job.
+func (a *Asker) Empty(of Line, now time.Time) {
+	a.lines.Empty(of)
+	k := a.of(of)
+	k.doubt, k.since = false, now
+	if k.empties++; k.empties == len(pauses) {
+		k.rings, k.empties = 0, len(pauses)-1
+	}
+}
+
+// Waits says that a look found a job in a line.
+func (a *Asker) Waits(of Line) { a.lines.Waits(of) }
+
+// Forget drops what looks told, since another worker may have taken the job by now.
+func (a *Asker) Forget() { a.lines.Forget() }
+
+// Again is how long until a line is to be asked again, an hour when none is.
 func (a *Asker) Again(now time.Time) time.Duration {
 	wait := time.Hour
-	for _, e := range a.rung {
-		if !e.at.IsZero() {
-			wait = min(wait, e.at.Sub(now))
+	for i := range a.known {
+		if asks, at := a.known[i].asks(); asks && a.listens && now.Before(at) {
+			wait = min(wait, at.Sub(now))
 		}
 	}
 	return wait
+}
+
+func (a *Asker) of(line Line) *knowledge {
+	for i := range a.lines.all {
+		if a.lines.all[i].Line == line {
+			return &a.known[i]
+		}
+	}
+	return nil
 }

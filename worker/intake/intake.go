@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -46,6 +47,7 @@ type Intake struct {
 	msgs  chan *nats.Msg // what arrives on the inbox
 	rings chan Line
 
+	missed   atomic.Bool // more rang than rings holds
 	inbox    string
 	requests uint64
 	bell     *nats.Subscription
@@ -101,20 +103,25 @@ func (i *Intake) Run(ctx context.Context) error {
 	return nil
 }
 
-// listen subscribes to the bell while there is room, before anything is asked.
+// listen subscribes to the bell while there is room, before anything is asked, and rings it for those that
+// have room when there is none here any more.
 func (i *Intake) listen() {
-	switch {
-	case i.asker.Listens() == (i.bell != nil):
-		return
-	case i.bell != nil:
+	if !i.asker.Listens() {
 		i.deaf()
+		for _, l := range i.asker.Passed() {
+			_ = i.cfg.Conn.Publish(subject.Bell(i.cfg.Model), []byte(string(l.Class)+"."+string(l.Size))) // else a sweep finds it
+		}
+		return
+	}
+	if i.bell != nil {
 		return
 	}
 	bell, err := i.cfg.Conn.QueueSubscribe(subject.Bell(i.cfg.Model), "workers", func(m *nats.Msg) {
 		class, size, _ := strings.Cut(string(m.Data), ".")
 		select {
 		case i.rings <- Line{contracts.Class(class), contracts.Size(size)}:
-		default: // so many rings wait that the lines will be asked anyway
+		default:
+			i.missed.Store(true)
 		}
 	})
 	if err != nil {
@@ -134,13 +141,16 @@ func (i *Intake) deaf() {
 
 // hear takes note of what happened while jobs were pulled, so that an urgent one is asked for next.
 func (i *Intake) hear(sweep <-chan time.Time) {
+	if i.missed.Swap(false) {
+		i.asker.Doubt()
+	}
 	for {
 		select {
 		case ring := <-i.rings:
 			i.asker.Ring(ring)
 			continue
 		case <-sweep:
-			i.asker.MarkAll()
+			i.asker.Doubt()
 			continue
 		default:
 		}
@@ -155,12 +165,12 @@ func (i *Intake) wait(ctx context.Context, sweep <-chan time.Time) {
 	select {
 	case ring := <-i.rings:
 		i.asker.Ring(ring)
-	case <-again.C: // the echo is heard before the next decision
+	case <-again.C: // a pause is over
 	case <-i.cfg.Room.Freed():
 		i.asker.Forget()
 	case <-i.cfg.Room.Fed(): // there are slots again, with the next look
 	case <-sweep:
-		i.asker.MarkAll()
+		i.asker.Doubt()
 	case msg := <-i.msgs:
 		i.late(ctx, msg)
 	case <-ctx.Done():
@@ -185,7 +195,7 @@ func (i *Intake) pull(ctx context.Context, act Action, r *Reservation) {
 		case msg := <-i.msgs:
 			switch {
 			case msg.Header.Get("Status") == "":
-				i.asker.Took(act.Line)
+				i.asker.Took(act.Line, left(msg), time.Now())
 				i.hand(ctx, msg, r)
 				return
 			case msg.Subject == reply: // 404: no job; 503: no such consumer (yet); 409: not now
@@ -203,6 +213,16 @@ func (i *Intake) pull(ctx context.Context, act Action, r *Reservation) {
 			timeout.Reset(time.Second)
 		}
 	}
+}
+
+// left is how many jobs the broker says are left in the line that msg came from, beside those that were
+// handed back.
+func left(msg *nats.Msg) uint64 {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return 1 // not known; the lease will refuse it
+	}
+	return meta.NumPending
 }
 
 // late handles a message that comes when nobody waits for it: the answer to a pull that timed out.

@@ -126,14 +126,11 @@ func (l *Lines) find(of Line) *line {
 	return nil
 }
 
-// Mark says that a line may hold a job, and tells whether there is such a line.
-func (l *Lines) Mark(of Line) bool {
-	n := l.find(of)
-	if n == nil {
-		return false
+// Mark says that a line may hold a job.
+func (l *Lines) Mark(of Line) {
+	if n := l.find(of); n != nil {
+		n.marked = true
 	}
-	n.marked = true
-	return true
 }
 
 // MarkAll says that nothing is known any more: every line may hold a job.
