@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -138,13 +139,19 @@ func (d *Dispatcher) remove(ctx context.Context, m *relay.Message) {
 	if !state.InJobs(m) {
 		name = topology.StreamSched
 	}
-	s, err := d.js.Stream(ctx, name)
-	if err == nil {
-		err = s.DeleteMsg(ctx, m.Seq)
+	once, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+	defer cancel()
+	reply, err := d.cfg.Conn.RequestWithContext(once, "$JS.API.STREAM.MSG.DELETE."+name, fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, m.Seq))
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
 	}
-	var api *jetstream.APIError
-	gone := errors.As(err, &api) && api.Code == 404 || errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful)
-	if err != nil && !gone {
+	if err == nil {
+		err = json.Unmarshal(reply.Data, &answer)
+	}
+	if err == nil && answer.Error != nil && answer.Error.Code == http.StatusServiceUnavailable { // else it is gone already
+		err = answer.Error
+	}
+	if err != nil {
 		d.log.Warn("message of an ended job not removed", "stream", name, "seq", m.Seq, "error", err)
 	}
 }

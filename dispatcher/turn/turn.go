@@ -26,7 +26,7 @@ const (
 	// Every is how often a dispatcher looks whose turn it is, beside at each first token.
 	Every = 100 * time.Millisecond
 	// AtOnce is how many held jobs are put into JOBS at the same time.
-	AtOnce = 8
+	AtOnce = 64
 	// adoptAfter is how long a held job is left to the dispatcher that holds it.
 	adoptAfter = 10 * time.Second
 	// settleEvery is how often jobs that seem to wait for their first token are looked up.

@@ -129,7 +129,7 @@ func Loopback(address string) error {
 
 // Connect makes a connection inside the process.
 func (b *Broker) Connect(name string, opts ...nats.Option) (*nats.Conn, error) {
-	return nats.Connect("", append(append(connOptions(name), nats.InProcessServer(b.srv)), opts...)...)
+	return nats.Connect("", append(append(connOptions(name), nats.InProcessServer(wires{b.srv})), opts...)...)
 }
 
 // URL is where clients reach the broker; "" when only this process does.
