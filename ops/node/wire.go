@@ -21,10 +21,7 @@ func (w wires) InProcessConn() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &wire{Conn: pipe}
-	c.changed.L = &c.mu
-	go c.carry()
-	return c, nil
+	return newWire(pipe), nil
 }
 
 // wire is a connection whose writes return at once while not too much waits. A failed write shows at a later one.
@@ -36,6 +33,13 @@ type wire struct {
 	waiting []byte
 	closed  bool
 	err     error
+}
+
+func newWire(pipe net.Conn) *wire {
+	w := &wire{Conn: pipe}
+	w.changed.L = &w.mu
+	go w.carry()
+	return w
 }
 
 // Write implements net.Conn.
@@ -90,6 +94,7 @@ func (w *wire) carry() {
 		if _, err := w.Conn.Write(out); err != nil {
 			w.mu.Lock()
 			w.err, w.waiting = err, nil
+			w.changed.Broadcast()
 			w.mu.Unlock()
 			return
 		}
