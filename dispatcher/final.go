@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -135,24 +134,12 @@ const (
 // remove deletes a message of the queue or of SCHED. A message that stays is no harm: the worker that gets it finds
 // the final record.
 func (d *Dispatcher) remove(ctx context.Context, m *relay.Message) {
-	name := topology.StreamJobs
+	from := d.jobs
 	if !state.InJobs(m) {
-		name = topology.StreamSched
+		from = d.sched
 	}
-	once, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
-	defer cancel()
-	reply, err := d.cfg.Conn.RequestWithContext(once, "$JS.API.STREAM.MSG.DELETE."+name, fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, m.Seq))
-	var answer struct {
-		Error *jetstream.APIError `json:"error"`
-	}
-	if err == nil {
-		err = json.Unmarshal(reply.Data, &answer)
-	}
-	if err == nil && answer.Error != nil && answer.Error.Code == http.StatusServiceUnavailable { // else it is gone already
-		err = answer.Error
-	}
-	if err != nil {
-		d.log.Warn("message of an ended job not removed", "stream", name, "seq", m.Seq, "error", err)
+	if err := from.Delete(ctx, m.Seq); err != nil {
+		d.log.Warn("message of an ended job not removed", "subject", m.Subject, "seq", m.Seq, "error", err)
 	}
 }
 

@@ -8,7 +8,7 @@
 // that a slow reader costs neither memory nor another reader's time. contracts/stream decides what is
 // new, stale or missing.
 //
-// The package never writes to a stream and never cancels a job. A [Relay] is safe for concurrent use;
+// The package writes no records and never cancels a job. A [Relay] is safe for concurrent use;
 // a [Reader] belongs to one goroutine.
 package relay
 

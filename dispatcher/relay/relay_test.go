@@ -427,3 +427,30 @@ func TestLog(t *testing.T) {
 		t.Errorf("a page of a stream that does not exist: %v", err)
 	}
 }
+
+// A message is deleted once; one that is gone, or never was, is no error. A stream that does not let messages be
+// deleted says so.
+func TestDelete(t *testing.T) {
+	t.Parallel()
+	f := setup(t, relay.Config{})
+	ctx := testContext(t)
+	ack, err := f.js.Publish(ctx, subject.Held("t", "j"), []byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sched := relay.NewLog(f.nc, topology.StreamSched, 30*time.Second)
+	for _, seq := range []uint64{ack.Sequence, ack.Sequence, 7000} {
+		if err := sched.Delete(ctx, seq); err != nil {
+			t.Errorf("delete %d: %v", seq, err)
+		}
+	}
+	if m, err := sched.At(ctx, ack.Sequence); m != nil || err != nil {
+		t.Errorf("a deleted message: %+v %v", m, err)
+	}
+	if err := f.log.Delete(ctx, f.raw("j", []byte("x"))); contracts.CodeOf(err) != contracts.CodeUnavailable {
+		t.Errorf("a record of OUT: %v", err)
+	}
+	if err := relay.NewLog(f.nc, "NONE", 100*time.Millisecond).Delete(ctx, 1); contracts.CodeOf(err) != contracts.CodeUnavailable {
+		t.Errorf("a stream that does not exist: %v", err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pelton-run/pelton/contracts"
 )
@@ -19,6 +20,9 @@ const (
 	batchBytes   = 4 << 20
 )
 
+// codeSequenceNotFound is the broker's answer to the delete of a message that is not there.
+const codeSequenceNotFound = 10043
+
 // Message is one stored message of a stream.
 type Message struct {
 	Subject string
@@ -28,7 +32,7 @@ type Message struct {
 }
 
 // Log reads the stored messages of one stream by direct get, which any replica answers and which needs
-// no consumer. Its errors are [*contracts.Error] with CodeUnavailable, or the context's. Safe for
+// no consumer, and removes those that nobody needs any more. Its errors are [*contracts.Error] with CodeUnavailable, or the context's. Safe for
 // concurrent use.
 type Log struct {
 	conn    *nats.Conn
@@ -86,6 +90,26 @@ func (l *Log) one(ctx context.Context, q query) (*Message, error) {
 	default:
 		return nil, l.unavailable(fmt.Errorf("status %s %s", status, m.Header.Get("Description")))
 	}
+}
+
+// Delete removes the message with the sequence seq; one that is gone is no error.
+func (l *Log) Delete(ctx context.Context, seq uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	m, err := l.conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG.DELETE."+l.stream, fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq))
+	if err != nil {
+		return l.unavailable(err)
+	}
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return l.unavailable(err)
+	}
+	if answer.Error != nil && answer.Error.ErrorCode != codeSequenceNotFound {
+		return l.unavailable(answer.Error)
+	}
+	return nil
 }
 
 // Read hands every message of a subject (which may hold wildcards) from seq on to visit, in the order
@@ -176,7 +200,7 @@ func (l *Log) unavailable(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
-	return contracts.Errorf(contracts.CodeUnavailable, "stream %s cannot be read: %v: retry", l.stream, err)
+	return contracts.Errorf(contracts.CodeUnavailable, "stream %s cannot be reached: %v: retry", l.stream, err)
 }
 
 func parse(m *nats.Msg) (*Message, error) {
