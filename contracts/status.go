@@ -83,37 +83,6 @@ type Heartbeat struct {
 	Steps *StepSums    `msgpack:"steps,omitempty" json:"steps,omitempty"` // what its steps took; nil before the first
 }
 
-// StepSums sum up a worker's recent forward passes so that what a step takes can be fitted to
-// milliseconds = a + b*prompt tokens + c*other rows, over one worker or, added up, over several. Each sum
-// is over the same steps, of which older ones count less.
-type StepSums struct {
-	Budget int     `msgpack:"budget" json:"budget"` // most prompt tokens that the worker feeds in one step
-	N      float64 `msgpack:"n" json:"n"`           // steps
-	P      float64 `msgpack:"p" json:"p"`           // prompt tokens
-	R      float64 `msgpack:"r" json:"r"`           // rows of one generated token
-	T      float64 `msgpack:"t" json:"t"`           // milliseconds
-	PP     float64 `msgpack:"pp" json:"pp"`         // products of two of them
-	PR     float64 `msgpack:"pr" json:"pr"`
-	RR     float64 `msgpack:"rr" json:"rr"`
-	PT     float64 `msgpack:"pt" json:"pt"`
-	RT     float64 `msgpack:"rt" json:"rt"`
-	TT     float64 `msgpack:"tt" json:"tt"`
-}
-
-// Add counts one step after all others lost the share fade of their weight.
-func (s *StepSums) Add(prompt, rows, ms, fade float64) {
-	s.Sum(StepSums{N: 1, P: prompt, R: rows, T: ms, PP: prompt * prompt, PR: prompt * rows, RR: rows * rows,
-		PT: prompt * ms, RT: rows * ms, TT: ms * ms}, 1-fade)
-}
-
-// Sum adds other steps after those of s were weighted by keep.
-func (s *StepSums) Sum(o StepSums, keep float64) {
-	for _, f := range [][2]*float64{{&s.N, &o.N}, {&s.P, &o.P}, {&s.R, &o.R}, {&s.T, &o.T}, {&s.PP, &o.PP}, {&s.PR, &o.PR},
-		{&s.RR, &o.RR}, {&s.PT, &o.PT}, {&s.RT, &o.RT}, {&s.TT, &o.TT}} {
-		*f[0] = *f[0]*keep + *f[1]
-	}
-}
-
 // KVMemory is a worker's KV cache in bytes.
 type KVMemory struct {
 	Total    int64 `msgpack:"total" json:"total"`

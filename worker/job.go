@@ -77,7 +77,9 @@ func (w *Worker) receive(taking, hard context.Context, msg *nats.Msg, room *inta
 	if refusal != nil {
 		early = refusal
 	} else {
-		room.Feed(req.choices * len(req.prompt))
+		for range req.choices {
+			room.Feed(len(req.prompt))
+		}
 		early = j.fit(taking)
 	}
 	go j.run(hard, early)

@@ -79,7 +79,7 @@ func New(cfg Config) (*Worker, error) {
 	if w.budget == 0 {
 		w.budget = w.info.MaxStepTokens
 	}
-	w.room.Bound(intake.StepsAhead * w.budget)
+	w.room.Bound(w.budget)
 	loop, err := batch.New(batch.Config{Engine: cfg.Engine, PrefillTokens: cfg.PrefillTokens, StepTimeout: cfg.StepTimeout, Logger: cfg.Logger, Stepped: func(s batch.Step) {
 		w.stats.step(s)
 		cfg.Trace.step(s)

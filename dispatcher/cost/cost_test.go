@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/cost"
 )
@@ -23,41 +21,6 @@ func steps(rng *rand.Rand, n int, a, b, c, noise float64) contracts.StepSums {
 }
 
 func near(got, want, share float64) bool { return math.Abs(got-want) <= share*want+1e-9 }
-
-func TestFitFindsTheConstants(t *testing.T) {
-	t.Parallel()
-	rng := rand.New(rand.NewPCG(1, 2))
-	exact := cost.Of(steps(rng, 200, 6.2, 0.02, 0.07, 0))
-	if !near(exact.Step, 6.2, 1e-6) || !near(exact.PerToken, 0.02, 1e-6) || !near(exact.PerRow, 0.07, 1e-6) || exact.Error > 1e-4 || !exact.Known() {
-		t.Errorf("without noise: %+v, want 6.2, 0.02, 0.07", exact)
-	}
-	noisy := cost.Of(steps(rng, 2000, 6.2, 0.02, 0.07, 0.05))
-	if !near(noisy.Step, 6.2, 0.1) || !near(noisy.PerToken, 0.02, 0.1) || !near(noisy.PerRow, 0.07, 0.15) || !near(noisy.Error, 0.05, 0.3) {
-		t.Errorf("with noise of 5 %%: %+v, want 6.2, 0.02, 0.07, error 0.05", noisy)
-	}
-	if f := cost.Of(contracts.StepSums{}); f.Known() || f != (cost.Fit{}) {
-		t.Errorf("of nothing: %+v", f)
-	}
-}
-
-// Whatever was measured: no constant is negative, and the fit is never worse than the mean alone.
-func TestFitIsSane(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		s := contracts.StepSums{}
-		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			s.Add(float64(rapid.IntRange(0, 600).Draw(t, "prompt")), float64(rapid.IntRange(0, 300).Draw(t, "rows")), rapid.Float64Range(0.01, 500).Draw(t, "ms"), 0.002)
-		}
-		f := cost.Of(s)
-		if f.Step < 0 || f.PerToken < 0 || f.PerRow < 0 || math.IsNaN(f.Took(1, 1)) {
-			t.Fatalf("%+v", f)
-		}
-		mean := s.T / s.N
-		if alone := math.Sqrt(max(0, s.TT/s.N-mean*mean)) / mean; f.Error > alone+1e-3 {
-			t.Fatalf("error %.4f, the mean alone has %.4f: %+v", f.Error, alone, f)
-		}
-	})
-}
 
 // Two workers of one device, one of them new, and one that drains.
 func TestSpeed(t *testing.T) {

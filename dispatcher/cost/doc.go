@@ -2,7 +2,7 @@
 //
 // It belongs to step 4 of the walk: dispatcher/backlog asks it how fast the workers of a model are before
 // dispatcher/admission judges a job. A forward pass takes a + b*prompt tokens + c*other rows milliseconds;
-// [Fit] has these three constants and how well they fit, for all workers of one (variant, device) together.
+// a [contracts.StepFit] has these three constants for all workers of one (variant, device) together.
 // [Speed] is what the workers do with them now. [Lengths] remembers how long the answers of a tenant are.
 //
 // Pure: no clock, no lock, no goroutine.

@@ -44,9 +44,9 @@ func SpeedOf(workers []contracts.Heartbeat, model string) Speed {
 		}
 		sums[key].Sum(*h.Steps, 1)
 	}
-	fits := map[device]Fit{}
+	fits := map[device]contracts.StepFit{}
 	for key, s := range sums {
-		fits[key] = Of(*s)
+		fits[key] = s.Fit()
 	}
 	s := Speed{Workers: len(ready)}
 	known := 0.0
@@ -66,7 +66,7 @@ func SpeedOf(workers []contracts.Heartbeat, model string) Speed {
 	return s.mean(known)
 }
 
-func (s *Speed) add(f Fit, budget, rows float64) {
+func (s *Speed) add(f contracts.StepFit, budget, rows float64) {
 	full := f.Took(budget, rows)
 	s.Prompt += 1000 * budget / full
 	s.Budget += int(budget)

@@ -1,7 +1,7 @@
 package scaler
 
 import (
-	"github.com/pelton-run/pelton/dispatcher/cost"
+	"github.com/pelton-run/pelton/contracts"
 )
 
 // Demand is what arrives in a second.
@@ -9,7 +9,7 @@ type Demand struct{ Jobs, Prompt, Output float64 } // the last two in tokens
 
 // Worker is what one worker of a model can do.
 type Worker struct {
-	Fit    cost.Fit
+	Fit    contracts.StepFit
 	Slots  float64 // most sequences at once
 	Tokens float64 // that its KV cache holds
 }

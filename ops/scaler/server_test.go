@@ -21,7 +21,6 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/backlog"
-	"github.com/pelton-run/pelton/dispatcher/cost"
 	"github.com/pelton-run/pelton/ops/scaler"
 )
 
@@ -279,7 +278,7 @@ func TestResolve(t *testing.T) {
 // TestNeed: by hand.
 func TestNeed(t *testing.T) {
 	t.Parallel()
-	fit := cost.Fit{Step: 10, PerToken: 0.1, PerRow: 0.5, Steps: 100}
+	fit := contracts.StepFit{Step: 10, PerToken: 0.1, PerRow: 0.5, Steps: 100}
 	for _, c := range []struct {
 		what   string
 		demand scaler.Demand

@@ -14,7 +14,6 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/backlog"
-	"github.com/pelton-run/pelton/dispatcher/cost"
 )
 
 // maxAnswer bounds what a dispatcher may say, in bytes.
@@ -255,7 +254,7 @@ func workerOf(list []contracts.Heartbeat, name string) (Worker, bool) {
 			sums.Sum(*h.Steps, 1)
 		}
 	}
-	out.Fit = cost.Of(sums)
+	out.Fit = sums.Fit()
 	out.Slots, out.Tokens = out.Slots/max(1, n), out.Tokens/max(1, n)
 	return out, out.Fit.Known()
 }

@@ -79,7 +79,7 @@ func newWorker(of *world, name string) *worker {
 	}
 	w.planner.Limits = batch.Limits{Budget: w.budget, Row: w.info.MaxStepTokens, Min: w.info.MinPrefill}
 	w.room = intake.NewRoom(memory.NewBudget(of.cfg.Profile.KVMemory), w.info.MaxSequences)
-	w.room.Bound(intake.StepsAhead * w.budget)
+	w.room.Bound(w.budget)
 	w.asker = intake.NewAsker(of.promise)
 	w.stepped = w.endStep
 	w.beat()

@@ -287,7 +287,7 @@ func (l *Loop) plan() (done Step) {
 				done.SharedTokens += l.share(s)
 			}
 			l.ready = append(l.ready, s)
-			l.views = append(l.views, View{Rank: s.spec.Rank, Order: s.order, Rest: s.Rest()})
+			l.views = append(l.views, View{Rank: s.spec.Rank, Order: s.order, Prompt: s.Prompt, Rest: s.Rest()})
 		}
 	}
 	l.pieces = l.planner.Plan(l.pieces[:0], l.views)

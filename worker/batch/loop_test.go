@@ -296,8 +296,9 @@ func TestSharedPrompts(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if got := shared.Load(); got != 6*100 {
-		t.Errorf("%d tokens were shared, want 100 for each of 6 prompts", got)
+	// What of a step is left beside the last tokens of the first prompt, the second one computes for itself.
+	if got := shared.Load(); got > 6*100 || got < 6*100-int64(e.info.MaxStepTokens) {
+		t.Errorf("%d tokens were shared, want 100 for each of 6 prompts, or a step less", got)
 	}
 }
 

@@ -1,15 +1,18 @@
 package batch
 
 import (
+	"cmp"
+	"math"
 	"slices"
 	"time"
 )
 
 // View is what [Schedule] needs to know of one running sequence.
 type View struct {
-	Rank  int    // class of the job, 0 most urgent
-	Order uint64 // arrival, lower is older
-	Rest  int    // prompt tokens not fed yet; 0 when the sequence decodes or replays
+	Rank   int    // class of the job, 0 most urgent
+	Order  uint64 // arrival, lower is older
+	Prompt int    // tokens
+	Rest   int    // of them, not fed yet; 0 when the sequence decodes or replays
 }
 
 // Limits bound one step.
@@ -26,13 +29,13 @@ type Piece struct {
 	Prompt int
 }
 
-// agedEvery says how often prompts are served oldest first instead of most urgent first, so that a
-// steady stream of urgent prompts cannot keep a less urgent one from its first token.
+// agedEvery says how often prompts are served oldest first instead of most urgent and shortest first, so that
+// a steady stream of urgent or short prompts cannot keep another one from its first token.
 const agedEvery = 8
 
 // Schedule decides what step number step contains and appends it to into: a row for each sequence
-// without rest, then prompt chunks, most urgent first and oldest first among equals, until the budget is
-// used. Chunks have at least Min tokens and never leave a rest below Min. Limits must satisfy
+// without rest, then prompt chunks until the budget is used: most urgent first, then what is through soonest,
+// which is how the fewest wait, then oldest first. Chunks have at least Min tokens and never leave a rest below Min. Limits must satisfy
 // [Limits.valid]; then a step is empty only if there are no views. Pure, and free of allocations when
 // into has room for every view.
 func Schedule(into []Piece, step uint64, views []View, l Limits) []Piece {
@@ -50,13 +53,11 @@ func Schedule(into []Piece, step uint64, views []View, l Limits) []Piece {
 	prompts := into[decoding:]
 	slices.SortFunc(prompts, func(a, b Piece) int {
 		va, vb := views[a.Index], views[b.Index]
-		if va.Rank != vb.Rank && step%agedEvery != agedEvery-1 {
-			return va.Rank - vb.Rank
+		oldest := cmp.Compare(va.Order, vb.Order)
+		if step%agedEvery == agedEvery-1 {
+			return oldest
 		}
-		if va.Order < vb.Order {
-			return -1
-		}
-		return 1
+		return cmp.Or(va.Rank-vb.Rank, va.Rest-vb.Rest, oldest)
 	})
 	into, room := into[:decoding], l.Budget
 	for _, p := range prompts {
@@ -90,8 +91,8 @@ func (l Limits) valid() bool {
 	return l.Min >= 1 && l.Row >= 2*l.Min-1 && l.Budget >= 2*l.Min-1
 }
 
-// Planner decides what each step of a device contains: [Schedule] within what its [Pace] allows. Pure; not
-// safe for concurrent use.
+// Planner decides what each step of a device contains: [Schedule] within what its [Pace] allows. Streams make
+// room for no long prompt that is less urgent than one of them. Pure; not safe for concurrent use.
 type Planner struct {
 	Limits Limits
 
@@ -101,14 +102,20 @@ type Planner struct {
 
 // Plan appends the next step to into.
 func (p *Planner) Plan(into []Piece, views []View) []Piece {
-	decoding := 0
+	decoding, urgent, longest := 0, math.MaxInt, 0
 	for i := range views {
 		if views[i].Rest == 0 {
 			decoding++
+			urgent = min(urgent, views[i].Rank)
+		}
+	}
+	for i := range views {
+		if v := &views[i]; v.Rest > 0 && v.Rank <= urgent {
+			longest = max(longest, v.Prompt)
 		}
 	}
 	l := p.Limits
-	l.Budget = max(p.pace.Budget(decoding, l.Budget), 2*l.Min-1)
+	l.Budget = max(p.pace.Budget(decoding, longest, l.Budget), 2*l.Min-1)
 	into = Schedule(into, p.steps, views, l)
 	if len(into) > 0 {
 		p.steps++

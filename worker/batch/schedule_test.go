@@ -25,8 +25,10 @@ func TestScheduleTable(t *testing.T) {
 		{"a prompt of one token is whole", 0, []batch.View{{Rest: 1}}, []batch.Piece{{Index: 0, Prompt: 1}}},
 		{"urgent first, then oldest", 0, []batch.View{{Rank: 3, Order: 1, Rest: 10}, {Rank: 0, Order: 3, Rest: 10}, {Rank: 0, Order: 2, Rest: 4}},
 			[]batch.Piece{{Index: 2, Prompt: 4}, {Index: 1, Prompt: 10}, {Index: 0, Prompt: 2}}},
+		{"what is through soonest before what is older", 0, []batch.View{{Order: 1, Rest: 12}, {Order: 2, Rest: 8}, {Order: 3, Rest: 8}},
+			[]batch.Piece{{Index: 1, Prompt: 8}, {Index: 2, Prompt: 8}}},
 		{"each eighth step oldest first", 7, []batch.View{{Rank: 0, Order: 3, Rest: 20}, {Rank: 3, Order: 1, Rest: 20}}, []batch.Piece{{Index: 1, Prompt: 16}}},
-		{"what is left of the budget is too small for a chunk", 0, []batch.View{{Order: 1, Rest: 15}, {Order: 2, Rest: 9}}, []batch.Piece{{Index: 0, Prompt: 15}}},
+		{"what is left of the budget is too small for a chunk", 0, []batch.View{{Order: 1, Rest: 15}, {Order: 2, Rest: 19}}, []batch.Piece{{Index: 0, Prompt: 15}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

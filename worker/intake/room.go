@@ -3,7 +3,6 @@ package intake
 import (
 	"context"
 	"errors"
-	"math"
 	"sync"
 	"time"
 )
@@ -37,15 +36,16 @@ type Room struct {
 
 	mu        sync.Mutex // bytes and slots change together
 	freeSlots int
-	prompts   int       // tokens of prompts that were taken and not fed yet
-	enough    int       // prompt tokens with which nothing more is taken; 0 is no bound
+	prompts   int       // tokens of prompts that were taken and not fed yet, of each at most step
+	step      int       // prompt tokens that are fed at once; 0 is no bound
 	rest      time.Time // until when nothing is taken
 	fed       chan struct{}
 }
 
 // StepsAhead is how many steps' worth of prompts a worker takes before it can feed them: the next pull and
-// claim take place while these run.
-const StepsAhead = 2
+// claim take place while these run, and the batch has some to choose from. A prompt of several steps counts as
+// one: it waits while shorter ones are fed.
+const StepsAhead = 4
 
 // NewRoom is an empty worker with so many slots (sequences at once).
 func NewRoom(bytes Bytes, slots int) *Room {
@@ -81,11 +81,23 @@ func (r *Room) Want(bytes int64) {
 	}
 }
 
-// Bound makes Takes say that there is no room while so many prompt tokens wait to be fed; 0 is no bound.
-func (r *Room) Bound(tokens int) {
+// Bound makes Takes say that there is no room while [StepsAhead] steps of so many prompt tokens wait to be fed;
+// 0 is no bound.
+func (r *Room) Bound(step int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.enough = tokens
+	r.step = step
+}
+
+// full tells whether enough prompts wait. The room is locked.
+func (r *Room) full() bool { return r.step > 0 && r.prompts >= StepsAhead*r.step }
+
+// counts is how much of a prompt counts. The room is locked.
+func (r *Room) counts(tokens int) int {
+	if r.step > 0 {
+		return min(tokens, r.step)
+	}
+	return tokens
 }
 
 // Rest makes Takes say until then that there is no room. Nobody is told when it is over: who waits looks
@@ -101,7 +113,7 @@ func (r *Room) Rest(until time.Time) {
 func (r *Room) Takes(now time.Time) (bytes int64, slots int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.enough > 0 && r.prompts >= r.enough || now.Before(r.rest) {
+	if r.full() || now.Before(r.rest) {
 		return r.bytes.Free(), 0
 	}
 	return r.bytes.Free(), r.freeSlots
@@ -123,27 +135,34 @@ type Reservation struct {
 	room  *Room
 	bytes int64 // guarded by room.mu
 	slots int
-	fed   int // prompt tokens that wait to be fed
+	fed   int // prompt tokens that wait to be fed and count
 }
 
-// Feed says how many prompt tokens the job brought.
+// Feed says that the job brought a prompt, of so many tokens.
 func (v *Reservation) Feed(tokens int) {
-	v.room.mu.Lock()
-	defer v.room.mu.Unlock()
-	v.fed += tokens
-	v.room.prompts += tokens
-}
-
-// Fed says that so many of them are in the KV cache, or never will be. What v does not hold is not counted.
-func (v *Reservation) Fed(tokens int) {
 	r := v.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	tokens = min(tokens, v.fed)
-	before := r.prompts
-	v.fed -= tokens
-	r.prompts -= tokens
-	if before >= r.enough && r.prompts < r.enough {
+	n := r.counts(tokens)
+	v.fed += n
+	r.prompts += n
+}
+
+// Fed says that a prompt of so many tokens is in the KV cache.
+func (v *Reservation) Fed(tokens int) {
+	v.room.mu.Lock()
+	defer v.room.mu.Unlock()
+	v.feed(v.room.counts(tokens))
+}
+
+// feed takes what v holds of so many counted tokens off what waits. The room is locked.
+func (v *Reservation) feed(counted int) {
+	r := v.room
+	counted = min(counted, v.fed)
+	before := r.full()
+	v.fed -= counted
+	r.prompts -= counted
+	if before && !r.full() {
 		select {
 		case r.fed <- struct{}{}:
 		default:
@@ -214,6 +233,8 @@ func (v *Reservation) Held() (bytes int64, slots int) {
 
 // Close gives back all that v holds. It may be called more than once.
 func (v *Reservation) Close() {
-	v.Fed(math.MaxInt)
-	v.Try(0, 0)
+	v.room.mu.Lock()
+	defer v.room.mu.Unlock()
+	v.feed(v.fed)
+	v.resize(0, 0)
 }

@@ -42,36 +42,40 @@ func TestFitWaitsForRoom(t *testing.T) {
 	}
 }
 
-// A room whose prompts wait takes nothing, and says so when it does again.
+// A room whose prompts wait takes nothing, and says so when it does again. A prompt of several steps counts as
+// one.
 func TestPromptsBoundTheRoom(t *testing.T) {
 	t.Parallel()
 	r := intake.NewRoom(memory.NewBudget(100), 4)
 	r.Bound(10)
 	a, b := r.Reserve(10, 1), r.Reserve(10, 1)
 	a.Feed(6)
+	b.Feed(10)
+	b.Feed(1000)
+	b.Feed(10)
 	if _, slots := r.Takes(time.Now()); slots != 2 {
-		t.Errorf("with 6 of 10 prompt tokens waiting %d slots may be taken, want 2", slots)
+		t.Errorf("with 36 of %d prompt tokens waiting %d slots may be taken, want 2", 10*intake.StepsAhead, slots)
 	}
-	b.Feed(6)
+	a.Feed(6)
 	if _, slots := r.Takes(time.Now()); slots != 0 {
-		t.Errorf("with 12 of 10 prompt tokens waiting %d slots may be taken, want none", slots)
+		t.Errorf("with 42 of %d prompt tokens waiting %d slots may be taken, want none", 10*intake.StepsAhead, slots)
 	}
-	if _, slots := r.Free(); slots != 2 {
-		t.Errorf("%d slots are free, want 2", slots)
-	}
-	b.Fed(100) // more than it brought
+	b.Fed(1000)
 	select {
 	case <-r.Fed():
 	default:
 		t.Error("nobody was told that there is room again")
 	}
 	b.Close()
+	if free, slots := r.Free(); free != 90 || slots != 3 {
+		t.Errorf("%d bytes and %d slots free after one is closed, want 90 and 3", free, slots)
+	}
 	r.Rest(time.Now().Add(time.Hour))
 	if _, slots := r.Takes(time.Now()); slots != 0 {
 		t.Errorf("at rest %d slots may be taken, want none", slots)
 	}
 	r.Rest(time.Now())
 	if _, slots := r.Takes(time.Now()); slots != 3 {
-		t.Errorf("with 6 of 10 prompt tokens waiting %d slots may be taken, want 3", slots)
+		t.Errorf("with 12 of %d prompt tokens waiting %d slots may be taken, want 3", 10*intake.StepsAhead, slots)
 	}
 }
