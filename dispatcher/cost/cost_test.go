@@ -2,7 +2,6 @@ package cost_test
 
 import (
 	"math"
-	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -10,22 +9,17 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/cost"
 )
 
-// steps sums up steps of a device of three constants, off by noise (a share of each step).
-func steps(rng *rand.Rand, n int, a, b, c, noise float64) contracts.StepSums {
-	s := contracts.StepSums{Budget: 512}
-	for range n {
-		prompt, rows := float64(rng.IntN(513)), float64(rng.IntN(100))
-		s.Add(prompt, rows, (a+b*prompt+c*rows)*(1+noise*rng.NormFloat64()), 0.002)
-	}
-	return s
-}
-
 func near(got, want, share float64) bool { return math.Abs(got-want) <= share*want+1e-9 }
 
 // Two workers of one device, one of them new, and one that drains.
 func TestSpeed(t *testing.T) {
 	t.Parallel()
-	sums := steps(rand.New(rand.NewPCG(1, 2)), 100, 10, 0.02, 0.1, 0)
+	var sums contracts.StepSums
+	sums.Budget = 512
+	for i := range 100 {
+		prompt, rows := float64(i*37%513), float64(i*13%100)
+		sums.Add(prompt, rows, 10+0.02*prompt+0.1*rows, 0.002)
+	}
 	beat := func(change func(*contracts.Heartbeat)) contracts.Heartbeat {
 		h := contracts.Heartbeat{Model: "m", State: contracts.WorkerReady, Device: "d", Slots: 8, Steps: &sums}
 		change(&h)

@@ -14,7 +14,8 @@
 //
 // Sequences join and leave between steps. Each step carries one row for every sequence that decodes
 // or replays, and prompt chunks under a token budget, so that a long prompt never stalls the streams
-// that run beside it. What a step contains is decided by [Schedule], a pure function.
+// that run beside it. How large the budget is, [Pace] says; what a step contains is decided by [Schedule]. Both
+// are pure, and a [Planner] is both.
 //
 // Invariants:
 //  1. One call to the engine at a time, made for the goroutine in [Loop.Run]; after a call that does not
