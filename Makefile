@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: bench-compose bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-overload-model bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy rights hostile observe-check
+.PHONY: bench-compose bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-overload-model bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy rights hostile observe-check console-check
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -99,6 +99,10 @@ hostile: ## 10,000 malformed and hostile inputs (schemathesis, msgpack, header f
 
 observe-check: ## a real Prometheus (Debian: apt-get install prometheus) with the configuration, rules and dashboard of ops/deploy on a secured fleet
 	PELTON_OBSERVE=1 $(GO) test -run TestObserve -v -count 1 -timeout 10m ./integration/observe
+
+console-check: ## the console in a real Chromium (Debian: apt-get install chromium), driven by playwright-core
+	test -d .cache/browser/node_modules/playwright-core || npm install --silent --no-save --prefix .cache/browser playwright-core@1.57.0
+	PELTON_BROWSER=$(CURDIR)/.cache/browser $(GO) test -run TestBrowser -v -count 1 ./ops/console
 
 openvino: ## the engine's conformance suite with Intel's provider (PyPI onnxruntime-openvino) on this CPU
 	test -d .cache/openvino/onnxruntime || python3 -m pip install -q --no-deps --target .cache/openvino onnxruntime-openvino==1.24.1
