@@ -33,6 +33,9 @@ var (
 	surge     = flag.Duration("surge", 40*time.Second, "how long the load of the simulated fleet lasts, of which the first quarter does not count")
 )
 
+// longest is how long an answer may take: the longest of ServeGen's have 6,000 tokens.
+const longest = 3 * time.Minute
+
 // numbers in the texts of refusals, which differ from one to the next.
 var numbers = regexp.MustCompile("[0-9]+")
 
@@ -143,7 +146,7 @@ func (f *fleet) run(b *testing.B, plan loadgen.Plan, text string, perToken float
 		time.Sleep(until - from)
 		shares <- f.since(before)
 	}()
-	samples, err := loadgen.Run(b.Context(), loadgen.Config{Plan: plan, Target: d, MaxInFlight: 8192, Timeout: time.Minute})
+	samples, err := loadgen.Run(b.Context(), loadgen.Config{Plan: plan, Target: d, MaxInFlight: 8192, Timeout: longest})
 	if err != nil {
 		b.Fatal(err)
 	}
