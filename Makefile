@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: bench-compose bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-overload-model bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e helm-check helm-write tidy rights hostile observe-check console-check
+.PHONY: bench-compose bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-overload-model bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e e2e-images helm-check helm-write tidy rights hostile observe-check console-check
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -139,13 +139,15 @@ licenses: ## the license of every module in the binary; others than these are re
 	$(GO) test -run TestLicenses -v -count 1 ./integration
 
 BUILDX = $(if $(shell docker buildx version 2>/dev/null),,DOCKER_BUILDKIT=0)
-e2e: ## compose.yaml's fleet under every client and fault; needs Docker with compose v2, and installs nothing
+e2e: e2e-images ## compose.yaml's fleet under every client and fault; needs Docker with compose v2, and installs nothing
+	docker compose --profile '*' config --quiet
+	PELTON_E2E=1 $(GO) test ./integration/compose -run TestCompose -v -count 1 -timeout 30m
+
+e2e-images: # of this tree, of an older one and of a newer one
 	@docker compose version >/dev/null 2>&1 || { echo "Docker with compose v2 is needed: https://docs.docker.com/compose/install"; exit 1; }
 	@docker info >/dev/null 2>&1 || { echo "no Docker engine answers: start one, or run integration/compose/engine.sh start as root"; exit 1; }
-	docker compose --profile '*' config --quiet
 	$(BUILDX) docker compose build model worker
 	$(BUILDX) integration/compose/versions.sh
-	PELTON_E2E=1 $(GO) test ./integration/compose -run TestCompose -v -count 1 -timeout 30m
 
 bench-compose: build ## compose.yaml's fleet with simulated GPUs under ServeGen's shape at RATES=25,50,100,200 requests/s; WORKERS=20, LASTING=20s; needs what e2e needs
 	$(BUILDX) docker compose build model

@@ -132,20 +132,23 @@ func (f Target) streams() (js jetstream.JetStream, end func()) {
 	return js, nc.Close
 }
 
-// leader is the service that leads the stream OUT.
-func (f Target) leader(ctx context.Context) string {
+// leader is the service that leads the stream OUT, once there is one.
+func (f Target) leader(ctx context.Context) (name string) {
 	f.t.Helper()
 	js, end := f.streams()
 	defer end()
-	s, err := js.Stream(ctx, topology.StreamOut)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	info := s.CachedInfo()
-	if info.Config.Replicas != 3 || info.Cluster == nil || !slices.Contains(Restarts, info.Cluster.Leader) {
-		f.t.Fatalf("stream OUT has %d copies and is led by %+v, want 3 and one of the servers", info.Config.Replicas, info.Cluster)
-	}
-	return info.Cluster.Leader
+	f.await("a leader of stream OUT, which has 3 copies", func() bool {
+		s, err := js.Stream(ctx, topology.StreamOut)
+		if err != nil {
+			return false
+		}
+		info := s.CachedInfo()
+		if info.Cluster != nil {
+			name = info.Cluster.Leader
+		}
+		return info.Config.Replicas == 3 && slices.Contains(Restarts, name)
+	})
+	return name
 }
 
 func (f Target) sleep(ctx context.Context, d time.Duration) {
