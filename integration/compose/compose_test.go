@@ -99,6 +99,7 @@ func TestCompose(t *testing.T) {
 		t.Logf("upgrade from an older version NOT RUN: there is no image %s", image(Older))
 	}
 	f.await("the real model's worker", func() bool { return len(f.workers(t.Context(), realModel)) == 1 })
+	t.Run("readme", func(t *testing.T) { readme(t, f) })
 	t.Run("clients", func(t *testing.T) { clients(t, f) })
 	t.Run("producers", func(t *testing.T) { producers(t, f) })
 	for _, c := range append(faults(), skew()) {

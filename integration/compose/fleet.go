@@ -146,14 +146,20 @@ func (f *Fleet) down() {
 
 // try runs one command of compose.
 func (f *Fleet) try(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "docker", append([]string{"compose", "-p", project, "--profile", "sim", "--progress", "plain"}, args...)...)
+	cmd := exec.CommandContext(ctx, "docker", append([]string{"compose", "--profile", "sim", "--progress", "plain"}, args...)...)
 	cmd.Dir = filepath.Join("..", "..")
-	cmd.Env = append(os.Environ(), "PELTON_VERSION="+f.version, "PELTON_BIND=127.0.0.1")
-	for name, port := range f.ports {
-		cmd.Env = append(cmd.Env, name+"="+port)
-	}
+	cmd.Env = f.env()
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// env is the environment that makes compose mean this fleet.
+func (f *Fleet) env() []string {
+	env := append(os.Environ(), "COMPOSE_PROJECT_NAME="+project, "PELTON_VERSION="+f.version, "PELTON_BIND=127.0.0.1")
+	for name, port := range f.ports {
+		env = append(env, name+"="+port)
+	}
+	return env
 }
 
 // Version is the tag of the images under test.
