@@ -4,7 +4,7 @@
 # it says so and passes; anything else that goes wrong fails. One at a time: fleets share names of images.
 set -euo pipefail
 cd "$(dirname "$0")"
-[ -n "${PELTON_GATE:-}" ] || PELTON_GATE=held exec flock --close /tmp/pelton-gate.lock "./$(basename "$0")"
+[ -n "${PELTON_GATE:-}" ] || PELTON_GATE=held exec flock --close "/tmp/pelton-gate-$(id -u).lock" "./$(basename "$0")"
 
 not_run() {
   echo "compose tests NOT RUN: $1"
