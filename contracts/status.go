@@ -16,6 +16,15 @@ const (
 	StateEvicted   State = "evicted"
 )
 
+// Final tells whether a job in this state has its final record.
+func (s State) Final() bool {
+	switch s {
+	case StateCompleted, StateFailed, StateCanceled, StateExpired, StateEvicted:
+		return true
+	}
+	return false
+}
+
 // Status is what is known of one job. Final states carry Finish, Usage and, on failure, Code.
 type Status struct {
 	Job       string   `msgpack:"job" json:"job"`

@@ -217,7 +217,7 @@ func (d *Dispatcher) subscribe(ctx context.Context) (live *nats.Subscription, si
 	for _, door := range []struct {
 		subject string
 		handle  func(context.Context, *nats.Msg)
-	}{{subject.AllSubmits, d.onSubmit}, {subject.AllCancels, d.onCancel}} {
+	}{{subject.AllSubmits, d.onSubmit}, {subject.AllCancels, d.onJob("cancel", d.cfg.CancelWait, d.cancel)}, {subject.AllStatus, d.onJob("status", d.cfg.Timeout, d.Status)}} {
 		sub, err := d.cfg.Conn.QueueSubscribe(door.subject, group, func(m *nats.Msg) { door.handle(ctx, m) })
 		if err != nil {
 			return live, side, fmt.Errorf("subscribe %s: %w", door.subject, err)

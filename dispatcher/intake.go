@@ -52,36 +52,38 @@ func (d *Dispatcher) takeIn(ctx context.Context, tenant string, data []byte) *co
 	return answer
 }
 
-// onCancel takes a cancel from cancel.<tenant>.<job> and answers with a Status, or an Answer that says
-// why not.
-func (d *Dispatcher) onCancel(ctx context.Context, m *nats.Msg) {
-	tenant, job, err := subject.ParseJobRef("cancel", m.Subject)
-	if err != nil {
-		d.drop(m, "the subject is not cancel.<tenant>.<job> with escaped names")
-		return
-	}
-	if len(m.Data) > 0 { // an answer of the broker, which goes to any reply subject that a request names
-		d.drop(m, "a cancel has no body")
-		return
-	}
-	if !d.repliesTo(m, tenant) {
-		return
-	}
-	if err := d.cancels.Enter(); err != nil {
-		d.reply(m, refusal(job, contracts.AsError(err)))
-		return
-	}
-	go func() {
-		defer d.cancels.Leave()
-		ctx, cancel := context.WithTimeout(ctx, d.cfg.CancelWait)
-		defer cancel()
-		status, err := d.cancel(ctx, tenant, job)
+// onJob takes requests for one job from <verb>.<tenant>.<job> and answers with a Status, or an Answer that
+// says why not.
+func (d *Dispatcher) onJob(verb string, wait time.Duration, do func(ctx context.Context, tenant, job string) (contracts.Status, error)) func(context.Context, *nats.Msg) {
+	return func(ctx context.Context, m *nats.Msg) {
+		tenant, job, err := subject.ParseJobRef(verb, m.Subject)
 		if err != nil {
+			d.drop(m, "the subject is not "+verb+".<tenant>.<job> with escaped names")
+			return
+		}
+		if len(m.Data) > 0 { // an answer of the broker, which goes to any reply subject that a request names
+			d.drop(m, "a "+verb+" has no body")
+			return
+		}
+		if !d.repliesTo(m, tenant) {
+			return
+		}
+		if err := d.cancels.Enter(); err != nil {
 			d.reply(m, refusal(job, contracts.AsError(err)))
 			return
 		}
-		d.reply(m, &status)
-	}()
+		go func() {
+			defer d.cancels.Leave()
+			ctx, cancel := context.WithTimeout(ctx, wait)
+			defer cancel()
+			status, err := do(ctx, tenant, job)
+			if err != nil {
+				d.reply(m, refusal(job, contracts.AsError(err)))
+				return
+			}
+			d.reply(m, &status)
+		}()
+	}
 }
 
 // repliesTo tells whether the answer may go to m's reply subject: none, an inbox of the default prefix,

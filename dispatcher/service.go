@@ -13,7 +13,7 @@ import (
 func (d *Dispatcher) announce() (micro.Service, error) {
 	s, err := micro.AddService(d.cfg.Conn, micro.Config{
 		Name: "pelton-dispatcher", Version: fmt.Sprintf("%d.0.0", contracts.Version),
-		Description: "admits jobs on submit.<tenant>, ends them on cancel.<tenant>.<job>",
+		Description: "admits jobs on submit.<tenant>, ends them on cancel.<tenant>.<job>, tells of them on status.<tenant>.<job>",
 	})
 	if err != nil {
 		return nil, fmt.Errorf("announce the service: %w", err)

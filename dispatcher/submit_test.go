@@ -191,6 +191,7 @@ func TestNATSDoorRefusals(t *testing.T) {
 		{"no id", subject.Submit(tenant), encode(textJob("", "abc")), contracts.CodeInvalidArgument, ""},
 		{"tenant filled", subject.Submit(tenant), encode(filled), "", "filled"},
 		{"cancel", subject.Cancel(tenant, "nobody"), nil, contracts.CodeNotFound, "nobody"},
+		{"status", subject.Status(tenant, "nobody"), nil, contracts.CodeNotFound, "nobody"},
 	} {
 		m, err := nc.Request(c.subject, c.data, 10*time.Second)
 		if err != nil {
@@ -203,6 +204,14 @@ func TestNATSDoorRefusals(t *testing.T) {
 		if a.Code != c.code || a.Job != c.job || (c.code != "") != (a.Outcome == contracts.OutcomeRejected) {
 			t.Errorf("%s: answer %+v, want code %q and job %q", c.name, a, c.code, c.job)
 		}
+	}
+	m, err := nc.Request(subject.Status(tenant, "filled"), nil, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var status contracts.Status
+	if err := contracts.Decode(m.Data, &status); err != nil || status.Job != "filled" || status.State != contracts.StateQueued {
+		t.Errorf("status %+v, error %v, want that of a queued job", status, err)
 	}
 	spoofed, err := nc.SubscribeSync("live.bob.>")
 	if err != nil {

@@ -147,13 +147,27 @@ func (c *Client) Cancel(ctx context.Context, job string) (contracts.Status, erro
 	if job == "" {
 		return contracts.Status{}, &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "job", Message: "job id is missing"}
 	}
-	data, err := c.request(ctx, subject.Cancel(c.tenant, job), nil, time.Minute)
+	return c.ask(ctx, "cancel", subject.Cancel(c.tenant, job), job, time.Minute)
+}
+
+// Status asks a dispatcher where a job is. [contracts.CodeNotFound]: it was never accepted, or it ended
+// too long ago.
+func (c *Client) Status(ctx context.Context, job string) (contracts.Status, error) {
+	if job == "" {
+		return contracts.Status{}, &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "job", Message: "job id is missing"}
+	}
+	return c.ask(ctx, "status", subject.Status(c.tenant, job), job, c.timeout)
+}
+
+// ask is a request that is answered with a Status.
+func (c *Client) ask(ctx context.Context, verb, subj, job string, timeout time.Duration) (contracts.Status, error) {
+	data, err := c.request(ctx, subj, nil, timeout)
 	if err != nil {
 		return contracts.Status{}, err
 	}
 	var a contracts.Answer
 	if err := contracts.Decode(data, &a); err != nil {
-		return contracts.Status{}, fmt.Errorf("answer to the cancel of job %s: %w", job, err)
+		return contracts.Status{}, fmt.Errorf("answer to the %s of job %s: %w", verb, job, err)
 	}
 	if a.Outcome != "" {
 		if err := a.Err(); err != nil {
@@ -162,7 +176,7 @@ func (c *Client) Cancel(ctx context.Context, job string) (contracts.Status, erro
 	}
 	var s contracts.Status
 	if err := contracts.Decode(data, &s); err != nil {
-		return contracts.Status{}, fmt.Errorf("answer to the cancel of job %s: %w", job, err)
+		return contracts.Status{}, fmt.Errorf("answer to the %s of job %s: %w", verb, job, err)
 	}
 	return s, nil
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -505,12 +506,54 @@ func permitted(t *testing.T) (admin, producer *nats.Conn) {
 		o.Users = []*server.User{
 			{Username: "admin", Password: "a"},
 			{Username: "producer", Password: "p", Permissions: &server.Permissions{
-				Publish:   &server.SubjectPermission{Allow: []string{"submit.t", "cancel.t.*"}},
+				Publish:   &server.SubjectPermission{Allow: []string{"submit.t", "cancel.t.*", "status.t.*"}},
 				Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX_t.>", "live.t.*"}},
 			}},
 		}
 	})
 	return b.Conn(nats.UserInfo("admin", "a")), b.Conn(nats.UserInfo("producer", "p"), client.Inbox("t"))
+}
+
+// TestMissedEnd: who may not read OUT learns from a dispatcher that the job's end was not passed on, as
+// when the broker that stored it died; a job that goes on is waited for.
+func TestMissedEnd(t *testing.T) {
+	t.Parallel()
+	admin, nc := permitted(t)
+	l := newJournal(t, admin, nil)
+	asked := make(chan struct{}, 64)
+	var state atomic.Pointer[contracts.Status]
+	state.Store(&contracts.Status{Job: "j", Tenant: "t", State: contracts.StateRunning})
+	if _, err := admin.Subscribe(subject.Status("t", "j"), func(m *nats.Msg) {
+		data, err := contracts.Encode(state.Load())
+		if err == nil {
+			err = m.Respond(data)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		asked <- struct{}{}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := admin.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := client.New(nc, "t", client.WithIdle(10*time.Millisecond)).Run(t.Context(), job())
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-asked
+		<-asked
+		l.write(claim(1, 0))
+		l.write(pieces(1, 0, 3)...)
+		state.Store(&contracts.Status{Job: "j", Tenant: "t", State: contracts.StateCompleted})
+	}()
+	text, _, err := s.Text(t.Context())
+	if text != count(3) {
+		t.Errorf("got %q, want %q", text, count(3))
+	}
+	wantCode(t, err, contracts.CodeUnavailable, "records were missed")
 }
 
 // TestPermissions: what the credentials do not allow fails at once and says so.

@@ -25,6 +25,8 @@ type reader struct {
 	yield func(*contracts.Chunk, error) bool
 
 	reconnects uint64 // of the connection when the pass began
+	silent     int    // times in a row that nothing came for a while
+	over       bool   // the job had ended when we asked
 }
 
 // run reads until the final record.
@@ -45,6 +47,7 @@ func (r *reader) run() error {
 			err = context.Cause(r.ctx)
 		case msg := <-r.live:
 			heard = time.Now()
+			r.silent, r.over = 0, false
 			err = r.take(msg)
 		case now := <-tick.C:
 			if len(r.live) > 0 {
@@ -179,7 +182,7 @@ func (r *reader) check(idle bool) error {
 		if r.c.nc.Stats().Reconnects != r.reconnects {
 			return fmt.Errorf("the connection was away and records may have been missed: %w", errNoReplay)
 		}
-		return nil
+		return r.ended()
 	}
 	seq, err := r.c.last(r.ctx, topology.StreamOut, subject.Out(r.c.tenant, r.job))
 	switch {
@@ -198,4 +201,28 @@ func (r *reader) check(idle bool) error {
 		return err
 	}
 	return nil
+}
+
+// ended asks a dispatcher, where OUT cannot be read: a broker that dies may have stored the final record
+// and passed it on to nobody, and no record follows that would show the gap. What is still under way when
+// the answer comes is there before the next silence. A job that waits is asked for ever more rarely.
+func (r *reader) ended() error {
+	r.silent++
+	if !r.over && r.silent&(r.silent-1) != 0 && r.silent%16 != 0 {
+		return nil
+	}
+	ctx, stop := context.WithTimeout(r.ctx, replayTimeout)
+	defer stop()
+	s, err := r.c.Status(ctx, r.job)
+	gone := contracts.CodeOf(err) == contracts.CodeNotFound
+	switch {
+	case !gone && (err != nil || !s.State.Final()):
+		return nil // nobody who knows can be asked, or it goes on
+	case !r.over:
+		r.over = true
+		return nil
+	case gone:
+		return err
+	}
+	return fmt.Errorf("the job has ended and its last records were missed: %w", errNoReplay)
 }

@@ -18,6 +18,7 @@ import (
 const (
 	AllSubmits    = "submit.*"
 	AllCancels    = "cancel.*.*"
+	AllStatus     = "status.*.*"
 	AllLive       = "live.*.*"
 	AllOut        = "out.*.*"
 	AllJobs       = "jobs.*.*.*.*.*"
@@ -88,6 +89,9 @@ func Submit(tenant string) string { return "submit." + Escape(tenant) }
 
 // Cancel is where a producer asks for a job's end.
 func Cancel(tenant, job string) string { return "cancel." + Escape(tenant) + "." + Escape(job) }
+
+// Status is where a producer asks where a job is.
+func Status(tenant, job string) string { return "status." + Escape(tenant) + "." + Escape(job) }
 
 // Live is where the records of a job's stream appear as they are accepted.
 func Live(tenant, job string) string { return "live." + Escape(tenant) + "." + Escape(job) }

@@ -41,7 +41,7 @@ const api = "$JS.API."
 // rightsOf is the least that each role needs. Everything that is not here is refused by the broker.
 var rightsOf = map[Role]rights{
 	Producer: {
-		publish:   []string{"submit.{{name()}}", "cancel.{{name()}}.*"},
+		publish:   []string{"submit.{{name()}}", "cancel.{{name()}}.*", "status.{{name()}}.*"},
 		subscribe: []string{"live.{{name()}}.*"},
 	},
 	// No right to ask JetStream: it answers on whatever reply subject a request names, in its own right.
@@ -69,7 +69,7 @@ var rightsOf = map[Role]rights{
 				api + "CONSUMER.MSG.NEXT." + topology.StreamSched + "." + topology.ConsumerDue,
 			},
 		),
-		subscribe: []string{subject.AllSubmits, subject.AllCancels, subject.AllLive, subject.AllHeartbeats, subject.AllLoads, subject.AllLevels, "$SRV.>",
+		subscribe: []string{subject.AllSubmits, subject.AllCancels, subject.AllStatus, subject.AllLive, subject.AllHeartbeats, subject.AllLoads, subject.AllLevels, "$SRV.>",
 			"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + topology.StreamJobs + ".*"},
 		replies: true,
 	},

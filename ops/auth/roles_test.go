@@ -91,8 +91,8 @@ func TestRights(t *testing.T) {
 		publish, subscribe []right
 	}{
 		{auth.Producer, "ann", []right{
-			{"submit.ann", true}, {"cancel.ann.j", true},
-			{"submit.bob", false}, {"cancel.bob.j", false}, {"submit.*", false}, {job, false}, {"out.ann.j", false}, {"live.ann.j", false},
+			{"submit.ann", true}, {"cancel.ann.j", true}, {"status.ann.j", true},
+			{"submit.bob", false}, {"cancel.bob.j", false}, {"status.bob.j", false}, {"submit.*", false}, {job, false}, {"out.ann.j", false}, {"live.ann.j", false},
 			{"ctl.cancel.ann.j", false}, {"ctl.preempt.ann.j", false}, {"hb.w", false}, {"bell.m", false}, {"sched.ann.j", false}, {"dlq.ann.j", false},
 			{"$JS.API.INFO", false}, {"$JS.API.STREAM.INFO.JOBS", false}, {"$JS.API.DIRECT.GET.OUT", false}, {"$JS.API.DIRECT.GET.OUT.out.ann.j", false},
 			{"$JS.ACK.JOBS.m-p0-s.1.1.1.1.1", false}, {"_INBOX_bob.x", false}, {"$SYS.REQ.SERVER.PING", false}, {"$SRV.PING", false},
@@ -122,7 +122,7 @@ func TestRights(t *testing.T) {
 			{"$JS.API.STREAM.SNAPSHOT.JOBS", false}, {"$JS.API.STREAM.RESTORE.JOBS", false}, {"$JS.SNAPSHOT.RESTORE.JOBS.x", false},
 			{"due.ann.j", false}, {"live.ann.j", false}, {"submit.ann", false}, {"_INBOX_ann.x", false}, {"_PELTON.worker.w1.x", false},
 		}, []right{
-			{"submit.*", true}, {"cancel.*.*", true}, {"live.*.*", true}, {"hb.*", true}, {"$SRV.PING", true}, {"_PELTON.dispatcher.d1.>", true},
+			{"submit.*", true}, {"cancel.*.*", true}, {"status.*.*", true}, {"live.*.*", true}, {"hb.*", true}, {"$SRV.PING", true}, {"_PELTON.dispatcher.d1.>", true},
 			{"jobs.>", false}, {"_PELTON.dispatcher.d2.>", false}, {"_INBOX.>", false}, {"_INBOX_ann.>", false}, {"$JS.API.>", false}, {">", false},
 		}},
 		{auth.Console, "c", []right{
