@@ -8,7 +8,7 @@ import (
 // What holds unless a worker's configuration says otherwise, beside [FlushInterval].
 const (
 	FlushMost  = 100 * time.Millisecond // what the interval grows to
-	RecordRate = 5000                   // records a second of the whole fleet above which it grows
+	RecordRate = 2000                   // records a second of the whole fleet above which it grows
 )
 
 const (
