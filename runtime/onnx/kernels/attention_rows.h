@@ -10,9 +10,11 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline)) TARGET
-#define UNROLL _Pragma("GCC unroll 4")
+#define UNROLL _Pragma("GCC unroll 6")
 
-enum { WIDE = 4, TOGETHER = 3 }; // most vectors and rows at once: their sums stay in registers
+// TOGETHER is the most rows at once, WIDE the most vectors beside up to three rows: their sums stay in registers.
+// Beside more rows there are two vectors, which hold a panel at least.
+enum { WIDE = 4, TOGETHER = 2 * LANES >= PANEL ? 6 : 3 };
 
 INLINE vec splat(float x) { return x - (vec){0}; }
 INLINE vec load(const float *p) { return *(const vec *)p; }
@@ -153,17 +155,18 @@ INLINE void mix(const float (*weights)[BLOCK], const char *values, size_t at, si
 INLINE void block(const attention *a, state *s, size_t row, const int n, size_t head, size_t from, size_t tokens, int half) {
     size_t dim = a->dim, at = head + from * dim, padded = (tokens + PANEL - 1) / PANEL * PANEL, i = 0, d = 0;
     const float(*query)[MAX_DIM] = (const float(*)[MAX_DIM])s->query + row;
+    const int wide = n > 3 ? 2 : WIDE;
     float weights[TOGETHER][BLOCK];
-    for (; i + WIDE * LANES <= padded; i += WIDE * LANES)
-        score(query, a->keys, at + i * dim, dim, half, n, WIDE, (float(*)[BLOCK]) & weights[0][i]);
+    for (; i + wide * LANES <= padded; i += wide * LANES)
+        score(query, a->keys, at + i * dim, dim, half, n, wide, (float(*)[BLOCK]) & weights[0][i]);
     for (; i < padded; i += PANEL)
         score(query, a->keys, at + i * dim, dim, half, n, PANEL / LANES, (float(*)[BLOCK]) & weights[0][i]);
     for (int r = 0; r < n; r++) {
         size_t visible = s->visible[row + r] > from ? s->visible[row + r] - from : 0;
         soften(weights[r], visible < tokens ? visible : tokens, padded, s, row + r, dim);
     }
-    for (; d + WIDE * LANES <= dim; d += WIDE * LANES)
-        mix((const float(*)[BLOCK])weights, a->values, at, tokens, dim, half, n, WIDE, s->sums + row, d);
+    for (; d + wide * LANES <= dim; d += wide * LANES)
+        mix((const float(*)[BLOCK])weights, a->values, at, tokens, dim, half, n, wide, s->sums + row, d);
     for (; d < dim; d += LANES)
         mix((const float(*)[BLOCK])weights, a->values, at, tokens, dim, half, n, 1, s->sums + row, d);
 }
@@ -182,6 +185,7 @@ INLINE void attend_as(const attention *a, tile t, size_t kv_head, int half) {
         }
         for (size_t from = 0; from < seen; from += BLOCK) {
             size_t tokens = seen - from < BLOCK ? seen - from : BLOCK, r = 0;
+            for (; r + TOGETHER <= rows; r += TOGETHER) block(a, &s, r, TOGETHER, head, from, tokens, half);
             for (; r + 3 <= rows; r += 3) block(a, &s, r, 3, head, from, tokens, half);
             if (rows - r == 2)
                 block(a, &s, r, 2, head, from, tokens, half);
