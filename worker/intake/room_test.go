@@ -47,18 +47,16 @@ func TestFitWaitsForRoom(t *testing.T) {
 func TestPromptsBoundTheRoom(t *testing.T) {
 	t.Parallel()
 	r := intake.NewRoom(memory.NewBudget(100), 4)
-	r.Bound(10)
+	r.Bound(200)
 	a, b := r.Reserve(10, 1), r.Reserve(10, 1)
-	a.Feed(6)
-	b.Feed(10)
+	a.Feed(120)
 	b.Feed(1000)
-	b.Feed(10)
 	if _, slots := r.Takes(time.Now()); slots != 2 {
-		t.Errorf("with 36 of %d prompt tokens waiting %d slots may be taken, want 2", 10*intake.StepsAhead, slots)
+		t.Errorf("with 320 of 400 prompt tokens waiting %d slots may be taken, want 2", slots)
 	}
-	a.Feed(6)
+	a.Feed(120)
 	if _, slots := r.Takes(time.Now()); slots != 0 {
-		t.Errorf("with 42 of %d prompt tokens waiting %d slots may be taken, want none", 10*intake.StepsAhead, slots)
+		t.Errorf("with 440 of 400 prompt tokens waiting %d slots may be taken, want none", slots)
 	}
 	b.Fed(1000)
 	select {
@@ -76,6 +74,14 @@ func TestPromptsBoundTheRoom(t *testing.T) {
 	}
 	r.Rest(time.Now())
 	if _, slots := r.Takes(time.Now()); slots != 3 {
-		t.Errorf("with 12 of %d prompt tokens waiting %d slots may be taken, want 3", 10*intake.StepsAhead, slots)
+		t.Errorf("with 240 of 400 prompt tokens waiting %d slots may be taken, want 3", slots)
+	}
+	r.Bound(16) // of a CPU: 256 tokens are enough
+	if _, slots := r.Takes(time.Now()); slots != 3 {
+		t.Errorf("with 240 of 256 prompt tokens waiting %d slots may be taken, want 3", slots)
+	}
+	a.Feed(1000)
+	if _, slots := r.Takes(time.Now()); slots != 0 {
+		t.Errorf("with 256 of 256 prompt tokens waiting %d slots may be taken, want none", slots)
 	}
 }
