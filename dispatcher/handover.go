@@ -201,7 +201,7 @@ func (d *Dispatcher) nak(ctx context.Context, queued *relay.Message) error {
 	if _, err := d.cfg.Conn.RequestWithContext(once, ack, []byte("-NAK")); err != nil {
 		return fmt.Errorf("hand job back: %w", err)
 	}
-	return d.cfg.Conn.Publish(subject.Bell(ref.Model), []byte(string(ref.Class)+"."+string(ref.Size)))
+	return d.cfg.Conn.Publish(subject.Bell(ref.Model), subject.Ring(ref.Class, ref.Size))
 }
 
 // findHeld looks through the queue for jobs that a worker holds which this dispatcher may never have

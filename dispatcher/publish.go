@@ -115,7 +115,7 @@ func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id s
 	}
 	d.deadlines.Add(a.Job.Tenant, a.Job.ID, a.Job.Deadline)
 	d.mayPreempt(decision)
-	if err := d.cfg.Conn.Publish(subject.Bell(a.Job.Model), []byte(string(a.Job.Class)+"."+string(decision.Size))); err != nil {
+	if err := d.cfg.Conn.Publish(subject.Bell(a.Job.Model), subject.Ring(a.Job.Class, decision.Size)); err != nil {
 		d.log.Warn("bell not rung, the job waits for a sweep", "job", a.Job.ID, "tenant", a.Job.Tenant, "error", err)
 	}
 	return false, nil

@@ -250,7 +250,7 @@ func (f *fleet) enqueue(to subject.Job, data []byte) uint64 {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	if err := f.nc.Publish(subject.Bell("m"), []byte(string(to.Class)+"."+string(to.Size))); err != nil {
+	if err := f.nc.Publish(subject.Bell("m"), subject.Ring(to.Class, to.Size)); err != nil {
 		f.t.Fatal(err)
 	}
 	return ack.Sequence

@@ -142,7 +142,7 @@ func spend(j *job, final *contracts.Chunk, err error) {
 
 // ring tells the workers that the job waits again, so that they need not find it by a sweep.
 func (j *job) ring() {
-	_ = j.w.cfg.Conn.Publish(subject.Bell(j.ref.Model), []byte(string(j.ref.Class)+"."+string(j.ref.Size)))
+	_ = j.w.cfg.Conn.Publish(subject.Bell(j.ref.Model), subject.Ring(j.ref.Class, j.ref.Size))
 }
 
 func (j *job) finished(final *contracts.Chunk) {

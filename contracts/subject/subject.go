@@ -142,6 +142,11 @@ func Dead(tenant, job string) string { return "dlq." + Escape(tenant) + "." + Es
 // Bell rings when a job for the model was published.
 func Bell(model string) string { return "bell." + Escape(model) }
 
+// Ring is what the bell says: the class and size of the job that waits.
+func Ring(class contracts.Class, size contracts.Size) []byte {
+	return []byte(string(class) + "." + string(size))
+}
+
 // Job addresses one admitted job in the stream JOBS.
 type Job struct {
 	Model  string

@@ -109,7 +109,7 @@ func (i *Intake) listen() {
 	if !i.asker.Listens() {
 		i.deaf()
 		for _, l := range i.asker.Passed() {
-			_ = i.cfg.Conn.Publish(subject.Bell(i.cfg.Model), []byte(string(l.Class)+"."+string(l.Size))) // else a sweep finds it
+			_ = i.cfg.Conn.Publish(subject.Bell(i.cfg.Model), subject.Ring(l.Class, l.Size)) // else a sweep finds it
 		}
 		return
 	}
