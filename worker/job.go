@@ -231,7 +231,6 @@ func (j *job) start(chain *lease.Chain, t *resume.Transcript, claim *contracts.C
 		First: func(since time.Duration) { trace.firstToken(j.name, since) },
 		Emitted: func(tokens int, since time.Duration) {
 			j.w.stats.output.Add(int64(tokens))
-			j.w.pace.Stored(chain.Last(), time.Now())
 			trace.emitted(j.name, tokens, since)
 		},
 	})

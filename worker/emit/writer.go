@@ -12,9 +12,11 @@ import (
 	"github.com/pelton-run/pelton/worker/batch"
 )
 
-// Log is where records go; a lease.Chain is one. Append returns when the record is stored.
+// Log is where records go; a lease.Chain is one. Append returns when the record is stored, Last is the number
+// that it was stored under.
 type Log interface {
 	Append(ctx context.Context, c *contracts.Chunk) error
+	Last() uint64
 }
 
 // Vocabulary is the decoding side of a model's tokenizer; a tokenizer.Tokenizer is one.
@@ -326,6 +328,7 @@ func (w *Writer) cut(i int, c *choice) *contracts.Chunk {
 }
 
 func (w *Writer) append(ctx context.Context, i int, c *choice, p *contracts.Chunk) {
+	began := time.Now()
 	if err := w.cfg.Log.Append(ctx, p); err != nil {
 		w.broken = true
 		w.failure = err
@@ -333,6 +336,7 @@ func (w *Writer) append(ctx context.Context, i int, c *choice, p *contracts.Chun
 		return
 	}
 	now := time.Now()
+	w.cfg.Pace.Stored(w.cfg.Log.Last(), now.Sub(began), now)
 	c.since = now
 	c.written += len(p.Tokens)
 	w.cfg.Checksum.Add(p)

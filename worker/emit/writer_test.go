@@ -27,6 +27,12 @@ type fakeLog struct {
 	arrived chan struct{} // optional: told before each append
 }
 
+func (l *fakeLog) Last() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return uint64(len(l.records))
+}
+
 func (l *fakeLog) Append(_ context.Context, c *contracts.Chunk) error {
 	if l.arrived != nil {
 		l.arrived <- struct{}{}
@@ -251,11 +257,11 @@ func TestPace(t *testing.T) {
 	t.Parallel()
 	const least, most, budget = 10 * time.Millisecond, 100 * time.Millisecond, 1000
 	p := emit.NewPace(least, most, budget)
-	now, seq := time.Unix(0, 0), uint64(7)
+	now, seq, store := time.Unix(0, 0), uint64(7), time.Millisecond
 	run := func(rate uint64, seconds int) {
 		for range 100 * seconds {
 			now, seq = now.Add(10*time.Millisecond), seq+rate/100
-			p.Stored(seq, now)
+			p.Stored(seq, store, now)
 		}
 	}
 	for _, step := range []struct {
@@ -268,12 +274,19 @@ func TestPace(t *testing.T) {
 		}
 	}
 	now = now.Add(time.Hour) // a silence says nothing
-	p.Stored(seq+1_000_000, now)
+	p.Stored(seq+1_000_000, store, now)
 	if got := p.Interval(); got != most {
 		t.Errorf("after a silence the interval is %v, want %v as before", got, most)
 	}
 	run(budget, 3)
 	if got := p.Interval(); got < most*9/10 {
 		t.Errorf("at the budget the interval went to %v, want it to stay", got)
+	}
+	for _, slow := range []struct{ store, want time.Duration }{{20 * time.Millisecond, 160 * time.Millisecond}, {time.Hour, emit.SlowMost}, {time.Millisecond, least}} {
+		store = slow.store
+		run(budget/10, 3)
+		if got := p.Interval(); got < slow.want-time.Millisecond || got > slow.want {
+			t.Errorf("while a record takes %v to store the interval is %v, want %v", store, got, slow.want)
+		}
 	}
 }
