@@ -150,6 +150,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	work.Go(func() { d.preempt(run) })
 	work.Go(func() { d.turns.Run(run) })
 	work.Go(func() { d.guard.Run(run) })
+	work.Go(func() { d.sweeps(run) })
 	return d.watch(run, live)
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/fleet"
 	"github.com/pelton-run/pelton/dispatcher/gate"
 	"github.com/pelton-run/pelton/dispatcher/state"
 )
@@ -119,6 +120,25 @@ func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id s
 		d.log.Warn("bell not rung, the job waits for a sweep", "job", a.Job.ID, "tenant", a.Job.Tenant, "error", err)
 	}
 	return false, nil
+}
+
+// sweeps lets one worker of each model look at all of its queue once a second until ctx ends, in case a ring was
+// missed. Each worker on its own would ask as much as they all do now.
+func (d *Dispatcher) sweeps(ctx context.Context) {
+	tick := time.NewTicker(fleet.SweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		for _, model := range d.catalog.Names() {
+			if err := d.cfg.Conn.Publish(subject.Bell(model), subject.Ring("", "")); err != nil {
+				d.log.Debug("bell not rung for a sweep", "model", model, "error", err)
+			}
+		}
+	}
 }
 
 // setExpiry makes the broker drop a message some time after the job's deadline; 0 is never.

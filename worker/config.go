@@ -37,7 +37,7 @@ type Config struct {
 	FlushInterval time.Duration // least time between two records of a choice; default 10 ms
 	RecordRate    float64       // records a second of the whole fleet above which the interval grows; default emit.RecordRate
 	FlushTokens   int           // tokens that go at once, as long as the interval has not grown; default 8
-	Sweep         time.Duration // how often the whole queue is asked in case a bell was missed; default 1 s
+	Sweep         time.Duration // how often the whole queue is asked unasked; default intake.Sweep
 	AckWait       time.Duration // of the consumers; a job is kept alive each third of it; default topology.AckWait
 	MaxFailures   int           // holders that may fail before a job is given up; default topology.MaxFailures
 	StepTimeout   time.Duration // one forward pass that takes longer hangs, and Run ends; default 60 s

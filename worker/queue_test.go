@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/worker"
 )
@@ -159,7 +160,7 @@ func TestChoicesWaitForSlots(t *testing.T) {
 	}
 }
 
-// An idle worker hears the bell: the job starts long before the next sweep.
+// An idle worker hears the bell: the job starts long before the next sweep, also when only a ring for all tells of it.
 func TestBell(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
@@ -177,5 +178,20 @@ func TestBell(t *testing.T) {
 		if got := f.final(id); got.Code != "" {
 			t.Errorf("%+v", got)
 		}
+	}
+	missed := order("missed", "prompt", 3)
+	data, err := contracts.Encode(missed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := subject.Job{Model: "m", Class: missed.Job.Class, Size: contracts.SizeFor(missed.KVTokens), Tenant: tenant, Job: "missed"}
+	if _, err := f.js.Publish(t.Context(), to.String(), data); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.nc.Publish(subject.Bell("m"), subject.Ring("", "")); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.final("missed"); got.Code != "" {
+		t.Errorf("%+v", got)
 	}
 }

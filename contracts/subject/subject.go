@@ -142,7 +142,8 @@ func Dead(tenant, job string) string { return "dlq." + Escape(tenant) + "." + Es
 // Bell rings when a job for the model was published.
 func Bell(model string) string { return "bell." + Escape(model) }
 
-// Ring is what the bell says: the class and size of the job that waits.
+// Ring is what the bell says: the class and size of the job that waits. Without both it says that jobs may wait
+// anywhere: one worker looks.
 func Ring(class contracts.Class, size contracts.Size) []byte {
 	return []byte(string(class) + "." + string(size))
 }

@@ -9,6 +9,8 @@ import (
 )
 
 const (
+	// SweepEvery is how often a dispatcher lets one of the workers with room look at the whole queue.
+	SweepEvery = time.Second
 	// PreemptEvery is how often a dispatcher looks whether its urgent jobs that wait have room.
 	PreemptEvery = 100 * time.Millisecond
 	// askTime is how long a worker may take until a job that was asked to give way is gone from its

@@ -44,6 +44,7 @@ func BenchmarkFleet(b *testing.B) {
 		b.Skip("needs a Docker engine and images: make bench-compose")
 	}
 	b.Setenv("PELTON_SIM_DEVICE", cmp.Or(os.Getenv("PELTON_SIM_DEVICE"), "sim:h100"))
+	b.Setenv("PELTON_WORKER_HEALTH", cmp.Or(os.Getenv("PELTON_WORKER_HEALTH"), "60s"))
 	f := Up(b, Version(), map[string]int{"worker-sim": *workers})
 	b.Setenv("SSL_CERT_FILE", f.bundle(b))
 	b.Setenv("PELTON_API_KEY", f.key)

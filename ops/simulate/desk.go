@@ -44,6 +44,10 @@ func newDesk(w *world) *desk {
 	}
 	d.prompt = make([]int32, longest)
 	d.backlog = backlog.New(w.cfg.Overload, func() []contracts.Heartbeat { return d.registry.Live(d.now()) })
+	d.every(fleet.SweepEvery, func() bool {
+		d.queue.ring(intake.Line{})
+		return true
+	})
 	d.every(turn.Every, func() bool {
 		d.turns()
 		return true

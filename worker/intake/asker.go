@@ -6,9 +6,9 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 )
 
-// Sweep is how often a worker asks all lines in case a bell was missed, unless its configuration says
-// otherwise.
-const Sweep = time.Second
+// Sweep is how often a worker asks all lines of its own accord, unless its configuration says otherwise. A
+// dispatcher lets one of them all do so each second, in case a bell was missed.
+const Sweep = 10 * time.Second
 
 // pauses are how long a line is left alone after it was found empty once, twice and so on: the broker
 // acknowledges a publish, after which the bell rings, a moment before its consumers see the message; and a
@@ -19,7 +19,7 @@ var pauses = [...]time.Duration{0, time.Millisecond, 5 * time.Millisecond, 25 * 
 // known of each from bells and answers. Pure: time is an argument; not safe for concurrent use.
 //
 //  1. A ring is one job: the line is asked once for it, and again after each of the pauses while it has none.
-//  2. With room again, or with a sweep, every line is in doubt: bells may have rung that others heard, or
+//  2. With room again, a sweep or a ring for all, every line is in doubt: bells may have rung that others heard, or
 //     nobody. A line in doubt is asked until it is empty; one that was found empty lately, after its pause.
 //  3. What rang and finds no room is passed on to a worker that has some.
 type Asker struct {
@@ -85,9 +85,11 @@ func (a *Asker) Next(free int64, slots int, now time.Time) Action {
 	return a.lines.Next(free, slots)
 }
 
-// Ring says that the bell rang for a line.
+// Ring says that the bell rang for a line, or for all of them: the zero Line.
 func (a *Asker) Ring(of Line) {
-	if k := a.of(of); k != nil {
+	if of == (Line{}) {
+		a.Doubt()
+	} else if k := a.of(of); k != nil {
 		k.rings++
 		k.empties = 0
 	}

@@ -82,6 +82,16 @@ func TestAsksAgain(t *testing.T) {
 	}
 }
 
+// A ring for all lines makes each of them asked once.
+func TestAsksAll(t *testing.T) {
+	t.Parallel()
+	d := idle(t)
+	d.Ring(intake.Line{})
+	if n := d.asks(nil); n != len(contracts.Classes)*len(contracts.Sizes) || d.Again(d.now) < time.Hour {
+		t.Errorf("%d pulls for a ring for all, again in %v; want every line once, and never", n, d.Again(d.now))
+	}
+}
+
 // Jobs that are left are those of others, who heard their bells; if nobody did, they are found soon.
 func TestLeavesJobsToOthers(t *testing.T) {
 	t.Parallel()

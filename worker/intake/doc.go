@@ -8,8 +8,8 @@
 // that line for one job, with a request that returns at once. What it gets is cut down to what the job
 // needs. No request is ever parked at the broker, so nothing arrives that has no room or that is less
 // urgent than what came meanwhile. Instead of polling, an idle worker listens to the bell of its model
-// as long as it has room, and sweeps all lines once a second in case a bell was missed. An [Asker] keeps
-// the number of pulls near one a job.
+// as long as it has room; in case a ring was missed, a dispatcher rings for all lines once a second, and a
+// worker asks them every ten seconds unasked. An [Asker] keeps the number of pulls near one a job.
 //
 // Where several models share memory, free may mean: once this model is loaded, or an idle one unloaded.
 // Then nothing can be reserved yet, and the intake only looks whether a job waits; if one does, it says

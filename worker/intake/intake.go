@@ -36,7 +36,7 @@ type Config struct {
 	// Handle takes over a job and its reservation; it must end with Reservation.Close. Calls come one
 	// at a time, and nothing is pulled while one lasts.
 	Handle func(ctx context.Context, msg *nats.Msg, r *Reservation)
-	Sweep  time.Duration // how often all lines are asked in case a bell was missed; default 1 s
+	Sweep  time.Duration // how often all lines are asked of its own accord; default 10 s
 	Logger *slog.Logger
 }
 
