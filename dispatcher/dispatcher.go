@@ -59,6 +59,7 @@ type Dispatcher struct {
 	submits     *gate.Gate
 	cancels     *gate.Gate
 	advisories  *gate.Gate
+	lists       chan struct{} // full while a list is made, and for a while after
 	ready       atomic.Bool
 	started     atomic.Bool
 
@@ -92,6 +93,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		submits:    gate.New("submits", cfg.MaxSubmits),
 		cancels:    gate.New("cancels", cfg.MaxCancels),
 		advisories: gate.New("advisories", cfg.MaxCancels),
+		lists:      make(chan struct{}, 1),
 		name:       nuid.Next(),
 	}
 	d.backlog = backlog.New(cfg.Overload, d.fleet.Live)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
@@ -15,20 +16,24 @@ import (
 const (
 	DefaultList = 100 // jobs in a list that names no limit
 	MaxList     = 1000
-	listWindow  = 4096    // records of OUT that are read at once, from the newest back
+	listFirst   = 256     // records of OUT that are read first, from the newest back; then twice as many each time
+	listWindow  = 4096    // most of them that are read at once
 	listRecords = 1 << 17 // records of OUT that are read in all
 	listQueue   = 1 << 13 // queued jobs that are read in all, from the oldest on
+	// ListRest is how many times as long as it reads a list rests: reading is work of the broker, which streams
+	// need as well.
+	ListRest = 3
 )
 
 // List tells the jobs that f lets through, newest first; a Limit of 0 is 100, the most is 1,000. A job
 // that waits and has records counts once, as its records say. It looks back over the newest 131,072
-// records and the oldest 8,192 queued jobs.
+// records and the oldest 8,192 queued jobs, and rests for three times as long as each part took to read.
 func List(ctx context.Context, logs Logs, f contracts.Filter) ([]contracts.Status, error) {
 	if f.Limit <= 0 {
 		f.Limit = DefaultList
 	}
 	f.Limit = min(f.Limit, MaxList)
-	l := &lister{logs: logs, filter: f, tenant: "*", class: "*", found: map[string]contracts.Status{}}
+	l := &lister{logs: logs, filter: f, tenant: "*", class: "*", found: map[string]contracts.Status{}, since: time.Now()}
 	if f.Tenant != "" {
 		l.tenant = subject.Escape(f.Tenant)
 	}
@@ -66,6 +71,18 @@ type lister struct {
 	filter        contracts.Filter
 	tenant, class string                      // as subject tokens
 	found         map[string]contracts.Status // by subject in OUT
+	since         time.Time                   // the part being read was begun
+}
+
+// rest waits before the next part.
+func (l *lister) rest(ctx context.Context) error {
+	select {
+	case <-time.After(ListRest * time.Since(l.since)):
+		l.since = time.Now()
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 func (l *lister) keep(out string, s contracts.Status) {
@@ -94,6 +111,11 @@ func (l *lister) scheduled(ctx context.Context) error {
 func (l *lister) pages(ctx context.Context, log *relay.Log, filter string) error {
 	seq, most := uint64(1), len(l.found)+l.filter.Limit
 	for read := 0; read < listQueue && len(l.found) < most; {
+		if read > 0 {
+			if err := l.rest(ctx); err != nil {
+				return err
+			}
+		}
 		page, err := log.Page(ctx, filter, seq, MaxList)
 		if err != nil || len(page) == 0 {
 			return err
@@ -149,14 +171,21 @@ func (l *lister) records(ctx context.Context) error {
 	seen := map[string]bool{}
 	end := newest + 1
 	most := len(l.found) + l.filter.Limit // the newest of both may be the records'
-	for read := uint64(0); end > oldest && read < listRecords && len(l.found) < most; read += listWindow {
+	window := uint64(listFirst)
+	for read := uint64(0); end > oldest && read < listRecords && len(l.found) < most; window = min(2*window, listWindow) {
+		if read > 0 {
+			if err := l.rest(ctx); err != nil {
+				return err
+			}
+		}
 		begin := max(oldest, 1)
-		if end > begin+listWindow {
-			begin = end - listWindow
+		if end > begin+window {
+			begin = end - window
 		}
 		if err := l.window(ctx, filter, begin, end, seen); err != nil {
 			return err
 		}
+		read += window
 		end = begin
 	}
 	return nil
