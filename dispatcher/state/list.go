@@ -167,7 +167,6 @@ func (l *lister) records(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	filter := "out." + l.tenant + ".*"
 	seen := map[string]bool{}
 	end := newest + 1
 	most := len(l.found) + l.filter.Limit // the newest of both may be the records'
@@ -182,7 +181,7 @@ func (l *lister) records(ctx context.Context) error {
 		if end > begin+window {
 			begin = end - window
 		}
-		if err := l.window(ctx, filter, begin, end, seen); err != nil {
+		if err := l.window(ctx, begin, end, seen); err != nil {
 			return err
 		}
 		read += window
@@ -191,11 +190,16 @@ func (l *lister) records(ctx context.Context) error {
 	return nil
 }
 
-// window reads the records in [begin, end) and keeps the jobs that no later window had.
-func (l *lister) window(ctx context.Context, filter string, begin, end uint64, seen map[string]bool) error {
+// window reads the records in [begin, end) and keeps the jobs that no later window had. It reads those of all
+// tenants: for a filter with wildcards the broker would search all subjects again for each message.
+func (l *lister) window(ctx context.Context, begin, end uint64, seen map[string]bool) error {
 	last := map[string]*relay.Message{}
-	err := l.logs.Out.Read(ctx, filter, begin, func(m *relay.Message) bool {
-		if m.Seq < end && !seen[m.Subject] {
+	prefix := "out."
+	if l.tenant != "*" {
+		prefix += l.tenant + "."
+	}
+	err := l.logs.Out.Read(ctx, ">", begin, func(m *relay.Message) bool {
+		if m.Seq < end && !seen[m.Subject] && strings.HasPrefix(m.Subject, prefix) {
 			last[m.Subject] = m
 		}
 		return m.Seq+1 < end
