@@ -12,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 
 make_image() { # NAME SOURCE COMMIT
   mkdir -p "$work/$1.image"
-  (cd "$2" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/pelton-run/pelton/ops/cli.release=$1" -o "$work/$1.image/pelton" ./ops/cmd/pelton)
+  (cd "$2" && CGO_ENABLED=0 go build -ldflags "-s -w -X github.com/pelton-run/pelton/ops/cli.release=$1" -o "$work/$1.image/pelton" ./ops/cmd/pelton)
   printf 'FROM %s\nCOPY pelton /usr/local/bin/pelton\nLABEL org.opencontainers.image.version=%s org.opencontainers.image.revision=%s\n' "$base" "$1" "$3" >"$work/$1.image/Dockerfile"
   docker build -q -t "$image:$1" "$work/$1.image" >/dev/null
 }
