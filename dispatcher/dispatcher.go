@@ -23,6 +23,7 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/gate"
 	"github.com/pelton-run/pelton/dispatcher/guard"
 	"github.com/pelton-run/pelton/dispatcher/relay"
+	"github.com/pelton-run/pelton/dispatcher/state"
 	"github.com/pelton-run/pelton/dispatcher/turn"
 )
 
@@ -59,7 +60,7 @@ type Dispatcher struct {
 	submits     *gate.Gate
 	cancels     *gate.Gate
 	advisories  *gate.Gate
-	lists       chan struct{} // full while a list is made, and for a while after
+	lists       *state.Lists
 	ready       atomic.Bool
 	started     atomic.Bool
 
@@ -93,9 +94,9 @@ func New(cfg Config) (*Dispatcher, error) {
 		submits:    gate.New("submits", cfg.MaxSubmits),
 		cancels:    gate.New("cancels", cfg.MaxCancels),
 		advisories: gate.New("advisories", cfg.MaxCancels),
-		lists:      make(chan struct{}, 1),
 		name:       nuid.Next(),
 	}
+	d.lists = state.NewLists(state.Logs{Sched: d.sched, Jobs: d.jobs, Out: d.out})
 	d.backlog = backlog.New(cfg.Overload, d.fleet.Live)
 	d.deadlines, d.urgent = agenda.New(d.expire), fleet.NewUrgent()
 	d.turns = d.newTurns()

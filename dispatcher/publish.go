@@ -125,18 +125,14 @@ func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id s
 // sweeps lets one worker of each model look at all of its queue once a second until ctx ends, in case a ring was
 // missed. Each worker on its own would ask as much as they all do now.
 func (d *Dispatcher) sweeps(ctx context.Context) {
-	tick := time.NewTicker(fleet.SweepEvery)
-	defer tick.Stop()
-	for {
+	for tick := time.Tick(fleet.SweepEvery); ; {
 		select {
-		case <-tick.C:
+		case <-tick:
 		case <-ctx.Done():
 			return
 		}
 		for _, model := range d.catalog.Names() {
-			if err := d.cfg.Conn.Publish(subject.Bell(model), subject.Ring("", "")); err != nil {
-				d.log.Debug("bell not rung for a sweep", "model", model, "error", err)
-			}
+			_ = d.cfg.Conn.Publish(subject.Bell(model), subject.Ring("", "")) // the next one will do
 		}
 	}
 }

@@ -41,6 +41,16 @@ func (d *Dispatcher) status(ctx context.Context, tenant, job string) (s contract
 	return s, unknownJob(tenant, job)
 }
 
+// List tells the jobs that f lets through, newest first: see [state.Lists]. For one job in particular ask
+// Status.
+func (d *Dispatcher) List(ctx context.Context, f contracts.Filter) ([]contracts.Status, error) {
+	list, err := d.lists.List(ctx, f)
+	if err != nil {
+		return nil, d.shown("list", f.Tenant, "", err)
+	}
+	return list, nil
+}
+
 // shown is err as a caller may see it; what that hides is logged.
 func (d *Dispatcher) shown(what, tenant, job string, err error) error {
 	e := contracts.AsError(err)

@@ -20,20 +20,40 @@ const (
 	listWindow  = 4096    // most of them that are read at once
 	listRecords = 1 << 17 // records of OUT that are read in all
 	listQueue   = 1 << 13 // queued jobs that are read in all, from the oldest on
-	// ListRest is how many times as long as it reads a list rests: reading is work of the broker, which streams
+	// listRest is how many times as long as it reads a list rests: reading is work of the broker, which streams
 	// need as well.
-	ListRest = 3
+	listRest = 3
+	// listRests is the most that no other list is made after one.
+	listRests = 200 * time.Millisecond
 )
+
+// Lists makes lists of jobs, one at a time. Safe for concurrent use.
+type Lists struct {
+	logs Logs
+	busy chan struct{} // full while a list is made, and for a while after
+}
+
+// NewLists reads logs.
+func NewLists(logs Logs) *Lists { return &Lists{logs, make(chan struct{}, 1)} }
 
 // List tells the jobs that f lets through, newest first; a Limit of 0 is 100, the most is 1,000. A job
 // that waits and has records counts once, as its records say. It looks back over the newest 131,072
-// records and the oldest 8,192 queued jobs, and rests for three times as long as each part took to read.
-func List(ctx context.Context, logs Logs, f contracts.Filter) ([]contracts.Status, error) {
+// records and the oldest 8,192 queued jobs, and rests for three times as long as each part took to read. Whoever
+// asks meanwhile waits.
+func (ls *Lists) List(ctx context.Context, f contracts.Filter) ([]contracts.Status, error) {
+	select {
+	case ls.busy <- struct{}{}:
+	case <-ctx.Done():
+		return nil, contracts.Errorf(contracts.CodeOverloaded, "others list jobs, and one list is made at a time: retry later")
+	}
+	defer func(began time.Time) {
+		time.AfterFunc(min(listRests, listRest*time.Since(began)), func() { <-ls.busy })
+	}(time.Now())
 	if f.Limit <= 0 {
 		f.Limit = DefaultList
 	}
 	f.Limit = min(f.Limit, MaxList)
-	l := &lister{logs: logs, filter: f, tenant: "*", class: "*", found: map[string]contracts.Status{}, since: time.Now()}
+	l := &lister{logs: ls.logs, filter: f, tenant: "*", class: "*", found: map[string]contracts.Status{}, since: time.Now()}
 	if f.Tenant != "" {
 		l.tenant = subject.Escape(f.Tenant)
 	}
@@ -59,11 +79,7 @@ func List(ctx context.Context, logs Logs, f contracts.Filter) ([]contracts.Statu
 }
 
 // Logs are the streams that are read.
-type Logs struct {
-	Sched, Jobs, Out *relay.Log
-	// Span is the first and the last sequence of OUT.
-	Span func(context.Context) (first, last uint64, err error)
-}
+type Logs struct{ Sched, Jobs, Out *relay.Log }
 
 // lister is one List.
 type lister struct {
@@ -77,7 +93,7 @@ type lister struct {
 // rest waits before the next part.
 func (l *lister) rest(ctx context.Context) error {
 	select {
-	case <-time.After(ListRest * time.Since(l.since)):
+	case <-time.After(listRest * time.Since(l.since)):
 		l.since = time.Now()
 		return nil
 	case <-ctx.Done():
@@ -163,12 +179,16 @@ func (l *lister) records(ctx context.Context) error {
 	if s := l.filter.State; s == contracts.StateQueued || s == contracts.StateScheduled || s == contracts.StateHeld {
 		return nil
 	}
-	oldest, newest, err := l.logs.Span(ctx)
-	if err != nil {
+	first, err := l.logs.Out.Next(ctx, ">", 1)
+	if err != nil || first == nil {
 		return err
 	}
+	last, err := l.logs.Out.Last(ctx, ">")
+	if err != nil || last == nil {
+		return err
+	}
+	oldest, end := first.Seq, last.Seq+1
 	seen := map[string]bool{}
-	end := newest + 1
 	most := len(l.found) + l.filter.Limit // the newest of both may be the records'
 	window := uint64(listFirst)
 	for read := uint64(0); end > oldest && read < listRecords && len(l.found) < most; window = min(2*window, listWindow) {
