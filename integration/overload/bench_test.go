@@ -285,8 +285,16 @@ func at(times []time.Duration, percent int) time.Duration {
 	return times[min(len(times)-1, len(times)*percent/100)]
 }
 
+// share of the jobs of a class that were in time; a dash without such jobs.
+func (r result) share(c contracts.Class) string {
+	if v, some := r.inTime[c]; some {
+		return fmt.Sprintf("%.1f %%", 100*v)
+	}
+	return "-"
+}
+
 func (r result) print(w io.Writer) {
-	fmt.Fprintf(w, "%s\t%gx\t%.1f\t%.0f\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f ms\t%.1f ms\t%.0f ms\t%.1f s\t\n", r.build, r.times, r.rate, r.goodTokens,
-		100*r.inTime[contracts.P0], 100*r.inTime[contracts.P1], 100*r.inTime[contracts.P2], 100*r.kept, 100*r.waste, 100*r.refused,
+	fmt.Fprintf(w, "%s\t%gx\t%.1f\t%.0f\t%s\t%s\t%s\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f ms\t%.1f ms\t%.0f ms\t%.1f s\t\n", r.build, r.times, r.rate, r.goodTokens,
+		r.share(contracts.P0), r.share(contracts.P1), r.share(contracts.P2), 100*r.kept, 100*r.waste, 100*r.refused,
 		float64(at(r.refusal, 50))/1e6, float64(at(r.refusal, 99))/1e6, float64(at(r.ttft, 99))/1e6, r.recovery.Seconds())
 }
