@@ -15,6 +15,10 @@ const Sweep = 10 * time.Second
 // line that was empty is likely to be so still.
 var pauses = [...]time.Duration{0, time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond, 125 * time.Millisecond}
 
+// shortest are how long a line of p0 or p1 is left alone at most for which nothing rang: with room again an
+// urgent job may have come whose ring was passed on to nobody, and less urgent ones must not go before it.
+var shortest = map[contracts.Class]time.Duration{contracts.P0: time.Millisecond, contracts.P1: 5 * time.Millisecond}
+
 // Asker decides what a worker asks the queue for, and whether it listens to the bell: [Lines], and what is
 // known of each from bells and answers. Pure: time is an argument; not safe for concurrent use.
 //
@@ -31,21 +35,32 @@ type Asker struct {
 
 // knowledge is what is known of a line.
 type knowledge struct {
-	rings   int       // heard, of jobs that were not taken yet
-	doubt   bool      // jobs may wait in it whose bells this worker did not hear
-	empties int       // how often in a row it was found empty, at most the last of pauses
-	since   time.Time // when it was so last
+	rings   int           // heard, of jobs that were not taken yet
+	doubt   bool          // jobs may wait in it whose bells this worker did not hear
+	empties int           // how often in a row it was found empty, at most the last of pauses
+	since   time.Time     // when it was so last
+	most    time.Duration // that it is left alone when nothing rang
 }
 
 // asks tells whether the line is to be asked, and when at the earliest.
 func (k *knowledge) asks() (bool, time.Time) {
-	return k.rings > 0 || k.doubt, k.since.Add(pauses[k.empties])
+	pause := pauses[k.empties]
+	if k.rings == 0 {
+		pause = min(pause, k.most)
+	}
+	return k.rings > 0 || k.doubt, k.since.Add(pause)
 }
 
 // NewAsker makes one whose lines are all in doubt. cost is as for [NewLines].
 func NewAsker(cost func(contracts.Size) int64) *Asker {
 	a := &Asker{lines: NewLines(cost)}
 	a.known = make([]knowledge, len(a.lines.all))
+	for i := range a.known {
+		a.known[i].most = pauses[len(pauses)-1]
+		if most, urgent := shortest[a.lines.all[i].Class]; urgent {
+			a.known[i].most = most
+		}
+	}
 	a.Doubt()
 	return a
 }

@@ -141,6 +141,30 @@ func TestAsksWithRoom(t *testing.T) {
 	}
 }
 
+// With room again urgent lines are asked after milliseconds: an urgent job may have come whose ring nobody heard.
+func TestAsksUrgentFirst(t *testing.T) {
+	t.Parallel()
+	d := idle(t)
+	for range 5 { // every line is found empty often
+		d.slots = 0
+		d.asks(nil)
+		d.slots = 10
+		d.asks(nil)
+		d.now = d.now.Add(time.Second)
+	}
+	d.slots = 0
+	d.asks(nil)
+	d.slots = 10
+	d.asks(nil)
+	d.now = d.now.Add(10 * time.Millisecond)
+	d.slots = 0
+	d.asks(nil)
+	d.slots = 10
+	if n, urgent := d.asks(nil), 2*len(contracts.Sizes); n != urgent {
+		t.Errorf("%d pulls 10 ms later, want %d: the lines of p0 and p1", n, urgent)
+	}
+}
+
 // What rang and finds no room is passed on, once.
 func TestPassesOn(t *testing.T) {
 	t.Parallel()
