@@ -20,11 +20,11 @@ const (
 	listWindow  = 4096    // most of them that are read at once
 	listRecords = 1 << 17 // records of OUT that are read in all
 	listQueue   = 1 << 13 // queued jobs that are read in all, from the oldest on
-	// listRest is how many times as long as it reads a list rests: reading is work of the broker, which streams
+	// restShare is how many times as long as it reads a list rests: reading is work of the broker, which streams
 	// need as well.
-	listRest = 3
-	// listRests is the most that no other list is made after one.
-	listRests = 200 * time.Millisecond
+	restShare = 3
+	// restMost is how long it rests at most: a broker that answers slowly is not busy with lists alone.
+	restMost = 200 * time.Millisecond
 )
 
 // Lists makes lists of jobs, one at a time. Safe for concurrent use.
@@ -38,22 +38,21 @@ func NewLists(logs Logs) *Lists { return &Lists{logs, make(chan struct{}, 1)} }
 
 // List tells the jobs that f lets through, newest first; a Limit of 0 is 100, the most is 1,000. A job
 // that waits and has records counts once, as its records say. It looks back over the newest 131,072
-// records and the oldest 8,192 queued jobs, and rests for three times as long as each part took to read. Whoever
-// asks meanwhile waits.
+// records and the oldest 8,192 queued jobs, and rests for three times as long as each part took to read, 200 ms
+// at most. Whoever asks meanwhile waits.
 func (ls *Lists) List(ctx context.Context, f contracts.Filter) ([]contracts.Status, error) {
 	select {
 	case ls.busy <- struct{}{}:
 	case <-ctx.Done():
 		return nil, contracts.Errorf(contracts.CodeOverloaded, "others list jobs, and one list is made at a time: retry later")
 	}
-	defer func(began time.Time) {
-		time.AfterFunc(min(listRests, listRest*time.Since(began)), func() { <-ls.busy })
-	}(time.Now())
+	l := &lister{logs: ls.logs, tenant: "*", class: "*", found: map[string]contracts.Status{}, since: time.Now()}
+	defer func() { time.AfterFunc(l.pause(), func() { <-ls.busy }) }()
 	if f.Limit <= 0 {
 		f.Limit = DefaultList
 	}
 	f.Limit = min(f.Limit, MaxList)
-	l := &lister{logs: ls.logs, filter: f, tenant: "*", class: "*", found: map[string]contracts.Status{}, since: time.Now()}
+	l.filter = f
 	if f.Tenant != "" {
 		l.tenant = subject.Escape(f.Tenant)
 	}
@@ -90,10 +89,13 @@ type lister struct {
 	since         time.Time                   // the part being read was begun
 }
 
+// pause is how long to rest after the part that was read last.
+func (l *lister) pause() time.Duration { return min(restMost, restShare*time.Since(l.since)) }
+
 // rest waits before the next part.
 func (l *lister) rest(ctx context.Context) error {
 	select {
-	case <-time.After(listRest * time.Since(l.since)):
+	case <-time.After(l.pause()):
 		l.since = time.Now()
 		return nil
 	case <-ctx.Done():

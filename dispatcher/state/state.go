@@ -1,7 +1,6 @@
 // Package state says where jobs are, from the streams alone.
 //
-// It stands beside the walk: dispatcher/status.go asks it what the messages of a job
-// mean. A job is scheduled or held while only SCHED has it, queued while only JOBS has it, running once OUT
+// It stands beside the walk: dispatcher/status.go asks it what the messages of a job mean. A job is scheduled or held while only SCHED has it, queued while only JOBS has it, running once OUT
 // has a record of it, and over when the last record is final. It writes nothing and keeps nothing.
 package state
 

@@ -51,7 +51,7 @@ type Config struct {
 	Stops      []string
 	Logprobs   *int // nil: none; k: with the k most likely rivals
 
-	Pace        *Pace // how long records wait for more tokens; default 10 ms at any load
+	Pace        *Pace // how long records wait for more tokens; default 10 ms, longer only while the log is slow
 	FlushTokens int   // tokens that do not wait any longer, as long as Pace is at its least; default 8
 
 	// Stop ends a choice in the batch because its text is complete; nil error.

@@ -15,9 +15,9 @@ const Sweep = 10 * time.Second
 // line that was empty is likely to be so still.
 var pauses = [...]time.Duration{0, time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond, 125 * time.Millisecond}
 
-// shortest are how long a line of p0 or p1 is left alone at most for which nothing rang: with room again an
+// urgentPauses are how long a line of p0 or p1 is left alone at most for which nothing rang: with room again an
 // urgent job may have come whose ring was passed on to nobody, and less urgent ones must not go before it.
-var shortest = map[contracts.Class]time.Duration{contracts.P0: time.Millisecond, contracts.P1: 5 * time.Millisecond}
+var urgentPauses = map[contracts.Class]time.Duration{contracts.P0: time.Millisecond, contracts.P1: 5 * time.Millisecond}
 
 // Asker decides what a worker asks the queue for, and whether it listens to the bell: [Lines], and what is
 // known of each from bells and answers. Pure: time is an argument; not safe for concurrent use.
@@ -57,7 +57,7 @@ func NewAsker(cost func(contracts.Size) int64) *Asker {
 	a.known = make([]knowledge, len(a.lines.all))
 	for i := range a.known {
 		a.known[i].most = pauses[len(pauses)-1]
-		if most, urgent := shortest[a.lines.all[i].Class]; urgent {
+		if most, urgent := urgentPauses[a.lines.all[i].Class]; urgent {
 			a.known[i].most = most
 		}
 	}
