@@ -38,9 +38,12 @@ INLINE vec exponential(vec x) {
     return choose(x < -87.0f, splat(0), p * (vec)power);
 }
 
+// place of number `at` in the cache.
+INLINE const char *place(const char *cache, size_t at, int half) { return cache + (half ? 2 : 4) * at; }
+
 // cached loads LANES numbers of the cache from number `at` on.
 INLINE vec cached(const char *cache, size_t at, int half) {
-    return half ? widen(cache + 2 * at) : load((const float *)cache + at);
+    return half ? widen(place(cache, at, 1)) : load((const float *)place(cache, at, 0));
 }
 
 INLINE void put(char *cache, size_t at, int half, float x) {
@@ -90,16 +93,18 @@ typedef struct {
     size_t visible[ROWS]; // keys that the row sees
 } state;
 
-// score multiplies n queries with the keys of `wide` vectors of tokens, dimension after dimension.
-INLINE void score(const float (*query)[MAX_DIM], const char *keys, size_t at, size_t dim, int half, const int n, const int wide, float (*to)[BLOCK]) {
+// score multiplies n queries with the keys of `wide` vectors of tokens, dimension after dimension. As many numbers
+// from next on are fetched meanwhile: the processor by itself stops at the end of a page, which a panel may fill.
+INLINE void score(const float (*query)[MAX_DIM], const char *keys, size_t at, size_t dim, int half, const int n, const int wide, float (*to)[BLOCK], const char *next) {
     vec sum[TOGETHER][WIDE];
     UNROLL for (int r = 0; r < n; r++)
         UNROLL for (int w = 0; w < wide; w++) sum[r][w] = splat(0);
     for (size_t d = 0; d < dim; d++) {
         vec key[WIDE];
         UNROLL for (int w = 0; w < wide; w++) {
-            size_t token = w * LANES;
-            key[w] = cached(keys, at + token / PANEL * PANEL * dim + d * PANEL + token % PANEL, half);
+            size_t token = w * LANES, number = token / PANEL * PANEL * dim + d * PANEL + token % PANEL;
+            key[w] = cached(keys, at + number, half);
+            if (token % PANEL == 0) __builtin_prefetch(place(next, number, half));
         }
         UNROLL for (int r = 0; r < n; r++)
             UNROLL for (int w = 0; w < wide; w++) sum[r][w] = fma_(key[w], splat(query[r][d]), sum[r][w]);
@@ -136,14 +141,18 @@ INLINE void soften(float *scores, size_t visible, size_t padded, state *s, size_
 }
 
 // mix adds the values of a block, times their weights, to `wide` vectors of the sums of n rows, token after
-// token.
+// token, and fetches those of the next panel.
 INLINE void mix(const float (*weights)[BLOCK], const char *values, size_t at, size_t tokens, size_t dim, int half, const int n, const int wide, float (*sums)[MAX_DIM], size_t from) {
     vec sum[TOGETHER][WIDE];
     UNROLL for (int r = 0; r < n; r++)
         UNROLL for (int w = 0; w < wide; w++) sum[r][w] = load(sums[r] + from + w * LANES);
     for (size_t t = 0; t < tokens; t++) {
         vec value[WIDE];
-        UNROLL for (int w = 0; w < wide; w++) value[w] = cached(values, at + t * dim + from + w * LANES, half);
+        UNROLL for (int w = 0; w < wide; w++) {
+            size_t number = at + t * dim + from + w * LANES;
+            value[w] = cached(values, number, half);
+            if (w * LANES % PANEL == 0) __builtin_prefetch(place(values, number + PANEL * dim, half));
+        }
         UNROLL for (int r = 0; r < n; r++)
             UNROLL for (int w = 0; w < wide; w++) sum[r][w] = fma_(value[w], splat(weights[r][t]), sum[r][w]);
     }
@@ -157,10 +166,13 @@ INLINE void block(const attention *a, state *s, size_t row, const int n, size_t 
     const float(*query)[MAX_DIM] = (const float(*)[MAX_DIM])s->query + row;
     const int wide = n > 3 ? 2 : WIDE;
     float weights[TOGETHER][BLOCK];
-    for (; i + wide * LANES <= padded; i += wide * LANES)
-        score(query, a->keys, at + i * dim, dim, half, n, wide, (float(*)[BLOCK]) & weights[0][i]);
+    for (; i + wide * LANES <= padded; i += wide * LANES) {
+        int more = i + 2 * wide * LANES <= padded;
+        const char *next = more ? place(a->keys, at + (i + wide * LANES) * dim, half) : place(a->values, at, half);
+        score(query, a->keys, at + i * dim, dim, half, n, wide, (float(*)[BLOCK]) & weights[0][i], next);
+    }
     for (; i < padded; i += PANEL)
-        score(query, a->keys, at + i * dim, dim, half, n, PANEL / LANES, (float(*)[BLOCK]) & weights[0][i]);
+        score(query, a->keys, at + i * dim, dim, half, n, PANEL / LANES, (float(*)[BLOCK]) & weights[0][i], place(a->values, at, half));
     for (int r = 0; r < n; r++) {
         size_t visible = s->visible[row + r] > from ? s->visible[row + r] - from : 0;
         soften(weights[r], visible < tokens ? visible : tokens, padded, s, row + r, dim);

@@ -89,8 +89,8 @@ static inline TARGET_AVX2 __attribute__((always_inline)) void whole_tile(const f
     const char *x = (const char *)a->q + row * stride;
     const float *scale = a->scale + row * blocks, *sum = a->sum + row * blocks;
     const int32_t *shift = a->shift + row * blocks;
-    for (int m = 0; m < n; m++)
-        for (int h = 0; h < 2; h++) _mm256_storeu_ps(out[m] + 8 * h, _mm256_setzero_ps());
+    __m256 total[TILE][2]; // not out: the compiler would write that after each block
+    for (int m = 0; m < n; m++) total[m][0] = total[m][1] = _mm256_setzero_ps();
     for (size_t b = 0; b < blocks; b++, group += step, x += BLOCK * width) {
         __m256i s[TILE][2];
         for (int m = 0; m < n; m++) s[m][0] = s[m][1] = bits == 4 ? _mm256_setzero_si256() : _mm256_set1_epi32(shift[m * blocks + b]);
@@ -103,12 +103,13 @@ static inline TARGET_AVX2 __attribute__((always_inline)) void whole_tile(const f
             for (int m = 0; m < n; m++) {
                 size_t at = m * blocks + b;
                 __m256 v = _mm256_cvtepi32_ps(bits == 4 ? _mm256_madd_epi16(s[m][h], _mm256_set1_epi16(1)) : s[m][h]);
-                v = _mm256_fmadd_ps(v, _mm256_mul_ps(d, _mm256_set1_ps(scale[at])), _mm256_loadu_ps(out[m] + 8 * h));
-                if (bits == 4) v = _mm256_fmadd_ps(minimum, _mm256_set1_ps(sum[at]), v);
-                _mm256_storeu_ps(out[m] + 8 * h, v);
+                v = _mm256_fmadd_ps(v, _mm256_mul_ps(d, _mm256_set1_ps(scale[at])), total[m][h]);
+                total[m][h] = bits == 4 ? _mm256_fmadd_ps(minimum, _mm256_set1_ps(sum[at]), v) : v;
             }
         }
     }
+    for (int m = 0; m < n; m++)
+        for (int h = 0; h < 2; h++) _mm256_storeu_ps(out[m] + 8 * h, total[m][h]);
 }
 
 #define FORMS(n)                                                                     \
