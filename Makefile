@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: bench-compose bench-embed build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-overload-model bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e e2e-images helm-check helm-write tidy rights hostile observe-check console-check
+.PHONY: bench-compose bench-embed bench-guesses build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-overload-model bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e e2e-images helm-check helm-write tidy rights hostile observe-check console-check
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -52,6 +52,10 @@ bench-steps: ## what each step from the naive export to the default is worth: ti
 	$(GO) test -run '^$$' -bench Steps -benchtime 1x -timeout 60m ./runtime/onnx -threads $(or $(THREADS),0)
 	$(GO) run ./ops/cmd/pelton model eval smollm2:q4 --reference fp32 --distance --min-top 0.9
 	$(GO) run ./ops/cmd/pelton model eval smollm2:w8a16 --reference fp32 --distance --min-top 0.9
+
+bench-guesses: ## SmolLM2 on the evaluation prompts with guessed tokens and without, by turns; EVERY=1 takes all 200
+	$(GO) run ./ops/cmd/pelton model pull smollm2
+	$(GO) test -run '^$$' -bench Guesses -benchtime 1x -timeout 60m ./ops/quality -every $(or $(EVERY),4)
 
 bench-overload: ## 1, 2 and 4 times what a simulated fleet can do, against a build that takes everything; WORKERS, STEP, SURGE, SEED
 	$(GO) test -run '^$$' -bench 'Overload|Flood' -benchtime 1x -timeout 30m ./integration/overload $(if $(WORKERS),-workers $(WORKERS)) $(if $(STEP),-step $(STEP)) $(if $(SURGE),-surge $(SURGE)) $(if $(SEED),-seed $(SEED))

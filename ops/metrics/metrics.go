@@ -63,7 +63,7 @@ func New() *Registry {
 	r.gateway = r.histogram("pelton_gateway_time_to_first_token_seconds", "From submission to the first piece, measured at the dispatcher.", ttftBuckets, "model", "class")
 	r.queued = r.histogram("pelton_worker_queue_seconds", "From submission to the claim of a worker.", ttftBuckets, "model", "class")
 	r.itl = r.histogram("pelton_worker_inter_token_seconds", "Between the tokens of a stream, measured at the worker as records are accepted.", itlBuckets, "model", "class")
-	r.tokens = r.counter("pelton_tokens_total", "Tokens of finished jobs.", "model", "kind")
+	r.tokens = r.counter("pelton_tokens_total", "Tokens of finished jobs (prompt, output); of steps: shared, drafted (guessed), accepted (guessed rightly).", "model", "kind")
 	r.step = r.histogram("pelton_step_seconds", "One forward pass over a batch.", itlBuckets, "model")
 	r.rows = r.histogram("pelton_batch_rows", "Sequences in one forward pass, or calls of jobs joined in one.", batchSizes, "model")
 	r.units = r.histogram("pelton_call_units", "Work in one call of an embedding or tensor model: tokens, or rows.", unitSizes, "model")
@@ -115,6 +115,8 @@ func (r *Registry) Worker(model string) *worker.Trace {
 			r.step.WithLabelValues(model).Observe(s.Duration.Seconds())
 			r.rows.WithLabelValues(model).Observe(float64(s.Rows))
 			r.tokens.WithLabelValues(model, "shared").Add(float64(s.SharedTokens))
+			r.tokens.WithLabelValues(model, "drafted").Add(float64(s.Drafted))
+			r.tokens.WithLabelValues(model, "accepted").Add(float64(s.Accepted))
 		},
 		Called: func(s gather.Step) {
 			r.step.WithLabelValues(model).Observe(s.Duration.Seconds())

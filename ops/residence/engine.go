@@ -19,7 +19,10 @@ type Engine struct {
 	info engine.Info
 }
 
-var _ engine.Sharer = (*Engine)(nil)
+var (
+	_ engine.Sharer  = (*Engine)(nil)
+	_ engine.Drafter = (*Engine)(nil)
+)
 
 // NewEngine makes the engine of a seat that is awake.
 func NewEngine(s *Seat) (*Engine, error) {
@@ -68,6 +71,13 @@ func (e *Engine) Share(s engine.Seq, scope string, prompt []int32) int {
 func (e *Engine) Keep(bytes int64) {
 	if l, ok := e.seat.Loaded().(engine.Sharer); ok {
 		l.Keep(bytes)
+	}
+}
+
+// Forget takes guessed tokens back in the loaded engine, whose Info said that it takes them.
+func (e *Engine) Forget(s engine.Seq, n int) {
+	if l, ok := e.seat.Loaded().(engine.Drafter); ok {
+		l.Forget(s, n)
 	}
 }
 

@@ -48,6 +48,10 @@ type Info struct {
 	// tokens may be fed one at a time: otherwise the result would depend on how the prompt was cut.
 	MinPrefill int
 
+	// Drafts is how many guessed tokens (Row.Draft) over all rows a step may have that takes hardly longer for
+	// them. Where it is not 0, the engine is a [Drafter], and MinPrefill is 1.
+	Drafts int
+
 	// Fingerprint names everything that the bits of the logits depend on: weights, library version,
 	// kernel class. Two engines with equal fingerprints continue each other's sequences bit for bit.
 	Fingerprint string
@@ -66,9 +70,10 @@ type Row struct {
 	Seq    Seq
 	Tokens []int32 // appended to the sequence's KV cache; not empty; the engine does not keep it
 	Sample bool    // whether Logits of the last token are wanted
+	Draft  []int32 // tokens that are guessed to follow, appended too, if Sample is set; see [Drafter]
 
 	// Logits has Info.Vocab values when Sample was set and Err is nil, fewer where no later token is
-	// possible. It belongs to the engine and
+	// possible, and as many more for each token of Draft: what follows that. It belongs to the engine and
 	// is valid until the next Step; the caller may overwrite it (samplers do).
 	Logits []float32
 	// Err is this row's failure; other rows are not affected by it.
@@ -112,6 +117,13 @@ type Sharer interface {
 	// Keep allows the engine to keep so many bytes of closed sequences for Share; at first it may keep none.
 	// What is more than that has been given back when Keep returns. Safe from any goroutine.
 	Keep(bytes int64)
+}
+
+// Drafter is an engine that reads tokens which are only guessed: one step then tells several tokens, if the
+// guess was right. By invariant 2 they are the same, bit for bit, as one after the other.
+type Drafter interface {
+	// Forget takes the last n tokens of a sequence back, those of a draft that were wrong.
+	Forget(s Seq, n int)
 }
 
 // Memory is an engine's account of its KV cache, in bytes.

@@ -63,6 +63,7 @@ func Run(t *testing.T, open func(t *testing.T) engine.Engine, opt Options) {
 		{"NoRows", s.noRows},
 		{"Canceled", s.canceled},
 		{"CanceledWhileRunning", s.canceledWhileRunning},
+		{"Drafts", func(t *testing.T) { drafts(t, s) }},
 		{"Neighbors", s.neighbors},
 		{"Invariance", s.invariance},
 		{"MemoryWhileRunning", s.memoryWhileRunning},
@@ -118,7 +119,7 @@ func (s *suite) step(t fataler, rows ...*engine.Row) {
 		}
 		want := 0
 		if r.Sample {
-			want = s.info.Vocab
+			want = s.info.Vocab * (1 + len(r.Draft))
 		}
 		if len(r.Logits) != want {
 			t.Fatalf("row %d has %d logits, want %d", i, len(r.Logits), want)

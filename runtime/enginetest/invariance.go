@@ -41,6 +41,50 @@ func readAgain(t *testing.T, s *suite) {
 	}
 }
 
+// drafts guesses what follows, rightly and wrongly from each token on: what is told must be the same as without.
+func drafts(t *testing.T, s *suite) {
+	const n = 8
+	prompt, vocab := s.tokens(36, s.opt.Longest/2), s.info.Vocab
+	d, ok := s.e.(engine.Drafter)
+	if !ok || s.info.Drafts == 0 {
+		seq := s.open(t, 4)
+		defer s.e.Close(seq)
+		r := &engine.Row{Seq: seq, Tokens: prompt[:2], Draft: prompt[2:3], Sample: true}
+		if err := s.e.Step(t.Context(), []*engine.Row{r}); err != nil || r.Err == nil && !ok {
+			t.Errorf("a draft for an engine that takes none: %v and %v, want an error of the row", err, r.Err)
+		}
+		return
+	}
+	want := s.generate(t, prompt, n)
+	var right []int32
+	for _, logits := range want {
+		right = append(right, best(logits))
+	}
+	for wrong := range s.info.Drafts + 1 { // the first guess that is wrong; none at last
+		seq := s.open(t, len(prompt)+n)
+		for _, part := range cut(prompt, s.info.MaxStepTokens, s.info.MinPrefill) {
+			s.step(t, &engine.Row{Seq: seq, Tokens: part})
+		}
+		for at := 0; at < n; {
+			draft := slices.Clone(right[at+1 : min(at+1+s.info.Drafts, n)])
+			for i := wrong; i < len(draft); i++ {
+				draft[i] = (draft[i] + 1) % int32(vocab)
+			}
+			r := &engine.Row{Seq: seq, Tokens: right[at : at+1], Draft: draft, Sample: true}
+			s.step(t, r)
+			good := min(wrong, len(draft))
+			for i := range good + 1 {
+				if by, much, bad := differ(r.Logits[i*vocab:(i+1)*vocab], want[at+1+i]); bad {
+					t.Fatalf("%d of %d guesses right: logits behind token %d differ at %d by %g", good, len(draft), at+i, by, much)
+				}
+			}
+			d.Forget(seq, len(draft)-good)
+			at += 1 + good
+		}
+		s.e.Close(seq)
+	}
+}
+
 // reuse looks for what a closed sequence leaves behind in memory that the next one gets.
 func (s *suite) reuse(t *testing.T) {
 	short := s.tokens(41, 5)

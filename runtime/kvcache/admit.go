@@ -11,6 +11,7 @@ import (
 type Limits struct {
 	Vocab         int // token ids are in [0, Vocab)
 	MaxStepTokens int // most tokens of a row
+	Drafts        int // most guessed tokens of all rows
 }
 
 // Admit checks the rows of a step before anything runs. It sets Err of each row that cannot run (and
@@ -29,6 +30,7 @@ func (k *Cache) Admit(rows []*engine.Row, limits Limits) ([]*engine.Row, error) 
 	for _, r := range rows {
 		r.Logits = nil
 		if r.Err = k.admit(r, limits); r.Err == nil {
+			limits.Drafts -= len(r.Draft)
 			k.admitted = append(k.admitted, r)
 			k.open[r.Seq].stepping = true
 		}
@@ -50,11 +52,17 @@ func (k *Cache) admit(r *engine.Row, limits Limits) error {
 		return errors.New("row without tokens")
 	case len(r.Tokens) > limits.MaxStepTokens:
 		return fmt.Errorf("row of %d tokens, at most %d a step: cut the prompt", len(r.Tokens), limits.MaxStepTokens)
+	case len(r.Draft) > limits.Drafts:
+		return fmt.Errorf("row with a draft of %d tokens, the engine takes %d more in this step", len(r.Draft), limits.Drafts)
+	case len(r.Draft) > 0 && !r.Sample:
+		return errors.New("row with a draft of which nothing is wanted: set Sample")
 	}
-	for i, token := range r.Tokens {
-		if token < 0 || int(token) >= limits.Vocab {
-			return fmt.Errorf("%w: token %d of the row is %d, the vocabulary has %d", engine.ErrBadToken, i, token, limits.Vocab)
+	for _, tokens := range [...][]int32{r.Tokens, r.Draft} {
+		for i, token := range tokens {
+			if token < 0 || int(token) >= limits.Vocab {
+				return fmt.Errorf("%w: token %d of the row is %d, the vocabulary has %d", engine.ErrBadToken, i, token, limits.Vocab)
+			}
 		}
 	}
-	return k.Fits(r.Seq, len(r.Tokens))
+	return k.Fits(r.Seq, len(r.Tokens)+len(r.Draft))
 }

@@ -50,6 +50,7 @@ type sequence struct {
 	id       engine.Seq
 	slot     int
 	length   int  // tokens held
+	touched  int  // tokens held at most so far, of which the memory is used
 	capacity int  // tokens reserved, not rounded
 	stepping bool // in the call of Admit
 
@@ -137,12 +138,12 @@ func (k *Cache) Close(id engine.Seq) (Place, bool) {
 	}
 	delete(k.open, id)
 	k.reserved -= k.bytes(s.capacity)
-	k.used -= k.bytes(s.length)
+	k.used -= k.bytes(s.touched)
 	if k.retain(s) {
 		return Place{}, false
 	}
 	k.owner[s.slot] = nil
-	return Place{Slot: s.slot, Length: s.length}, true
+	return Place{Slot: s.slot, Length: s.touched}, true
 }
 
 // Find says where a sequence lies and how many tokens it holds.
@@ -173,9 +174,22 @@ func (k *Cache) Append(id engine.Seq, n int) error {
 		return err
 	}
 	s := k.open[id]
-	k.used += k.bytes(s.length+n) - k.bytes(s.length)
 	s.length += n
+	if s.length > s.touched {
+		k.used += k.bytes(s.length) - k.bytes(s.touched)
+		s.touched = s.length
+	}
 	return nil
+}
+
+// Forget takes the last n tokens of a sequence back. Their memory stays its own until it ends.
+func (k *Cache) Forget(id engine.Seq, n int) {
+	s, ok := k.open[id]
+	if !ok || n <= 0 {
+		return
+	}
+	s.length = max(0, s.length-n)
+	s.tokens = s.tokens[:min(len(s.tokens), s.length)]
 }
 
 // Memory is the account now.

@@ -257,3 +257,27 @@ func TestAdmit(t *testing.T) {
 		t.Error("Admit of a nil row = nil, want an error")
 	}
 }
+
+// What is forgotten is written over; its memory is given back with the sequence.
+func TestForget(t *testing.T) {
+	k := kvcache.New(kvcache.Config{BlockTokens: 4, BytesPerToken: 1, ContextLength: 64, MaxSequences: 2})
+	s, err := k.Open(20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Share(s, "ann", []int32{1, 2, 3})
+	for _, step := range []struct{ more, forget, length, used int }{{10, 3, 7, 12}, {2, 0, 9, 12}, {7, 6, 10, 16}, {0, -1, 10, 16}, {10, 99, 0, 20}} {
+		if err := k.Append(s, step.more); err != nil {
+			t.Fatal(err)
+		}
+		k.Note(s, make([]int32, step.more))
+		k.Forget(s, step.forget)
+		if p, _ := k.Find(s); p.Length != step.length || k.Memory().Used != int64(step.used) {
+			t.Errorf("after %+v: %+v, %d bytes used", step, p, k.Memory().Used)
+		}
+	}
+	k.Forget(s+1, 1)
+	if p, ok := k.Close(s); !ok || p.Length != 20 || k.Memory().Used != 0 {
+		t.Errorf("Close gives back %+v, %v; %d bytes used", p, ok, k.Memory().Used)
+	}
+}

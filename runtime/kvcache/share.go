@@ -60,7 +60,7 @@ func (k *Cache) Freed() []Place {
 // retain keeps a closed sequence in its slot, unless it is of no use to others or too large. Those of its
 // scope that it continues go.
 func (k *Cache) retain(s *sequence) bool {
-	size, most := k.bytes(s.length), min(k.keep, k.budget-k.reserved)
+	size, most := k.bytes(s.touched), min(k.keep, k.budget-k.reserved)
 	if s.scope == "" || len(s.tokens) != s.length || s.length < leastShared || size > most {
 		return false
 	}
@@ -84,9 +84,9 @@ func (k *Cache) shrink(most int64) {
 func (k *Cache) giveUp(i int) {
 	s := k.kept[i]
 	k.kept = slices.Delete(k.kept, i, i+1)
-	k.keeping -= k.bytes(s.length)
+	k.keeping -= k.bytes(s.touched)
 	k.owner[s.slot] = nil
-	k.freed = append(k.freed, Place{Slot: s.slot, Length: s.length})
+	k.freed = append(k.freed, Place{Slot: s.slot, Length: s.touched})
 }
 
 // Note records which tokens were appended to a sequence that others may share.

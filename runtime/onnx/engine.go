@@ -126,7 +126,7 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 	}
 	// A call holds all that decode and a prompt's row; one slot more than there are sequences is for the
 	// companion.
-	tokens, rows := c.MaxSequences+c.MaxStepTokens, max(c.MaxSequences, c.MaxStepTokens)
+	tokens, rows := c.MaxSequences+c.MaxStepTokens+mostDrafts, max(c.MaxSequences, c.MaxStepTokens)+mostDrafts
 	if e.graph, err = newGraph(filepath.Join(c.ModelDir, model.GraphFile), m.Shape, c.MaxSequences+1, tokens, rows, c); err != nil {
 		return nil, err
 	}
@@ -138,6 +138,10 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 		MaxStepTokens: e.limits.MaxStepTokens, MinPrefill: 1,
 	}
 	check, err := e.selfCheck()
+	if err == nil && e.info.MinPrefill == 1 {
+		e.info.Drafts, err = e.drafts()
+		e.limits.Drafts = mostDrafts // whatever it found this time: it may be loaded again under the old Info
+	}
 	loaded := memory.Resident() // with the weights that are mapped, and read when they are used
 	if err == nil {
 		err = e.largest()

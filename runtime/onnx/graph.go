@@ -151,8 +151,11 @@ func tensor[T ort.TensorData](g *graph, k key, data []T) (ort.Value, error) {
 }
 
 // row is row i of the logits; its capacity ends with it.
-func (g *graph) row(i int) []float32 {
-	return g.logits[i*g.vocab : (i+1)*g.vocab : (i+1)*g.vocab]
+func (g *graph) row(i int) []float32 { return g.some(i, 1) }
+
+// some is n rows of the logits from row i on.
+func (g *graph) some(i, n int) []float32 {
+	return g.logits[i*g.vocab : (i+n)*g.vocab : (i+n)*g.vocab]
 }
 
 func (g *graph) destroy() error {

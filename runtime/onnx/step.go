@@ -100,8 +100,9 @@ func (e *Engine) runCall(rows []*engine.Row, c call) {
 		if err != nil {
 			r.Err = fmt.Errorf("step of %d tokens of %d sequences: %w", c.tokens, len(rows), err)
 		} else if r.Sample {
-			r.Logits = e.graph.row(c.logits)
-			c.logits++
+			n := 1 + len(r.Draft)
+			r.Logits = e.graph.some(c.logits, n)
+			c.logits += n
 		}
 	}
 }
@@ -114,17 +115,22 @@ func (e *Engine) load(rows []*engine.Row, logits int) (n int, c call) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, r := range rows {
-		if c.tokens+len(r.Tokens) > len(g.ids) {
+		if c.tokens+len(r.Tokens)+len(r.Draft) > len(g.ids) {
 			break
 		}
 		place, _ := e.cache.Find(r.Seq)
-		for i, t := range r.Tokens {
-			g.put(c.tokens+i, t, place.Slot, place.Length+i)
+		for _, tokens := range [...][]int32{r.Tokens, r.Draft} {
+			for _, t := range tokens {
+				g.put(c.tokens, t, place.Slot, place.Length)
+				c.tokens++
+				place.Length++
+			}
 		}
-		c.tokens += len(r.Tokens)
 		if r.Sample {
-			g.sel[c.sampled] = int64(c.tokens - 1)
-			c.sampled++
+			for i := range 1 + len(r.Draft) {
+				g.sel[c.sampled] = int64(c.tokens - 1 - len(r.Draft) + i)
+				c.sampled++
+			}
 		}
 		n++
 	}
@@ -147,13 +153,21 @@ func (e *Engine) record(rows []*engine.Row) {
 	defer e.mu.Unlock()
 	for _, r := range rows {
 		if r.Err == nil {
-			r.Err = e.cache.Append(r.Seq, len(r.Tokens))
+			r.Err = e.cache.Append(r.Seq, len(r.Tokens)+len(r.Draft))
 		}
 		if r.Err == nil {
 			e.cache.Note(r.Seq, r.Tokens)
+			e.cache.Note(r.Seq, r.Draft)
 		}
 		if r.Err != nil {
 			r.Logits = nil
 		}
 	}
+}
+
+// Forget takes the last n tokens of a sequence back, see engine.Drafter.
+func (e *Engine) Forget(s engine.Seq, n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.cache.Forget(s, n)
 }

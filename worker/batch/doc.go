@@ -12,6 +12,10 @@
 // What of a prompt another sequence of the same tenant holds already, or held when it ended, is taken over from
 // it, where the engine can ([engine.Sharer]).
 //
+// Few sequences share a step with tokens that are guessed to follow, see [Guess], where the engine reads them at
+// hardly any cost ([engine.Drafter]). A guess is what sampling would have chosen, or it is forgotten: the tokens are the
+// same, drawn ones too, only sooner.
+//
 // Sequences join and leave between steps. Each step carries one row for every sequence that decodes
 // or replays, and prompt chunks under a token budget, so that a long prompt never stalls the streams
 // that run beside it. How large the budget is, [Pace] says; what a step contains is decided by [Schedule]. Both

@@ -154,6 +154,64 @@ func (e sharing) Share(s engine.Seq, scope string, prompt []int32) int {
 
 func (sharing) Keep(int64) {}
 
+// drafting is the fake as an engine that takes guesses: it feeds them one by one. Three tokens of four
+// follow from the one before, so that guesses are right now and then.
+type drafting struct {
+	*fakeEngine
+	rows [][2]int // of each step, rows and guesses
+}
+
+func newDrafting() *drafting {
+	e := &drafting{fakeEngine: newFake()}
+	e.info.MinPrefill, e.info.Drafts = 1, 3
+	return e
+}
+
+func (e *drafting) Step(ctx context.Context, rows []*engine.Row) error {
+	guesses := 0
+	for _, r := range rows {
+		guesses += len(r.Draft)
+	}
+	e.rows = append(e.rows, [2]int{len(rows), guesses})
+	if err := e.fakeEngine.Step(ctx, rows); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if !r.Sample || r.Err != nil {
+			continue
+		}
+		all := slices.Clone(follow(r.Tokens[len(r.Tokens)-1], r.Logits))
+		for _, t := range r.Draft {
+			one := engine.Row{Seq: r.Seq, Tokens: []int32{t}, Sample: true}
+			if err := e.fakeEngine.Step(ctx, []*engine.Row{&one}); err != nil || one.Err != nil {
+				return fmt.Errorf("guess: %w, %w", err, one.Err)
+			}
+			all = append(all, follow(t, one.Logits)...)
+		}
+		r.Logits = all
+	}
+	return nil
+}
+
+func follow(token int32, logits []float32) []float32 {
+	if int(logits[0])%4 != 0 {
+		logits[(token+1)%5] = 1e6
+	}
+	return logits
+}
+
+func (e *drafting) Forget(s engine.Seq, n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	q := e.open[s]
+	q.held -= n
+	q.tokens = q.tokens[:q.held]
+	q.hash = 0
+	for _, t := range q.tokens {
+		q.hash = mix(q.hash ^ uint64(t)<<1)
+	}
+}
+
 func mix(h uint64) uint64 {
 	h += 0x9e3779b97f4a7c15
 	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9

@@ -19,6 +19,8 @@ type Step struct {
 	Rows          int
 	PrefillTokens int
 	DecodeRows    int // replayed rows included
+	Drafted       int // tokens that were guessed to follow
+	Accepted      int // of them, that did
 	SharedTokens  int // prompt tokens that were taken over from other sequences
 	Duration      time.Duration
 	Err           error
@@ -40,10 +42,11 @@ var ErrHung = errors.New("the engine hangs")
 
 // Loop drives one engine. Add and End are safe from any goroutine.
 type Loop struct {
-	cfg    Config
-	info   engine.Info
-	sharer engine.Sharer // nil: every prompt is computed
-	wake   chan struct{}
+	cfg     Config
+	info    engine.Info
+	sharer  engine.Sharer  // nil: every prompt is computed
+	drafter engine.Drafter // nil: nothing is guessed
+	wake    chan struct{}
 
 	mu     sync.Mutex
 	added  []*Sequence
@@ -69,6 +72,9 @@ func New(cfg Config) (*Loop, error) {
 	l := &Loop{cfg: cfg, info: cfg.Engine.Info(), wake: make(chan struct{}, 1), asked: map[*Sequence]error{}}
 	if s, ok := cfg.Engine.(engine.Sharer); ok && l.info.MinPrefill == 1 {
 		l.sharer = s
+	}
+	if d, ok := cfg.Engine.(engine.Drafter); ok && l.info.Drafts > 0 {
+		l.drafter = d
 	}
 	if cfg.PrefillTokens == 0 {
 		l.cfg.PrefillTokens = l.info.MaxStepTokens
@@ -174,6 +180,9 @@ func (l *Loop) receive() {
 		if l.info.MinPrefill == 1 && len(s.spec.Replay) > 0 {
 			s.join()
 		}
+		if l.drafter != nil {
+			s.remember(l.info.ContextLength)
+		}
 		l.order++
 		l.running = append(l.running, s)
 	}
@@ -255,7 +264,7 @@ func (l *Loop) step(ctx context.Context) error {
 	now := time.Now()
 	done.Duration = now.Sub(start)
 	if done.Err == nil {
-		l.planner.Took(done.PrefillTokens, done.DecodeRows, done.Duration)
+		l.planner.Took(done.PrefillTokens, done.DecodeRows+done.Drafted, done.Duration)
 	}
 	token := done.Duration / time.Duration(max(1, done.PrefillTokens+done.DecodeRows))
 	for i, p := range l.pieces {
@@ -269,7 +278,7 @@ func (l *Loop) step(ctx context.Context) error {
 			l.end(s, End{Err: err})
 			continue
 		}
-		l.advance(s, p, l.rows[i], now)
+		done.Accepted += l.advance(s, p, l.rows[i], now)
 	}
 	l.sweep()
 	if l.cfg.Stepped != nil {
@@ -293,11 +302,19 @@ func (l *Loop) plan() (done Step) {
 	l.pieces = l.planner.Plan(l.pieces[:0], l.views)
 	done.Rows = len(l.pieces)
 	for _, p := range l.pieces {
-		l.rows = append(l.rows, l.ready[p.Index].row(p.Prompt))
 		done.PrefillTokens += p.Prompt
 		if p.Prompt == 0 {
 			done.DecodeRows++
 		}
+	}
+	guesses := 0 // of each row: none beside prompts, and fewer the more sequences share the step
+	if done.PrefillTokens == 0 && done.Rows > 0 {
+		guesses = max(0, 1+l.info.Drafts-done.Rows) / done.Rows
+	}
+	for _, p := range l.pieces {
+		r := l.ready[p.Index].row(p.Prompt, guesses)
+		done.Drafted += len(r.Draft)
+		l.rows = append(l.rows, r)
 	}
 	return done
 }
@@ -352,9 +369,9 @@ func (l *Loop) forward(ctx context.Context, rows []*engine.Row) (err error) {
 	return nil
 }
 
-// advance moves one sequence on by what its row did. A panic (a sampler's or a sink's) ends only this
-// sequence.
-func (l *Loop) advance(s *Sequence, p Piece, r *engine.Row, now time.Time) {
+// advance moves one sequence on by what its row did, and says how many guessed tokens were right. A panic (a
+// sampler's or a sink's) ends only this sequence.
+func (l *Loop) advance(s *Sequence, p Piece, r *engine.Row, now time.Time) (accepted int) {
 	defer func() {
 		if e := recover(); e != nil {
 			l.cfg.Logger.Error("sequence panicked", "panic", e, "stack", string(debug.Stack()))
@@ -363,7 +380,7 @@ func (l *Loop) advance(s *Sequence, p Piece, r *engine.Row, now time.Time) {
 	}()
 	if r.Err != nil {
 		l.end(s, End{Err: fmt.Errorf("engine row: %w", r.Err)})
-		return
+		return 0
 	}
 	replaying := s.Replayed
 	s.Advance(p.Prompt)
@@ -376,8 +393,22 @@ func (l *Loop) advance(s *Sequence, p Piece, r *engine.Row, now time.Time) {
 		}
 		s.spec.Sink.Prefilled(s.spec.Choice, now)
 	}
-	if r.Sample {
+	if !r.Sample {
+		return 0
+	}
+	if len(r.Draft) == 0 {
 		l.sample(s, r.Logits, now)
+		return 0
+	}
+	for ; ; accepted++ {
+		at := accepted * l.info.Vocab
+		l.sample(s, r.Logits[at:at+l.info.Vocab], now)
+		if wrong := r.Draft[accepted:]; len(wrong) == 0 || s.ended {
+			return accepted
+		} else if s.next[0] != wrong[0] {
+			l.drafter.Forget(s.handle, len(wrong))
+			return accepted
+		}
 	}
 }
 
@@ -390,6 +421,9 @@ func (l *Loop) sample(s *Sequence, logits []float32, now time.Time) {
 	s.spec.Sampler.Accept(c.Token)
 	s.Generated++
 	s.next[0] = c.Token
+	if s.said != nil {
+		s.said = append(s.said, c.Token)
+	}
 	s.spec.Sink.Token(s.spec.Choice, Token{ID: c.Token, Logprob: c.Logprob, Top: c.Top, At: now})
 	if s.Full() {
 		l.end(s, End{Finish: contracts.FinishLength})

@@ -302,6 +302,83 @@ func TestSharedPrompts(t *testing.T) {
 	}
 }
 
+// What is generated is the same with guesses, in fewer steps; they fill what a step has room for.
+func TestGuesses(t *testing.T) {
+	t.Parallel()
+	for n := 1; n <= 4; n++ {
+		e, plain := newDrafting(), newDrafting()
+		plain.info.Drafts = 0
+		var drafted, accepted, generated int
+		l, err := batch.New(batch.Config{Engine: e, Logger: slog.New(slog.DiscardHandler), Stepped: func(s batch.Step) {
+			drafted, accepted = drafted+s.Drafted, accepted+s.Accepted
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sinks []*sink
+		for i := range n {
+			s, eos := newSink(), []int32(nil)
+			if i == 0 {
+				eos = []int32{7} // may come behind right guesses
+			}
+			sinks = append(sinks, s)
+			l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(i, 9), MaxTokens: 60 + i, EOS: eos, Sampler: newGreedy(), Sink: s}))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- l.Run(ctx) }()
+		for i, s := range sinks {
+			want := aloneOn(t, plain, prompt(i, 9), 60+i)
+			got, end := s.wait(t)
+			if i == 0 {
+				if at := slices.Index(want, 7); at >= 0 {
+					want, end.Finish = want[:at], contracts.FinishLength
+				}
+			}
+			if !slices.Equal(got, want) || end.Finish != contracts.FinishLength || end.Err != nil {
+				t.Errorf("%d sequences: number %d with guesses has %v, end %+v; want %v", n, i, got, end, want)
+			}
+			generated += len(got)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range e.rows {
+			if r[1] > 0 && r[0]+r[1] > 4 {
+				t.Errorf("a step of %d rows has %d guesses", r[0], r[1])
+			}
+		}
+		if rows := 0; n < 3 {
+			for _, r := range e.rows {
+				rows += r[0]
+			}
+			if accepted == 0 || accepted >= drafted || rows+accepted < generated || rows+accepted > generated+2*n {
+				t.Errorf("%d sequences: %d tokens in %d rows, %d guesses of which %d were right", n, generated, rows, drafted, accepted)
+			}
+		}
+		if m := e.Memory(); m.Reserved != 0 {
+			t.Errorf("%d bytes are still reserved", m.Reserved)
+		}
+	}
+}
+
+func TestGuess(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		n    int
+		want string
+	}{{"", 3, ""}, {"ab", 3, ""}, {"aaa", 3, "a"}, {"abcab", 3, "cab"}, {"abcab", 2, "ca"}, {"abcabdab", 1, "d"}, {"abcba", 3, ""}, {"abcab", 0, ""}, {"abcab", -1, ""}} {
+		var text []int32
+		for _, r := range c.text {
+			text = append(text, r)
+		}
+		if got := string(batch.Guess(text, c.n)); got != c.want {
+			t.Errorf("Guess(%q, %d) = %q, want %q", c.text, c.n, got, c.want)
+		}
+	}
+}
+
 // While a long prompt is read, running streams get a token in every step.
 func TestLongPromptDoesNotStall(t *testing.T) {
 	t.Parallel()

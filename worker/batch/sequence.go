@@ -65,6 +65,7 @@ type Sequence struct {
 
 	Progress
 	text   []int32 // the prompt, behind it a replay that joined it
+	said   []int32 // text and what was generated, for guesses; nil where none are made
 	handle engine.Seq
 	opened bool
 	next   [1]int32 // the token that the next decode row feeds
@@ -84,12 +85,18 @@ func (s *Sequence) join() {
 	s.Join()
 }
 
+// remember begins to keep what is generated.
+func (s *Sequence) remember(context int) {
+	s.said = append(make([]int32, 0, s.length(context)), s.text...)
+}
+
 // length is how many tokens the sequence holds at most.
 func (s *Sequence) length(context int) int { return min(len(s.spec.Prompt)+s.spec.MaxTokens, context) }
 
-// row is the sequence's share of a step, valid until the next one: n prompt tokens, or one generated token when n is 0. Logits
-// are wanted when the row brings the sequence to a position that nobody sampled yet.
-func (s *Sequence) row(n int) *engine.Row {
+// row is the sequence's share of a step, valid until the next one: n prompt tokens, or one generated token when
+// n is 0, with at most so many guessed ones. Logits are wanted when the row brings the sequence to a position
+// that nobody sampled yet.
+func (s *Sequence) row(n, guesses int) *engine.Row {
 	s.share = engine.Row{Seq: s.handle, Sample: s.Samples(n)}
 	switch r := &s.share; {
 	case n > 0:
@@ -98,6 +105,7 @@ func (s *Sequence) row(n int) *engine.Row {
 		r.Tokens = s.spec.Replay[s.Replayed : s.Replayed+1]
 	default:
 		r.Tokens = s.next[:]
+		r.Draft = Guess(s.said, min(guesses, cap(s.said)-len(s.said)))
 	}
 	return &s.share
 }
