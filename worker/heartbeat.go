@@ -100,7 +100,7 @@ func (w *Worker) Snapshot() contracts.Heartbeat {
 	if w.cfg.Engine != nil {
 		memory = w.cfg.Engine.Memory()
 	}
-	total, _ := w.room.Total()
+	total, _ := w.room.Size()
 	free, _ := w.room.Free()
 	h := contracts.Heartbeat{
 		V: contracts.Version, Worker: w.cfg.Name, Sent: time.Now().UnixMilli(), Started: w.born.UnixMilli(),

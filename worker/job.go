@@ -101,7 +101,7 @@ func (j *job) fit(taking context.Context) error {
 	}
 	err := j.room.Fit(ctx, int64(j.req.choices)*j.each, j.req.choices)
 	if errors.Is(err, intake.ErrNeverFits) {
-		bytes, slots := j.w.room.Total()
+		bytes, slots := j.w.room.Size()
 		return contracts.Errorf(contracts.CodeResourceExhausted, "the job needs %d bytes of KV cache in %d sequences, this worker has %d in %d",
 			int64(j.req.choices)*j.each, j.req.choices, bytes, slots)
 	}

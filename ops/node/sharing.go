@@ -173,7 +173,7 @@ func (h *sharing) settle(served []*Served, limit int64, log *slog.Logger) error 
 	models := h.budget.Reserved()
 	h.heap = heapSize()
 	h.plan = memory.Plan{Limit: limit, Base: max(memory.Resident()-models, 0), Margin: heapRoom}
-	h.budget.SetTotal(h.plan.Budget())
+	h.budget.SetTotal(h.plan.Budget(), h.plan.Budget())
 	var pinned int64
 	for i, s := range served {
 		if s.Pinned {
@@ -214,8 +214,8 @@ func (h *sharing) watch(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		s := h.sample()
-		total := governor.Observe(s)
-		h.budget.SetTotal(total)
+		total, size := governor.Observe(s)
+		h.budget.SetTotal(total, size)
 		h.metrics.Memory(metrics.Memory{
 			Limit: h.plan.Limit, Budget: total, Reserved: h.budget.Reserved(), Resident: s.Resident,
 			Process: h.plan.Base, Heap: s.Heap, Models: s.Models, KV: s.KV, Difference: h.plan.Difference(s),

@@ -189,8 +189,11 @@ func (m *Manager) idle(s *Seat) (idle []Candidate) {
 }
 
 // total is what the jobs of a seat could have together.
-func (m *Manager) total(s *Seat) int64 {
-	total := m.budget.Total() - s.size
+func (m *Manager) total(s *Seat) int64 { return m.left(s, m.budget.Total()) }
+
+// left is what of a total is left for the jobs of a seat.
+func (m *Manager) left(s *Seat, total int64) int64 {
+	total -= s.size
 	for _, o := range m.seats {
 		if o != s && o.model.Pinned && !o.closed {
 			total -= o.size

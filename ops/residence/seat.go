@@ -61,6 +61,13 @@ func (s *Seat) Total() int64 {
 	return s.m.total(s)
 }
 
+// Size is what Total is but for a while, see memory.Budget.
+func (s *Seat) Size() int64 {
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	return s.m.left(s, s.m.budget.Size())
+}
+
 // Free is what its jobs may reserve now, or could after a Want by which it is loaded and idle models
 // are unloaded.
 func (s *Seat) Free() int64 {

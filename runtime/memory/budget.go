@@ -11,6 +11,7 @@ import "sync"
 type Budget struct {
 	mu       sync.Mutex
 	total    int64
+	size     int64 // what total comes back to, as far as is known
 	reserved int64
 	watchers []chan struct{}
 	lent     []func(bytes int64)
@@ -18,7 +19,7 @@ type Budget struct {
 
 // NewBudget makes a budget of total bytes, all free. A negative total counts as 0.
 func NewBudget(total int64) *Budget {
-	return &Budget{total: max(total, 0)}
+	return &Budget{total: max(total, 0), size: max(total, 0)}
 }
 
 // Reserve takes n bytes, or returns false and takes nothing when they are not free or n is negative.
@@ -120,19 +121,27 @@ func (b *Budget) Reserved() int64 {
 	return b.reserved
 }
 
-// Total is the size of the budget in bytes.
+// Total is how much may be reserved in all now, in bytes.
 func (b *Budget) Total() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.total
 }
 
-// SetTotal changes the size of the budget; a negative one counts as 0. What is reserved stays so.
-func (b *Budget) SetTotal(total int64) {
+// Size is what Total is but for a while: what needs more will never fit, what needs less may wait.
+func (b *Budget) Size() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.size
+}
+
+// SetTotal changes what may be reserved in all, and what that will be again after a while; a negative number
+// counts as 0. What is reserved stays so.
+func (b *Budget) SetTotal(total, size int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	grew := total > b.total
-	b.total = max(total, 0)
+	b.total, b.size = max(total, 0), max(total, size, 0)
 	b.lend()
 	if grew {
 		b.notify()

@@ -76,7 +76,7 @@ func TestBudgetAgainstModel(t *testing.T) {
 			},
 			"set total": func(t *rapid.T) {
 				n := amount.Draw(t, "n")
-				b.SetTotal(n)
+				b.SetTotal(n, n)
 				if got, want := told(), n > total; got != want {
 					t.Fatalf("SetTotal(%d) from %d told the watcher: %v, want %v", n, total, got, want)
 				}
@@ -141,7 +141,7 @@ func TestLend(t *testing.T) {
 		{"a second one", func() { b.Lend(func(bytes int64) { second = bytes }) }, 50, 50},
 		{"a reservation", func() { b.Reserve(30) }, 35, 35},
 		{"it grows", func() { b.Resize(30, 60) }, 20, 20},
-		{"a smaller budget", func() { b.SetTotal(50) }, 0, 0},
+		{"a smaller budget", func() { b.SetTotal(50, 50) }, 0, 0},
 		{"a refused reservation", func() { b.Reserve(1) }, 0, 0},
 		{"given back", func() { b.Release(60) }, 25, 25},
 	} {

@@ -28,10 +28,14 @@ func (p Plan) Difference(s Sample) int64 { return s.Resident - p.Predict(s) }
 // Governor keeps a process below its limit although a prediction is wrong: what it holds beyond the
 // plan, margin included, is taken from the budget. The budget shrinks at once and recovers over some
 // samples, so that one low reading does not let jobs in that the next one has no room for. It never
-// takes memory from those who have it. Pure; one goroutine drives it.
+// takes memory from those who have it. What is taken through a whole minute counts as gone: until then a job
+// that needs it waits, and is not refused. Pure; one goroutine drives it.
 type Governor struct {
-	plan  Plan
-	taken int64
+	plan   Plan
+	taken  int64
+	gone   int64 // of it, for good as it seems
+	least  int64 // of taken, in this span of samples
+	sample int   // of the span
 }
 
 const (
@@ -40,14 +44,16 @@ const (
 	governorStep = 4 << 20
 	// governorRecovery is the part of the shrinkage that one sample may give back.
 	governorRecovery = 8
+	// governorSpan is how many samples make a minute.
+	governorSpan = 120
 )
 
 // NewGovernor makes a governor whose budget is the plan's.
 func NewGovernor(p Plan) *Governor { return &Governor{plan: p} }
 
 // Observe takes a sample and returns the budget from now on, in bytes: from what the loaded models and
-// the smallest useful KV cache take up to Plan.Budget.
-func (g *Governor) Observe(s Sample) int64 {
+// the smallest useful KV cache take up to Plan.Budget. size is what it will be again after a while.
+func (g *Governor) Observe(s Sample) (budget, size int64) {
 	over := max(s.Resident-s.Models-s.KV-g.plan.Base-g.plan.Margin, 0)
 	over = (over + governorStep - 1) / governorStep * governorStep
 	if over < g.taken {
@@ -56,5 +62,10 @@ func (g *Governor) Observe(s Sample) int64 {
 	}
 	full := g.plan.Budget()
 	g.taken = min(over, full-min(s.Models+LeastKV, full))
-	return full - g.taken
+	g.least = min(g.least, g.taken)
+	if g.sample++; g.sample == governorSpan {
+		g.gone, g.least, g.sample = g.least, g.taken, 0
+	}
+	g.gone = min(g.gone, g.taken)
+	return full - g.taken, full - g.gone
 }

@@ -33,8 +33,30 @@ func TestGovernor(t *testing.T) {
 		if got := plan.Difference(c.sample); got != c.predictable {
 			t.Errorf("step %d: difference %d MiB, want %d", i, got/mib, c.predictable/mib)
 		}
-		if got := g.Observe(c.sample); got != c.want {
-			t.Errorf("step %d: budget %d MiB, want %d", i, got/mib, c.want/mib)
+		if got, size := g.Observe(c.sample); got != c.want || size != full {
+			t.Errorf("step %d: budget %d of %d MiB, want %d of %d", i, got/mib, size/mib, c.want/mib, full/mib)
+		}
+	}
+}
+
+// What the process holds beyond the plan for a whole minute counts as its own, until it is gone.
+func TestGovernorSize(t *testing.T) {
+	t.Parallel()
+	g := memory.NewGovernor(memory.Plan{Limit: 800 * mib, Base: 50 * mib, Margin: 64 * mib})
+	const full, minute = 686 * mib, 120
+	for i := range 6 * minute {
+		resident := int64(354) // 40 MiB over the plan
+		if i == minute/2 || i >= 5*minute {
+			resident = 300
+		}
+		budget, size := g.Observe(memory.Sample{Resident: resident * mib, Models: 200 * mib})
+		switch want := int64(full); {
+		case i >= 2*minute && i < 5*minute:
+			if want -= 40 * mib; size != want || budget != want {
+				t.Fatalf("sample %d: budget %d of %d MiB, want all of %d", i, budget/mib, size/mib, want/mib)
+			}
+		case i < minute && size != full, i > 5*minute+12 && (size != full || budget != full), size < budget:
+			t.Fatalf("sample %d: budget %d of %d MiB, want a size of %d", i, budget/mib, size/mib, full/mib)
 		}
 	}
 }
@@ -49,7 +71,10 @@ func TestGovernorBounds(t *testing.T) {
 		full := plan.Budget()
 		for range rapid.IntRange(1, 20).Draw(t, "samples") {
 			s := memory.Sample{Resident: size.Draw(t, "resident"), Models: size.Draw(t, "models"), KV: size.Draw(t, "kv")}
-			got := g.Observe(s)
+			got, size := g.Observe(s)
+			if size < got || size > full {
+				t.Fatalf("budget %d of %d with %+v", got, size, s)
+			}
 			least := min(s.Models+memory.LeastKV, full)
 			if got < least || got > full {
 				t.Fatalf("budget %d with %+v, want %d to %d", got, s, least, full)
@@ -59,7 +84,7 @@ func TestGovernorBounds(t *testing.T) {
 			}
 		}
 		for range 1 << 20 {
-			if g.Observe(memory.Sample{}) == full {
+			if budget, size := g.Observe(memory.Sample{}); budget == full && size == full {
 				return
 			}
 		}

@@ -12,7 +12,8 @@ var ErrNeverFits = errors.New("the job does not fit into this worker's memory")
 
 // Bytes is the memory that a Room gives out; memory.Budget is one. Safe from any goroutine.
 type Bytes interface {
-	Total() int64                    // what an empty worker could reserve
+	Total() int64                    // what an empty worker could reserve now
+	Size() int64                     // what it could reserve again after a while, if Total is less for a while
 	Free() int64                     // what may be reserved now, or after a Want
 	Resize(before, after int64) bool // turns one reservation into another, or changes nothing
 	Watch() <-chan struct{}          // a new channel that tells that bytes became free
@@ -56,8 +57,11 @@ func NewRoom(bytes Bytes, slots int) *Room {
 	return &Room{bytes: bytes, slots: slots, freeSlots: slots, freed: bytes.Watch(), fed: make(chan struct{}, 1)}
 }
 
-// Total is the room of an empty worker.
+// Total is the room of an empty worker now.
 func (r *Room) Total() (bytes int64, slots int) { return r.bytes.Total(), r.slots }
+
+// Size is the room of an empty worker: what needs more will never fit.
+func (r *Room) Size() (bytes int64, slots int) { return r.bytes.Size(), r.slots }
 
 // Free is what may be reserved now.
 func (r *Room) Free() (bytes int64, slots int) {
@@ -198,7 +202,7 @@ func (v *Reservation) Fit(ctx context.Context, bytes int64, slots int) error {
 	}
 	defer v.room.Want(0)
 	for {
-		if bytes > v.room.bytes.Total() || slots > v.room.slots {
+		if bytes > v.room.bytes.Size() || slots > v.room.slots {
 			return ErrNeverFits
 		}
 		v.room.Want(bytes)

@@ -85,3 +85,30 @@ func TestPromptsBoundTheRoom(t *testing.T) {
 		t.Errorf("with 256 of 256 prompt tokens waiting %d slots may be taken, want none", slots)
 	}
 }
+
+// A job that fits what the memory comes back to waits for that.
+func TestFitWaitsForMemoryThatComesBack(t *testing.T) {
+	t.Parallel()
+	b := memory.NewBudget(100)
+	r := intake.NewRoom(b, 4)
+	v := r.Reserve(10, 1)
+	if v == nil {
+		t.Fatal("an empty room has no place")
+	}
+	b.SetTotal(50, 100)
+	fits := make(chan error, 1)
+	go func() { fits <- v.Fit(t.Context(), 80, 1) }()
+	select {
+	case err := <-fits:
+		t.Fatalf("Fit of 80 into 50 of 100 = %v at once", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	b.SetTotal(100, 100)
+	if err := <-fits; err != nil {
+		t.Fatalf("Fit = %v when the memory was back", err)
+	}
+	b.SetTotal(50, 50)
+	if err := v.Fit(t.Context(), 90, 1); !errors.Is(err, intake.ErrNeverFits) {
+		t.Errorf("Fit of 90 into 50 = %v, want %v", err, intake.ErrNeverFits)
+	}
+}
