@@ -166,7 +166,7 @@ def probes(cache):
 
 def take_turns(started, notes):
     """All rounds; what the time or an interruption cut off is noted."""
-    runs = []
+    runs, missing = [], collections.defaultdict(dict)
     for n in range(args.rounds):
         for i, load in enumerate(LOADS):
             for s in started[n % len(started):] + started[:n % len(started)]:
@@ -174,7 +174,7 @@ def take_turns(started, notes):
                 if naive and not load.naive:
                     continue
                 if time_left() < 0:
-                    notes.append(f"time is up: {s.name}, {load.name}, round {n + 1} was not run")
+                    missing[load.name][str(n + 1)] = True
                     continue
                 try:
                     # everyone gets the same prompts, and no two points or rounds share one
@@ -185,6 +185,8 @@ def take_turns(started, notes):
                 except KeyboardInterrupt:
                     notes.append("the run was interrupted")
                     return runs
+    for name, rounds in missing.items():
+        notes.append(f"time is up: {name} was not run, or not by all, in round {', '.join(rounds)}")
     return runs
 
 
