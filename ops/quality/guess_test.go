@@ -79,7 +79,7 @@ func BenchmarkGuesses(b *testing.B) {
 		for at := 0; at+c.streams*(*every) <= len(prompts); at += c.streams * (*every) {
 			var said [2][][]int32
 			for turn := range 2 {
-				with := (turn + at) % 2
+				with := (turn + at/(c.streams*(*every))) % 2
 				var driven engine.Engine = struct{ engine.Engine }{e} // hides that it takes guesses
 				if with == 1 {
 					driven = e
