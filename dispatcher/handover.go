@@ -106,6 +106,7 @@ func (d *Dispatcher) handOvers(ctx context.Context) {
 	defer tick.Stop()
 	places := make(chan struct{}, handOverAtOnce)
 	for {
+		d.fleet.Ask(ctx, d.cfg.Conn)
 		var work sync.WaitGroup
 		for _, h := range d.fleet.Lost() {
 			places <- struct{}{} // given back by work that ends with ctx

@@ -13,7 +13,7 @@ import (
 
 // Connect connects to the NATS servers at url (several separated by commas) as a long-lived producer
 // needs it: it reconnects for ever, each 100 ms with up to 100 ms of jitter, notices a dead server
-// within 10 s, and does not store what is published while away for later. opts come last and win, for
+// within 6 s, and does not store what is published while away for later. opts come last and win, for
 // example nats.UserCredentials(file), nats.RootCAs(file) or [Inbox].
 //
 // Errors that are handed to callers (denied subjects, slow readers) are not logged; others go to
@@ -24,7 +24,7 @@ func Connect(url string, opts ...nats.Option) (*nats.Conn, error) {
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(100 * time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond),
-		nats.PingInterval(5 * time.Second),
+		nats.PingInterval(2 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(5 * time.Second),
 		nats.ReconnectBufSize(-1),

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,6 +69,15 @@ func TestLost(t *testing.T) {
 		pass(t, w, time.Second, "a", "b")
 		pass(t, w, 9*time.Second, "b")
 		expect(t, w, "slow lately, silent for 9 s", nobody)
+		if got := w.registry.Suspects(time.Now()); !slices.Equal(got, []string{"a"}) {
+			t.Errorf("suspects %q, want a", got)
+		}
+		w.registry.Gone("a")
+		expect(t, w, "slow lately, not connected", "map[a:true]")
+		pass(t, w, 3*time.Second, "a", "b")
+		expect(t, w, "connected again", nobody)
+		pass(t, w, 9*time.Second, "b")
+		expect(t, w, "silent for 9 s again", nobody)
 		pass(t, w, 1200*time.Millisecond, "b")
 		expect(t, w, "slow lately, silent for 10 s", "map[a:true]")
 	})

@@ -28,6 +28,7 @@ type sighting struct {
 	heartbeat contracts.Heartbeat
 	at        time.Time
 	slow      time.Time // when it last came back after it was silent for the TTL
+	gone      bool      // the broker says since then that it is not connected
 }
 
 const (
@@ -36,6 +37,8 @@ const (
 	patience = 5
 	// slowFor is how many TTLs a worker counts as slow.
 	slowFor = 30
+	// suspects bounds how many silent workers are asked about at once.
+	suspects = 64
 )
 
 // NewRegistry returns an empty registry in which a worker that is silent for ttl is gone.
@@ -59,7 +62,7 @@ func (r *Registry) Observe(h contracts.Heartbeat, now time.Time) {
 		if known && h.Started == old.heartbeat.Started && now.Sub(old.at) >= r.ttl {
 			slow = now
 		}
-		r.seen[h.Worker] = sighting{h, now, slow}
+		r.seen[h.Worker] = sighting{heartbeat: h, at: now, slow: slow}
 	}
 }
 
@@ -94,8 +97,9 @@ func (r *Registry) Alive(worker string, now time.Time) bool {
 }
 
 // Dead tells which workers count as dead: those that nobody heard of, or that were silent for the TTL.
-// A worker that was slow lately has five TTLs; so has one that fell silent together with others, more than
-// 30 % of four workers or more. Workers that died one after the other are no storm.
+// A worker that was slow lately has five TTLs as long as it is connected; so has one that fell silent
+// together with others, more than 30 % of four workers or more. Workers that died one after the other are
+// no storm.
 func (r *Registry) Dead(now time.Time) func(worker string) bool {
 	return func(worker string) bool {
 		s, known := r.seen[worker]
@@ -106,7 +110,29 @@ func (r *Registry) Dead(now time.Time) func(worker string) bool {
 		case silence < r.ttl:
 			return false
 		}
-		return now.Sub(s.slow) >= slowFor*r.ttl && !r.storm(s.at, now)
+		return (s.gone || !r.slow(s, now)) && !r.storm(s.at, now)
+	}
+}
+
+func (r *Registry) slow(s sighting, now time.Time) bool { return now.Sub(s.slow) < slowFor*r.ttl }
+
+// Suspects lists workers, at most as many as suspects, that are silent for the TTL and were slow lately:
+// dead if they are not connected.
+func (r *Registry) Suspects(now time.Time) []string {
+	var names []string
+	for name, s := range r.seen {
+		if now.Sub(s.at) >= r.ttl && !s.gone && r.slow(s, now) && len(names) < suspects {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Gone says that a worker is not connected to the broker; its next heartbeat says that it is.
+func (r *Registry) Gone(worker string) {
+	if s, known := r.seen[worker]; known {
+		s.gone = true
+		r.seen[worker] = s
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"pgregory.net/rapid"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -144,5 +145,52 @@ func TestWatch(t *testing.T) {
 	w.Restart()
 	if w.Dead("w") || !w.Holds("t", "j") {
 		t.Error("sure of something right after a restart")
+	}
+}
+
+// TestAsk: of two workers that were slow lately and are silent, the one that is not connected is dead at
+// once. Both are dead after five TTLs.
+func TestAsk(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	w := fleet.NewWatch(0)
+	sub, err := w.Subscribe(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	there, err := nc.Subscribe(subject.CtlRest("there"), func(*nats.Msg) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = there.Unsubscribe() }()
+	beats := func() {
+		t.Helper()
+		for _, name := range []string{"there", "gone"} {
+			b := beat(name, 1, time.Now().UnixMilli(), contracts.WorkerReady)
+			data, err := contracts.Encode(&b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := nc.Publish(subject.Heartbeat(name), data); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	beats()
+	time.Sleep(fleet.DefaultTTL + 100*time.Millisecond)
+	beats()
+	for end := time.Now().Add(20 * time.Second); !w.Dead("gone"); time.Sleep(10 * time.Millisecond) {
+		w.Answered()
+		w.Ask(t.Context(), nc)
+		if time.Now().After(end) {
+			t.Fatal("a silent worker that is not connected does not die")
+		}
+	}
+	if w.Dead("there") {
+		t.Error("a silent worker that is connected is dead as well")
 	}
 }

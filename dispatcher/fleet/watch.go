@@ -1,6 +1,8 @@
 package fleet
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -97,6 +99,29 @@ func (w *Watch) Lost() []Holding {
 		return nil
 	}
 	return w.book.Of(w.registry.Dead(now))
+}
+
+// Ask finds out whether workers that are silent, and were slow lately, are still connected: who is not, is
+// dead. It waits for the broker for an eighth of the TTL at most, and only when there are such workers.
+func (w *Watch) Ask(ctx context.Context, nc *nats.Conn) {
+	w.mu.RLock()
+	names := w.registry.Suspects(time.Now())
+	w.mu.RUnlock()
+	ctx, cancel := context.WithTimeout(ctx, w.ttl/8)
+	defer cancel()
+	var asked sync.WaitGroup
+	for _, name := range names {
+		asked.Go(func() {
+			// Workers ignore a word on this subject; the broker answers in their place when nobody listens.
+			_, err := nc.RequestWithContext(ctx, subject.CtlRest(name), []byte("there?"))
+			if errors.Is(err, nats.ErrNoResponders) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.registry.Gone(name)
+			}
+		})
+	}
+	asked.Wait()
 }
 
 // Forget drops a holding that Lost listed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -82,7 +83,8 @@ func (p *Processes) onBeat(m *nats.Msg) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.beats[h.Worker] = h
+	name, _, _ := strings.Cut(h.Worker, "-") // the rest is random
+	p.beats[name] = h
 }
 
 func (p *Processes) beat(name string) contracts.Heartbeat {

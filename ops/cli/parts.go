@@ -85,7 +85,7 @@ func (a *app) workerCommand() *cobra.Command {
 	pinFlag(c)
 	f.Int("workers", 1, "workers for each model in this process")
 	f.String("http", "", "`address` for health and metrics; none when empty")
-	f.String("name", "", "worker `name`; default host name and a random suffix")
+	f.String("name", "", "worker `name`, to which a random suffix is added; default host name")
 	f.Duration("grace", 30*time.Second, "how long running jobs may take to finish at the end")
 	c.AddCommand(a.workerList(), a.workerShow())
 	return c

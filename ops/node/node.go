@@ -42,7 +42,7 @@ type Config struct {
 	Dispatcher bool
 	HTTP       string // address of the HTTP door; "" is none
 	Workers    int    // for each model
-	WorkerName string // default host name and a random suffix
+	WorkerName string // default host name; a random suffix is added, so that a worker that starts again is another one
 	Models     []Served
 	Memory     int64         // upper bound of each worker's resident bytes, of which all models have a part; 0 is what the machine allows
 	Grace      time.Duration // how long a drain may take; default 30 s
@@ -143,10 +143,7 @@ func (n *Node) startDispatcher(ctx, run context.Context) error {
 }
 
 func (n *Node) startWorkers(ctx, run context.Context) error {
-	name := n.cfg.WorkerName
-	if name == "" {
-		name = defaultName()
-	}
+	name := workerName(n.cfg.WorkerName)
 	var engines, answering []*Served
 	for i := range n.cfg.Models {
 		for range n.cfg.Workers {

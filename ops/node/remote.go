@@ -60,11 +60,14 @@ func withCreds(file string) ([]nats.Option, error) {
 	return opts, nil
 }
 
-// defaultName is a worker name that no other process has.
-func defaultName() string {
-	host, err := os.Hostname()
-	if err != nil || host == "" {
-		host = "worker"
+// workerName is a name that no other process has or had.
+func workerName(name string) string {
+	if name == "" {
+		host, err := os.Hostname()
+		if err != nil || host == "" {
+			host = "worker"
+		}
+		name, _, _ = strings.Cut(host, ".")
 	}
-	return strings.SplitN(host, ".", 2)[0] + "-" + uuid.NewString()[:8]
+	return name + "-" + uuid.NewString()[:8]
 }
