@@ -265,14 +265,11 @@ func (d *Dispatcher) watch(ctx context.Context, live *nats.Subscription) error {
 	tick := time.NewTicker(lookAround)
 	defer tick.Stop()
 	dropped := 0
-	for {
+	for !d.cfg.Conn.IsClosed() { // also before anybody listened for it
 		select {
 		case <-ctx.Done():
 			return nil
-		case s := <-states:
-			if s == nats.CLOSED {
-				return errors.New("dispatcher: the connection to the broker was closed")
-			}
+		case <-states:
 			d.fleet.Restart()
 			d.relay.Doubt()
 		case <-tick.C:
@@ -283,6 +280,7 @@ func (d *Dispatcher) watch(ctx context.Context, live *nats.Subscription) error {
 			}
 		}
 	}
+	return errors.New("dispatcher: the connection to the broker was closed")
 }
 
 // Ready tells whether submits are taken: Run has opened the doors, no drain has begun and the broker is

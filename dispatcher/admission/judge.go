@@ -3,7 +3,6 @@ package admission
 import (
 	"fmt"
 	"hash/fnv"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +25,7 @@ type Load struct {
 	Token   time.Duration // each token after the first one
 	Ahead   int           // jobs that go before it
 	Output  int           // tokens its answer is expected to have; 0 is not known
+	Margin  float64       // part of an objective that first tokens come later than predicted
 	Hold    bool          // its class has enough in JOBS, or a job of its tenant is held already
 }
 
@@ -129,8 +129,9 @@ func (o Objectives) weigh(a *contracts.Admitted, class contracts.Class, tokens i
 		rest = time.Duration(min(l.Output, tokens)-1) * l.Token
 	}
 	v.End = v.First + max(0, rest)
-	if want := safe(o.Of(a, class), class); want > 0 && l.Wait > 0 && v.First > want {
-		return v, &late{by: v.First - want, what: "objective for the first token"}
+	want := o.Of(a, class)
+	if by := v.First - time.Duration(float64(want)*(1-l.Margin)); want > 0 && l.Wait > 0 && by > 0 {
+		return v, &late{by: by, what: "objective for the first token"}
 	}
 	if a.Job.Deadline == 0 {
 		return v, nil
@@ -144,15 +145,6 @@ func (o Objectives) weigh(a *contracts.Admitted, class contracts.Class, tokens i
 		return v, &late{by: idle - left, what: "deadline", never: true, tooLong: l.Prefill < left, left: left - v.First, token: l.Token}
 	}
 	return v, &late{by: v.End - left, what: "deadline", tooLong: v.First < left, left: left - v.First, token: l.Token}
-}
-
-// overtaken is the part of an objective that is kept free for each more urgent class: their jobs that come
-// later go first.
-const overtaken = 0.1
-
-// safe is how late a first token may be predicted so that it is in time; the prediction itself is off too.
-func safe(want time.Duration, class contracts.Class) time.Duration {
-	return time.Duration(float64(want) * (1 - overtaken*float64(1+slices.Index(contracts.Classes, class))))
 }
 
 // Of is how soon the job's first token is wanted in a class, 0 for whenever.

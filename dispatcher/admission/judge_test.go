@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -85,7 +86,7 @@ func (p *player) play(line string) string {
 	case "objective":
 		p.objectives[class] = span("first")
 	case "load":
-		p.load[class] = admission.Load{Known: true, Wait: span("wait"), Prefill: span("prefill"), Token: span("token"), Ahead: count("ahead"), Output: count("output"), Hold: args["hold"] == "yes"}
+		p.load[class] = admission.Load{Known: true, Wait: span("wait"), Prefill: span("prefill"), Token: span("token"), Ahead: count("ahead"), Output: count("output"), Margin: 0.1 * float64(1+slices.Index(contracts.Classes, class)), Hold: args["hold"] == "yes"}
 	case "job":
 		a := &contracts.Admitted{Job: contracts.Job{ID: "j", Class: class, Labels: map[string]string{admission.LabelSLO: args["slo"], admission.LabelOverload: args["allows"]}, Params: contracts.Params{MaxTokens: ptr(count("tokens"))}}}
 		if d := span("deadline"); d > 0 {

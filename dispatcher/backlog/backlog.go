@@ -64,6 +64,7 @@ type model struct {
 	use      [4]meter // prompt tokens that each class brings
 	output   float64  // mean tokens of an answer
 	bias     [4]bias  // of each class: less urgent ones are overtaken
+	margin   [4]margin
 	predicts map[priority.Key]prediction
 	peers    map[string]peer
 }
@@ -173,6 +174,7 @@ func (b *Backlog) load(m *model, a *contracts.Admitted, c contracts.Class, now t
 	}
 	share := b.share(m, c, now)
 	factor := m.bias[rank(c)].factor()
+	l.Margin = m.margin[rank(c)].part(c, now)
 	wait := max(s.Feed(float64(ahead.Prompt), share), s.Drain(ahead.Jobs+1-s.Free, int(m.output)))
 	l.Wait = time.Duration(float64(wait) * factor)
 	l.Prefill = time.Duration(float64(s.Prefill(len(a.Tokens))) * factor)

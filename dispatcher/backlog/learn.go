@@ -41,6 +41,7 @@ func (b *Backlog) First(live string, now time.Time) (p Prediction, news bool) {
 	delete(m.predicts, k)
 	p = Prediction{m.name, was.class, k, was.said, now.Sub(was.arrived), was.want}
 	m.bias[rank(was.class)].learn(was.raw, p.Actual)
+	m.margin[rank(was.class)].learn(p, now)
 	return p, true
 }
 
@@ -93,6 +94,39 @@ func (b *bias) learn(predicted, actual time.Duration) {
 
 func (b *bias) factor() float64 {
 	return min(biasMost, max(1/biasMost, (b.actual+biasPrior)/(b.predicted+biasPrior)))
+}
+
+// margin is the part of an objective that is left free, so that all but a few of those first tokens come in
+// time that are predicted to. What was learned is forgotten within seconds: it is true of the present load.
+type margin struct {
+	learned float64 // beyond what it begins with
+	at      time.Time
+}
+
+const (
+	marginFirst = 0.05 // to begin with, for each class: more urgent jobs that come later go first
+	marginMost  = 0.6  // what is left must let some in, or nothing more would be learned
+	marginStep  = 0.03 // by how much one first token moves it
+	marginLate  = 0.05 // the few
+	marginLasts = 3 * time.Second
+)
+
+func (m *margin) learn(p Prediction, now time.Time) {
+	if p.Want <= 0 || p.Predicted <= 0 {
+		return
+	}
+	first := marginFirst * float64(1+rank(p.Class))
+	part := m.part(p.Class, now)
+	if float64(p.Actual-p.Predicted) > part*float64(p.Want) {
+		part += marginStep * (1 - marginLate)
+	} else {
+		part -= marginStep * marginLate
+	}
+	m.learned, m.at = min(marginMost, max(first, part))-first, now
+}
+
+func (m *margin) part(c contracts.Class, now time.Time) float64 {
+	return marginFirst*float64(1+rank(c)) + m.learned*math.Exp(-max(0, now.Sub(m.at).Seconds())/marginLasts.Seconds())
 }
 
 // meter is a rate over about the last two seconds.

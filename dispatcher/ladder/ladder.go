@@ -78,7 +78,7 @@ type Ladder struct {
 	others  float64   // the lowest of their tops
 	rest    int       // seconds until the next cut
 	calm    int       // seconds without trouble
-	limit   float64   // tokens that were carried when the top last moved
+	limit   float64   // tokens that were carried in time since the last cut
 }
 
 // New returns one that lets everything through.
@@ -168,7 +168,7 @@ func (l *Ladder) decide() string {
 		if now.Good+now.Late < enough {
 			quick = 0
 		}
-		burns := quick > 1 && long > 1
+		burns := quick > 1 && long > 1 && l.seconds[l.at][rank].Late > 0
 		if (waits || burns) && l.rest >= 0 {
 			return ""
 		}
@@ -191,7 +191,7 @@ func (l *Ladder) decide() string {
 	}
 	l.calm++
 	l.rise(min(growMost, growStep*(1+float64(max(0, l.calm-calmFor))/5)))
-	l.limit = l.carried(l.own)
+	l.limit = max(l.limit, l.carried(l.own))
 	return "objectives are met"
 }
 
