@@ -57,7 +57,7 @@ bench-guesses: ## SmolLM2 on the evaluation prompts with guessed tokens and with
 	$(GO) run ./ops/cmd/pelton model pull smollm2
 	$(GO) test -run '^$$' -bench Guesses -benchtime 1x -timeout 60m ./ops/quality -every $(or $(EVERY),4)
 
-bench-overload: ## 1, 2 and 4 times what a simulated fleet can do, against a build that takes everything; WORKERS, STEP, SURGE, SEED
+bench-overload: ## 1, 2 and 4 times what a simulated fleet can do, and twice in the bursts of a trace of Azure, against a build that takes everything; WORKERS, STEP, SURGE, SEED
 	$(GO) test -run '^$$' -bench 'Overload|Flood' -benchtime 1x -timeout 30m ./integration/overload $(if $(WORKERS),-workers $(WORKERS)) $(if $(STEP),-step $(STEP)) $(if $(SURGE),-surge $(SURGE)) $(if $(SEED),-seed $(SEED))
 
 bench-overload-model: ## the same with SmolLM2 on this machine's processor at 1 and 2 times what it can do; SURGE, SEED, OBJECTIVE (1s)

@@ -54,13 +54,13 @@ type scene struct {
 	objectives admission.Objectives
 }
 
-// BenchmarkOverload offers 1, 2 and 4 times what the fleet can do, to the build that judges and to the one
-// that takes everything, and prints what came of it.
+// BenchmarkOverload offers 1, 2 and 4 times what the fleet can do, and twice of it as unevenly as Azure's code
+// trace comes, to the build that judges and to the one that takes everything, and prints what came of it.
 func BenchmarkOverload(b *testing.B) {
 	capacity := 0.0
 	var lines results
 	for _, build := range builds() {
-		for _, times := range []float64{1, 2, 4} {
+		for _, l := range []load{{1, false}, {2, false}, {4, false}, {2, true}} {
 			f := simulated(b, build)
 			s := f.scene(b, "default")
 			if capacity == 0 {
@@ -69,7 +69,7 @@ func BenchmarkOverload(b *testing.B) {
 			} else {
 				s.warm(b, capacity)
 			}
-			lines = append(lines, s.measure(b, build, capacity, times))
+			lines = append(lines, s.measure(b, build, capacity, l))
 			f.Rest()
 		}
 	}
@@ -155,15 +155,50 @@ func (s *scene) saturate(b *testing.B, open int) float64 {
 // warm lets a new fleet learn what its steps take, at a load that it can do.
 func (s *scene) warm(b *testing.B, capacity float64) {
 	b.Helper()
-	s.run(b, phase{0, 6 * time.Second, 0.7 * capacity, true, ""})
+	s.run(b, phase{0, 6 * time.Second, 0.7 * capacity, evenly, ""})
 }
 
 // phase is a time with so many requests a second.
 type phase struct {
 	from, until time.Duration
 	rate        float64
-	even        bool // Poisson, so that what is late is so because of what was before
+	come        arrivals
 	tenant      string
+}
+
+// arrivals draws when so many requests a second come in a time.
+type arrivals func(b *testing.B, rng *rand.Rand, rate float64, span time.Duration) []time.Duration
+
+// evenly is Poisson, so that what is late is so because of what was before.
+func evenly(_ *testing.B, rng *rand.Rand, rate float64, span time.Duration) []time.Duration {
+	return loadgen.Process{Kind: "poisson", Rate: rate}.Draw(rng, span, 0)
+}
+
+func inBursts(_ *testing.B, rng *rand.Rand, rate float64, span time.Duration) []time.Duration {
+	return loadgen.Process{Kind: "gamma", Rate: rate, CV: burstiness}.Draw(rng, span, 0)
+}
+
+// azure is the beginning of the code trace, pressed into the time.
+func azure(b *testing.B, rng *rand.Rand, rate float64, span time.Duration) []time.Duration {
+	b.Helper()
+	f, err := os.Open("../../ops/loadgen/testdata/azure_code.csv")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	p, err := loadgen.ReadTrace(f, rng, loadgen.Window{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	n := int(rate * span.Seconds())
+	if n >= len(p) {
+		b.Fatalf("the trace has %d requests, %d are wanted: a shorter -surge", len(p), n)
+	}
+	var times []time.Duration
+	for _, r := range p[:n] {
+		times = append(times, time.Duration(float64(r.At)/float64(p[n].At)*float64(span)))
+	}
+	return times
 }
 
 func (s *scene) run(b *testing.B, phases ...phase) []loadgen.Sample {
@@ -177,11 +212,7 @@ func (s *scene) run(b *testing.B, phases ...phase) []loadgen.Sample {
 	m.Classes = classes
 	var plan loadgen.Plan
 	for _, ph := range phases {
-		process := loadgen.Process{Kind: "gamma", Rate: ph.rate, CV: burstiness}
-		if ph.even {
-			process = loadgen.Process{Kind: "poisson", Rate: ph.rate}
-		}
-		times := process.Draw(rng, ph.until-ph.from, 0)
+		times := ph.come(b, rng, ph.rate, ph.until-ph.from)
 		for i := range times {
 			times[i] += ph.from
 		}
@@ -199,23 +230,41 @@ func (s *scene) run(b *testing.B, phases ...phase) []loadgen.Sample {
 	return samples
 }
 
-type result struct {
-	build       string
-	times, rate float64
-	goodTokens  float64 // a second of the surge
-	inTime      map[contracts.Class]float64
-	waste       float64
-	kept        float64 // share of the admitted jobs that were good
-	refused     float64
-	refusal     []time.Duration
-	ttft        []time.Duration // of p0
-	recovery    time.Duration
+// load is so many times the capacity, in bursts that are drawn or those of Azure's trace.
+type load struct {
+	times float64
+	azure bool
 }
 
-func (s *scene) measure(b *testing.B, build string, capacity, times float64) result {
+func (l load) String() string {
+	if l.azure {
+		return fmt.Sprintf("%gx, Azure", l.times)
+	}
+	return fmt.Sprintf("%gx", l.times)
+}
+
+type result struct {
+	build      string
+	load       load
+	rate       float64
+	goodTokens float64 // a second of the surge
+	inTime     map[contracts.Class]float64
+	waste      float64
+	kept       float64 // share of the admitted jobs that were good
+	refused    float64
+	refusal    []time.Duration
+	ttft       []time.Duration // of p0
+	recovery   time.Duration
+}
+
+func (s *scene) measure(b *testing.B, build string, capacity float64, l load) result {
 	b.Helper()
-	samples := s.run(b, phase{0, *surge, times * capacity, false, ""}, phase{*surge, *surge + *surge/2, normal * capacity, true, ""})
-	r := result{build: build, times: times, rate: times * capacity, inTime: map[contracts.Class]float64{}}
+	come := inBursts
+	if l.azure {
+		come = azure
+	}
+	samples := s.run(b, phase{0, *surge, l.times * capacity, come, ""}, phase{*surge, *surge + *surge/2, normal * capacity, evenly, ""})
+	r := result{build: build, load: l, rate: l.times * capacity, inTime: map[contracts.Class]float64{}}
 	sent, good := map[contracts.Class]int{}, map[contracts.Class]int{}
 	goodTokens, badTokens, refused, inSurge := 0, 0, 0, 0
 	met := 0
@@ -272,7 +321,7 @@ func (r results) print() {
 	}
 	_ = table.Flush()
 	for _, x := range r {
-		fmt.Printf("%s %gx: goodput %.0f %% of this build's peak\n", x.build, x.times, 100*x.goodTokens/peak[x.build])
+		fmt.Printf("%s %s: goodput %.0f %% of this build's peak\n", x.build, x.load, 100*x.goodTokens/peak[x.build])
 	}
 }
 
@@ -294,7 +343,7 @@ func (r result) share(c contracts.Class) string {
 }
 
 func (r result) print(w io.Writer) {
-	fmt.Fprintf(w, "%s\t%gx\t%.1f\t%.0f\t%s\t%s\t%s\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f ms\t%.1f ms\t%.0f ms\t%.1f s\t\n", r.build, r.times, r.rate, r.goodTokens,
+	fmt.Fprintf(w, "%s\t%s\t%.1f\t%.0f\t%s\t%s\t%s\t%.1f %%\t%.1f %%\t%.1f %%\t%.1f ms\t%.1f ms\t%.0f ms\t%.1f s\t\n", r.build, r.load, r.rate, r.goodTokens,
 		r.share(contracts.P0), r.share(contracts.P1), r.share(contracts.P2), 100*r.kept, 100*r.waste, 100*r.refused,
 		float64(at(r.refusal, 50))/1e6, float64(at(r.refusal, 99))/1e6, float64(at(r.ttft, 99))/1e6, r.recovery.Seconds())
 }
