@@ -20,8 +20,11 @@ const (
 	batchBytes   = 4 << 20
 )
 
-// codeSequenceNotFound is the broker's answer to the delete of a message that is not there.
-const codeSequenceNotFound = 10043
+// The broker's answers to the delete of a message that is not there: the second one when it was there a moment ago.
+const (
+	codeSequenceNotFound = 10043
+	codeDeleteFailed     = 10057
+)
 
 // Message is one stored message of a stream.
 type Message struct {
@@ -106,10 +109,11 @@ func (l *Log) Delete(ctx context.Context, seq uint64) error {
 	if err := json.Unmarshal(m.Data, &answer); err != nil {
 		return l.unavailable(err)
 	}
-	if answer.Error != nil && answer.Error.ErrorCode != codeSequenceNotFound {
-		return l.unavailable(answer.Error)
+	e := answer.Error
+	if e == nil || e.ErrorCode == codeSequenceNotFound || e.ErrorCode == codeDeleteFailed && e.Description == "no message found" {
+		return nil
 	}
-	return nil
+	return l.unavailable(e)
 }
 
 // Read hands every message of a subject (which may hold wildcards) from seq on to visit, in the order

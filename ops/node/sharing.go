@@ -15,6 +15,7 @@ import (
 	"github.com/pelton-run/pelton/ops/residence"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/memory"
+	"github.com/pelton-run/pelton/runtime/onnx"
 	"github.com/pelton-run/pelton/worker/intake"
 )
 
@@ -30,6 +31,8 @@ const (
 	autoShare = 0.8
 	// sampling is how often the process's memory is compared with what is accounted for.
 	sampling = 500 * time.Millisecond
+	// sweeping is how often garbage is collected at most because the process holds too much.
+	sweeping = 2 * time.Second
 )
 
 // opened is an engine for a worker, and where its jobs reserve their memory; nil is the engine's own.
@@ -207,13 +210,19 @@ func (h *sharing) run(ctx context.Context) error {
 	return err
 }
 
-// watch shrinks the budget when the process holds more than is accounted for.
+// watch shrinks the budget when the process holds more than is accounted for, and garbage is no cause of it.
 func (h *sharing) watch(ctx context.Context) {
 	governor := memory.NewGovernor(h.plan)
 	tick := time.NewTicker(sampling)
 	defer tick.Stop()
+	swept := time.Now()
 	for {
 		s := h.sample()
+		if h.plan.Over(s) > 0 && time.Since(swept) >= sweeping {
+			debug.FreeOSMemory()
+			onnx.Trim()
+			swept, s = time.Now(), h.sample()
+		}
 		total, size := governor.Observe(s)
 		h.budget.SetTotal(total, size)
 		h.metrics.Memory(metrics.Memory{

@@ -25,6 +25,9 @@ func (p Plan) Predict(s Sample) int64 { return p.Base + s.Heap + s.Models + s.KV
 // Difference is how much more the process holds than predicted; negative when it holds less.
 func (p Plan) Difference(s Sample) int64 { return s.Resident - p.Predict(s) }
 
+// Over is how much more the process holds than the plan has room for, margin included; never negative.
+func (p Plan) Over(s Sample) int64 { return max(s.Resident-s.Models-s.KV-p.Base-p.Margin, 0) }
+
 // Governor keeps a process below its limit although a prediction is wrong: what it holds beyond the
 // plan, margin included, is taken from the budget. The budget shrinks at once and recovers over some
 // samples, so that one low reading does not let jobs in that the next one has no room for. It never
@@ -54,7 +57,7 @@ func NewGovernor(p Plan) *Governor { return &Governor{plan: p} }
 // Observe takes a sample and returns the budget from now on, in bytes: from what the loaded models and
 // the smallest useful KV cache take up to Plan.Budget. size is what it will be again after a while.
 func (g *Governor) Observe(s Sample) (budget, size int64) {
-	over := max(s.Resident-s.Models-s.KV-g.plan.Base-g.plan.Margin, 0)
+	over := g.plan.Over(s)
 	over = (over + governorStep - 1) / governorStep * governorStep
 	if over < g.taken {
 		back := max(g.taken/governorRecovery/governorStep, 1) * governorStep

@@ -113,7 +113,7 @@ func loadFolder(dir string) (model.Manifest, error) {
 }
 
 func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
-	trim() // or what others freed would hide what this takes
+	Trim() // or what others freed would hide what this takes
 	start, before := time.Now(), memory.Resident()
 	kv := kvcache.Config{
 		BlockTokens: blockTokens(m.Shape), BytesPerToken: m.Shape.KVBytesPerToken(),
@@ -130,6 +130,7 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 	if e.graph, err = newGraph(filepath.Join(c.ModelDir, model.GraphFile), m.Shape, c.MaxSequences+1, tokens, rows, c); err != nil {
 		return nil, err
 	}
+	Trim() // what building the graph left
 	e.kv = e.graph.kv
 	e.info = engine.Info{
 		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Device.String(),
@@ -218,7 +219,7 @@ func (e *Engine) Shutdown() error {
 	e.mu.Lock()
 	e.kv = nil
 	e.mu.Unlock()
-	defer trim()
+	defer Trim()
 	if err := g.destroy(); err != nil {
 		return fmt.Errorf("unload %s: %w", e.info.Model, err)
 	}

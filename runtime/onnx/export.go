@@ -72,7 +72,7 @@ const (
 
 // openExport loads the folder's graph and runs it once.
 func openExport(m model.Manifest, c Config) (_ *Export, err error) {
-	trim() // or what others freed would hide what this takes
+	Trim() // or what others freed would hide what this takes
 	start, before := time.Now(), memory.Resident()
 	length := m.Shape.ContextLength
 	if m.Graph.UseCache.Name != "" {
@@ -99,6 +99,7 @@ func openExport(m model.Manifest, c Config) (_ *Export, err error) {
 	for slot := range c.MaxSequences {
 		e.free = append(e.free, slot)
 	}
+	Trim() // what building the graph left
 	loaded := memory.Resident()
 	e.info = engine.Info{
 		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Device.String(),

@@ -2,5 +2,5 @@
 
 package onnx
 
-// trim does nothing: macOS takes freed memory when it needs it.
-func trim() {}
+// Trim does nothing: macOS takes freed memory when it needs it.
+func Trim() {}

@@ -7,12 +7,14 @@ package onnx
 #ifdef __GLIBC__
 #include <malloc.h>
 static void trim(void) { malloc_trim(0); }
+// Each thread that calls C would get an arena of its own, and each arena keeps what lies between its blocks.
+__attribute__((constructor)) static void arenas(void) { mallopt(M_ARENA_MAX, 2); }
 #else
 static void trim(void) {} // musl keeps little
 #endif
 */
 import "C"
 
-// trim gives memory that the library freed back to the system: the C allocator keeps what lies between
-// blocks that are still in use.
-func trim() { C.trim() }
+// Trim gives memory that the library freed back to the system: the C allocator keeps what lies between
+// blocks that are still in use. Safe from any goroutine.
+func Trim() { C.trim() }
