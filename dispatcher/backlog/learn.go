@@ -105,7 +105,7 @@ type margin struct {
 
 const (
 	marginFirst = 0.05 // to begin with, for each class: more urgent jobs that come later go first
-	marginMost  = 0.6  // what is left must let some in, or nothing more would be learned
+	marginMost  = 0.2  // for each class: what is left must let some in, or nothing more would be learned; refusing the urgent is worse than serving a few late
 	marginStep  = 0.03 // by how much one first token moves it
 	marginLate  = 0.05 // the few
 	marginLasts = 3 * time.Second
@@ -115,14 +115,14 @@ func (m *margin) learn(p Prediction, now time.Time) {
 	if p.Want <= 0 || p.Predicted <= 0 {
 		return
 	}
-	first := marginFirst * float64(1+rank(p.Class))
+	classes := float64(1 + rank(p.Class))
 	part := m.part(p.Class, now)
 	if float64(p.Actual-p.Predicted) > part*float64(p.Want) {
 		part += marginStep * (1 - marginLate)
 	} else {
 		part -= marginStep * marginLate
 	}
-	m.learned, m.at = min(marginMost, max(first, part))-first, now
+	m.learned, m.at = min(marginMost*classes, max(marginFirst*classes, part))-marginFirst*classes, now
 }
 
 func (m *margin) part(c contracts.Class, now time.Time) float64 {
