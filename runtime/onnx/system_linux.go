@@ -15,6 +15,14 @@ static void trim(void) {} // musl keeps little
 */
 import "C"
 
+import "golang.org/x/sys/unix"
+
 // Trim gives memory that the library freed back to the system: the C allocator keeps what lies between
 // blocks that are still in use. Safe from any goroutine.
 func Trim() { C.trim() }
+
+// adviseSmallPages keeps the kernel from making a sequence of a few tokens resident in huge pages. A
+// kernel without huge pages refuses the advice and needs none.
+func adviseSmallPages(b []byte) { _ = unix.Madvise(b, unix.MADV_NOHUGEPAGE) }
+
+func adviseUnused(b []byte) error { return unix.Madvise(b, unix.MADV_DONTNEED) }
