@@ -72,8 +72,8 @@ bench-simulate: ## how fast 1,000 workers are simulated; then a real trace in re
 bench-path: ## what a request costs on its way, HTTP in to SSE out, where the model takes no time; RATES=100,500 LONG=5 SPAN=12s, JSON=FILE
 	$(GO) test -run '^$$' -bench Path -benchtime 1x -timeout 30m ./integration/path $(if $(RATES),-rates $(RATES)) $(if $(LONG),-long-rates $(LONG)) $(if $(SPAN),-span $(SPAN)) $(if $(JSON),-json $(abspath $(JSON)))
 
-bench-500: ## 500 requests/s with ServeGen's lengths and bursts on as many simulated H100 as the plan gives, judged and FIFO; RATE, GPUS, SURGE, SEED, JSON=FILE
-	$(GO) test -run '^$$' -bench 500 -benchtime 1x -timeout 30m ./integration/path $(if $(RATE),-rate $(RATE)) $(if $(GPUS),-gpus $(GPUS)) $(if $(SURGE),-surge $(SURGE)) $(if $(SEED),-seed $(SEED)) $(if $(JSON),-json $(abspath $(JSON)))
+bench-500: ## 500 requests/s with ServeGen's lengths and bursts on as many simulated H100 as the plan gives, judged and FIFO; RATE, GPUS, OBJECTIVE (200ms), SURGE, SEED, JSON=FILE
+	$(GO) test -run '^$$' -bench 500 -benchtime 1x -timeout 30m ./integration/path $(if $(RATE),-rate $(RATE)) $(if $(GPUS),-gpus $(GPUS)) $(if $(OBJECTIVE),-objective $(OBJECTIVE)) $(if $(SURGE),-surge $(SURGE)) $(if $(SEED),-seed $(SEED)) $(if $(JSON),-json $(abspath $(JSON)))
 
 bench-embed: ## texts/s of MiniLM against PyPI sentence-transformers on the same cores, in turns; the first run fetches PyTorch (3 GB)
 	mkdir -p .cache
