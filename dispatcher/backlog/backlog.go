@@ -61,10 +61,10 @@ type model struct {
 	queue    *priority.Queue
 	speed    cost.Speed
 	looked   time.Time
-	use      [4]meter // prompt tokens that each class brings
-	output   float64  // mean tokens of an answer
-	bias     [4]bias  // of each class: less urgent ones are overtaken
-	margin   [4]margin
+	use      [4]meter  // prompt tokens that each class brings
+	output   float64   // mean tokens of an answer
+	bias     [4]bias   // of each class: less urgent ones are overtaken
+	margin   [4]margin // of their objectives
 	predicts map[priority.Key]prediction
 	peers    map[string]peer
 }

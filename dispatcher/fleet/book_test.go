@@ -72,7 +72,7 @@ func TestLost(t *testing.T) {
 		if got := w.registry.Suspects(time.Now()); !slices.Equal(got, []string{"a"}) {
 			t.Errorf("suspects %q, want a", got)
 		}
-		w.registry.Gone("a")
+		w.registry.Gone("a", time.Now())
 		expect(t, w, "slow lately, not connected", "map[a:true]")
 		pass(t, w, 3*time.Second, "a", "b")
 		expect(t, w, "connected again", nobody)

@@ -128,9 +128,9 @@ func (r *Registry) Suspects(now time.Time) []string {
 	return names
 }
 
-// Gone says that a worker is not connected to the broker; its next heartbeat says that it is.
-func (r *Registry) Gone(worker string) {
-	if s, known := r.seen[worker]; known {
+// Gone says that a worker, if it is silent, is not connected to the broker; its next heartbeat says that it is.
+func (r *Registry) Gone(worker string, now time.Time) {
+	if s, known := r.seen[worker]; known && now.Sub(s.at) >= r.ttl {
 		s.gone = true
 		r.seen[worker] = s
 	}

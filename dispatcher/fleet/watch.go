@@ -117,7 +117,7 @@ func (w *Watch) Ask(ctx context.Context, nc *nats.Conn) {
 			if errors.Is(err, nats.ErrNoResponders) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
-				w.registry.Gone(name)
+				w.registry.Gone(name, time.Now())
 			}
 		})
 	}
