@@ -118,7 +118,7 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	want := b.cfg.Objectives.Of(a, v.Class)
 	item.By = by(now, want)
 	b.charge(key, due, now)
-	m.predicts[key] = prediction{now, time.Duration(float64(v.First) / m.bias[rank(v.Class)].factor()), v.First, want, v.Class}
+	m.predicts[key] = prediction{now, m.bias[rank(v.Class)].raw(v.First), v.First, want, v.Class}
 	b.track(m, key)
 	if v.Hold {
 		m.queue.Hold(item)
@@ -173,11 +173,11 @@ func (b *Backlog) load(m *model, a *contracts.Admitted, c contracts.Class, now t
 		return l
 	}
 	share := b.share(m, c, now)
-	factor := m.bias[rank(c)].factor()
+	way, factor := m.bias[rank(c)].fit()
 	l.Margin = m.margin[rank(c)].part(c, now)
 	wait := max(s.Feed(float64(ahead.Prompt), share), s.Drain(ahead.Jobs+1-s.Free, int(m.output)))
 	l.Wait = time.Duration(float64(wait) * factor)
-	l.Prefill = time.Duration(float64(s.Prefill(len(a.Tokens))) * factor)
+	l.Prefill = way + time.Duration(float64(s.Prefill(len(a.Tokens)))*factor)
 	l.Token = s.Decode(2, ahead.Jobs > s.Workers)
 	if a.Job.Params.IgnoreEOS {
 		l.Output = *a.Job.Params.MaxTokens
@@ -291,7 +291,8 @@ func (b *Backlog) Lost(now time.Time) (priority.Item, bool) {
 // inside before it, its own prompt.
 func (m *model) least(i priority.Item, share float64) time.Duration {
 	wait := m.speed.Feed(float64(m.inside(i.Class)), max(leastShare, share)) + m.speed.Prefill(i.Prompt)
-	return time.Duration(float64(wait)*m.bias[rank(i.Class)].factor()) + m.speed.Step()
+	way, factor := m.bias[rank(i.Class)].fit()
+	return way + time.Duration(float64(wait)*factor) + m.speed.Step()
 }
 
 // Next is the next held job that may go into JOBS; it counts as inside from now on. One that cannot is to

@@ -40,7 +40,7 @@ func (b *Backlog) First(live string, now time.Time) (p Prediction, news bool) {
 	}
 	delete(m.predicts, k)
 	p = Prediction{m.name, was.class, k, was.said, now.Sub(was.arrived), was.want}
-	m.bias[rank(was.class)].learn(was.raw, p.Actual)
+	m.bias[rank(was.class)].learn(was.raw, p.Actual, now)
 	m.margin[rank(was.class)].learn(p, now)
 	return p, true
 }
@@ -74,26 +74,45 @@ func (b *Backlog) Ended(k priority.Key, model string, tokens int, learn bool) {
 	b.drop(k)
 }
 
-// bias is by how much first tokens come later than the model of the device says.
-type bias struct{ predicted, actual float64 }
+// bias is by how much first tokens come later than the model of the device says: a time that each takes on its
+// way, and a factor. Both are fitted to what came, the latest most, and begin as none.
+type bias struct {
+	n, x, xx, u, xu float64 // sums of 1, predicted, its square, what it was late by, their product
+	at              time.Time
+}
 
 const (
-	biasPrior = 1    // second of waiting that counts as well predicted to begin with
-	biasKeeps = 0.98 // what a prediction leaves of the weight of those before
-	biasMost  = 4.0  // more is not a matter of calibration
-	biasCut   = 20.0 // one that is so many times too late says nothing: its worker died, for example
+	biasPriorWay    = 1    // firsts that count as if nothing were lost on the way, to begin with
+	biasPriorFactor = 0.02 // seconds squared that count as predicted well
+	biasKeeps       = 0.98 // what a prediction leaves of the weight of those before
+	biasLasts       = 10 * time.Second
+	biasMostWay     = 0.1  // seconds: more is waiting
+	biasMost        = 4.0  // more is not a matter of calibration
+	biasCut         = 20.0 // one that is so many times too late says nothing: its worker died, for example
 )
 
-func (b *bias) learn(predicted, actual time.Duration) {
+func (b *bias) learn(predicted, actual time.Duration, now time.Time) {
 	if predicted <= 0 || actual <= 0 || actual.Seconds() > biasCut*max(0.05, predicted.Seconds()) {
 		return
 	}
-	b.predicted = b.predicted*biasKeeps + predicted.Seconds()
-	b.actual = b.actual*biasKeeps + actual.Seconds()
+	x, u := predicted.Seconds(), (actual - predicted).Seconds()
+	keep := biasKeeps * math.Exp(-max(0, now.Sub(b.at).Seconds())/biasLasts.Seconds())
+	b.n, b.x, b.xx, b.u, b.xu, b.at = b.n*keep+1, b.x*keep+x, b.xx*keep+x*x, b.u*keep+u, b.xu*keep+x*u, now
 }
 
-func (b *bias) factor() float64 {
-	return min(biasMost, max(1/biasMost, (b.actual+biasPrior)/(b.predicted+biasPrior)))
+// fit is the least squares, held to what it begins with as the priors say.
+func (b *bias) fit() (way time.Duration, factor float64) {
+	n, xx := b.n+biasPriorWay, b.xx+biasPriorFactor
+	lost := (b.u*xx - b.x*b.xu) / (n*xx - b.x*b.x) // by more than 0: the square of a sum is at most n times the sum of squares
+	lost = min(biasMostWay, max(0, lost))
+	factor = 1 + (b.xu-b.x*lost)/xx
+	return time.Duration(lost * float64(time.Second)), min(biasMost, max(1/biasMost, factor))
+}
+
+// raw is the prediction of which said was made.
+func (b *bias) raw(said time.Duration) time.Duration {
+	way, factor := b.fit()
+	return time.Duration(float64(said-way) / factor)
 }
 
 // margin is the part of an objective that is left free, so that all but a few of those first tokens come in
