@@ -123,7 +123,7 @@ type margin struct {
 }
 
 const (
-	marginFirst = 0.05 // to begin with, for each class: more urgent jobs that come later go first
+	marginFirst = 0.06 // to begin with, for each class: more urgent jobs that come later go first
 	marginMost  = 0.2  // for each class: what is left must let some in, or nothing more would be learned; refusing the urgent is worse than serving a few late
 	marginStep  = 0.03 // by how much one first token moves it
 	marginLate  = 0.05 // the few
