@@ -158,9 +158,9 @@ func (l *Ladder) decide() string {
 	calm := true
 	l.rest--
 	for rank := range contracts.Classes {
-		now, past := l.sum(rank, fast), l.sum(rank, slow)
+		last, now, past := l.seconds[l.at][rank], l.sum(rank, fast), l.sum(rank, slow)
 		wait := 0.0
-		if last := l.seconds[l.at][rank]; last.Taken >= some {
+		if last.Taken >= some {
 			wait = float64(last.Waited) / 1000 / float64(last.Taken)
 		}
 		quick, long := burn(now, rank), burn(past, rank)
@@ -168,7 +168,7 @@ func (l *Ladder) decide() string {
 		if now.Good+now.Late < enough {
 			quick = 0
 		}
-		burns := quick > 1 && long > 1 && l.seconds[l.at][rank].Late > 0
+		burns := quick > 1 && long > 1 && last.Late > 0
 		if (waits || burns) && l.rest >= 0 {
 			return ""
 		}

@@ -102,6 +102,45 @@ func TestBothWindows(t *testing.T) {
 	t.Logf("down from the %dth second to %v, up again after %d s", moved, low, seconds)
 }
 
+// When a surge is over the top is up at once, although it had begun to rise before, and what was late before does
+// not bring it down again.
+func TestOpensAfterASurge(t *testing.T) {
+	t.Parallel()
+	for _, lasts := range []int{2, 20} {
+		t.Run(fmt.Sprintf("of %d s", lasts), func(t *testing.T) { surge(t, lasts) })
+	}
+}
+
+func surge(t *testing.T, lasts int) {
+	l := ladder.New()
+	come := func(jobs int) { // of one tenant, so that a class is one rung
+		for _, c := range contracts.Classes[:3] {
+			for j := range jobs {
+				l.Allow(ladder.Rung(c, "t", fmt.Sprint(j), 0, at), 100)
+			}
+		}
+	}
+	for range lasts {
+		come(100)
+		outcomes(l, contracts.P2, 20, 20)
+		l.Tick()
+	}
+	cut := l.Open()
+	if cut >= ladder.Top {
+		t.Fatal("half of the first tokens were late, and nothing is shed")
+	}
+	for n := range 12 { // what is let through is in time, and the load goes down little by little
+		come(100 - 8*n)
+		outcomes(l, contracts.P2, 20, 0)
+		if _, _, c, _ := l.Tick(); c.To < c.From {
+			t.Errorf("%d s after the last late one the top moves from %v to %v: %s", n+1, c.From, c.To, c.Reason)
+		}
+	}
+	if l.Open() < ladder.Top {
+		t.Errorf("the load is an eighth, all is in time, and the top is at %v, cut to %v", l.Open(), cut)
+	}
+}
+
 // Jobs that have waited for nearly their whole objective are lost: nobody waits for their first tokens to say so.
 func TestQueueWaitLeads(t *testing.T) {
 	t.Parallel()

@@ -447,6 +447,18 @@ func TestDelete(t *testing.T) {
 	if m, err := sched.At(ctx, ack.Sequence); m != nil || err != nil {
 		t.Errorf("a deleted message: %+v %v", m, err)
 	}
+	// On disk a queue that runs empty has no file any more, and the broker answers otherwise.
+	if _, err := f.js.CreateStream(ctx, jetstream.StreamConfig{Name: "FILE", Subjects: []string{"file"}, Storage: jetstream.FileStorage}); err != nil {
+		t.Fatal(err)
+	}
+	if ack, err = f.js.Publish(ctx, "file", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := relay.NewLog(f.nc, "FILE", 30*time.Second).Delete(ctx, ack.Sequence); err != nil {
+			t.Errorf("delete of the only message on disk: %v", err)
+		}
+	}
 	if err := f.log.Delete(ctx, f.raw("j", []byte("x"))); contracts.CodeOf(err) != contracts.CodeUnavailable {
 		t.Errorf("a record of OUT: %v", err)
 	}

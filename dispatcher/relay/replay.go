@@ -20,7 +20,7 @@ const (
 	batchBytes   = 4 << 20
 )
 
-// The broker's answers to the delete of a message that is not there: the second one when it was there a moment ago.
+// The broker's answers to the delete of a message that is not there: the second one when the queue is empty, on disk.
 const (
 	codeSequenceNotFound = 10043
 	codeDeleteFailed     = 10057
