@@ -96,23 +96,23 @@ func (b *bias) learn(predicted, actual time.Duration, now time.Time) {
 		return
 	}
 	x, u := predicted.Seconds(), (actual - predicted).Seconds()
-	keep := biasKeeps * math.Exp(-max(0, now.Sub(b.at).Seconds())/biasLasts.Seconds())
+	keep := biasKeeps * left(b.at, now, biasLasts)
 	b.n, b.x, b.xx, b.u, b.xu, b.at = b.n*keep+1, b.x*keep+x, b.xx*keep+x*x, b.u*keep+u, b.xu*keep+x*u, now
 }
 
 // fit is the least squares, held to what it begins with as the priors say.
 func (b *bias) fit() (way time.Duration, factor float64) {
 	n, xx := b.n+biasPriorWay, b.xx+biasPriorFactor
-	lost := (b.u*xx - b.x*b.xu) / (n*xx - b.x*b.x) // by more than 0: the square of a sum is at most n times the sum of squares
-	lost = min(biasMostWay, max(0, lost))
+	// The divisor is above 0: the square of a sum is at most n times the sum of squares.
+	lost := min(biasMostWay, max(0, (b.u*xx-b.x*b.xu)/(n*xx-b.x*b.x)))
 	factor = 1 + (b.xu-b.x*lost)/xx
 	return time.Duration(lost * float64(time.Second)), min(biasMost, max(1/biasMost, factor))
 }
 
-// raw is the prediction of which said was made.
+// raw is the prediction of which said was made; 0 is not known.
 func (b *bias) raw(said time.Duration) time.Duration {
 	way, factor := b.fit()
-	return time.Duration(float64(said-way) / factor)
+	return time.Duration(float64(max(0, said-way)) / factor)
 }
 
 // margin is the part of an objective that is left free, so that all but a few of those first tokens come in
@@ -124,7 +124,7 @@ type margin struct {
 
 const (
 	marginFirst = 0.06 // to begin with, for each class: more urgent jobs that come later go first
-	marginMost  = 0.2  // for each class: what is left must let some in, or nothing more would be learned; refusing the urgent is worse than serving a few late
+	marginMost  = 0.2  // for each class: what is left must let some in, and the urgent are rather late now and then than refused
 	marginStep  = 0.03 // by how much one first token moves it
 	marginLate  = 0.05 // the few
 	marginLasts = 3 * time.Second
@@ -145,7 +145,7 @@ func (m *margin) learn(p Prediction, now time.Time) {
 }
 
 func (m *margin) part(c contracts.Class, now time.Time) float64 {
-	return marginFirst*float64(1+rank(c)) + m.learned*math.Exp(-max(0, now.Sub(m.at).Seconds())/marginLasts.Seconds())
+	return marginFirst*float64(1+rank(c)) + m.learned*left(m.at, now, marginLasts)
 }
 
 // meter is a rate over about the last two seconds.
@@ -162,7 +162,12 @@ func (m *meter) add(n float64, now time.Time) {
 }
 
 func (m *meter) rate(now time.Time) float64 {
-	return m.level * math.Exp(-max(0, now.Sub(m.at).Seconds())/meterSpan.Seconds())
+	return m.level * left(m.at, now, meterSpan)
+}
+
+// left is what remains at a time of the weight of something that was learned before and fades over span.
+func left(then, now time.Time, span time.Duration) float64 {
+	return math.Exp(-max(0, now.Sub(then).Seconds()) / span.Seconds())
 }
 
 func rank(c contracts.Class) int { return max(0, slices.Index(contracts.Classes, c)) }
