@@ -273,7 +273,7 @@ func (w *Worker) onPreempt(msg *nats.Msg) {
 
 // onRest takes no jobs for a while: a dispatcher saw this worker fail with most of what it took.
 func (w *Worker) onRest(msg *nats.Msg) {
-	if len(msg.Data) > 0 { // an answer of the broker, sent here by a spoofed reply subject
+	if len(msg.Data) > 0 { // a dispatcher that only asks who listens, or an answer of the broker, sent here by a spoofed reply subject
 		return
 	}
 	w.cfg.Logger.Warn("resting, most jobs failed here", "worker", w.cfg.Name, "rest", rest)

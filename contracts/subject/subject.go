@@ -112,7 +112,8 @@ func CtlPreempt(tenant, job string) string {
 	return "ctl.preempt." + Escape(tenant) + "." + Escape(job)
 }
 
-// CtlRest tells a worker to take no jobs for a while, because it fails with most of them.
+// CtlRest tells a worker to take no jobs for a while, because it fails with most of them. A request with a body
+// only asks the broker whether the worker is connected: the worker ignores it.
 func CtlRest(worker string) string { return "ctl.rest." + Escape(worker) }
 
 // Sched is where a job waits until its time, and Due where it appears then; both in the stream SCHED.

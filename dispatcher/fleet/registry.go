@@ -3,8 +3,8 @@
 // It belongs to step 6 of the walk: dispatcher/admission asks it what the largest worker can hold, the
 // doors ask it who serves a model. Previous step: dispatcher/admission; next: dispatcher/publish.go.
 // It also tells which jobs dead workers left behind, and which jobs should give way to urgent ones. It
-// only knows what workers say on hb.<worker> and the records that it is shown; it never talks to a
-// worker. [Registry], [Book] and [Preemptor] are the pure parts, with time as an argument and no lock;
+// only knows what workers say on hb.<worker>, the records that it is shown, and from the broker whether a
+// silent one is connected; it never talks to a worker. [Registry], [Book] and [Preemptor] are the pure parts, with time as an argument and no lock;
 // [Watch] and [Urgent] are the thin shells around them, safe for concurrent use.
 package fleet
 

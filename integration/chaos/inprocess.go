@@ -141,7 +141,7 @@ func (f *InProcess) connect(name string) (*wire, *nats.Conn) {
 	f.t.Helper()
 	w := newWire()
 	nc, err := nats.Connect(f.broker.URL(), nats.Name(name), nats.SetCustomDialer(w), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond),
-		nats.PingInterval(5*time.Second), nats.ReconnectBufSize(-1), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+		nats.PingInterval(2*time.Second), nats.ReconnectBufSize(-1), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	f.must(err)
 	return w, nc
 }
