@@ -114,7 +114,7 @@ func surge(times float64, seed uint64) (o outcome) {
 // class is served as if nothing happened, next to nothing is computed in vain, and it is over when it is over.
 func TestGoodputStaysFlat(t *testing.T) {
 	t.Parallel()
-	const seeds = 8
+	const seeds = 4
 	loads := []float64{1, 2, 4}
 	means := map[float64]outcome{}
 	peak := 0.0
