@@ -33,8 +33,10 @@ type Served struct {
 	Pinned        bool // stays in memory although others need it
 
 	files   int64    // bytes of its files
+	own     bool     // its engine has memory of its own, on a device, real or modelled
 	answers *answers // a model that answers in one call; nil writes text
-	open    func(ctx context.Context, log *slog.Logger) (budgeted, error)
+	// open opens an engine, one with memory of its own with so many bytes of KV cache; 0 is its own default.
+	open func(ctx context.Context, log *slog.Logger, kv int64) (budgeted, error)
 }
 
 // budgeted is an engine whose KV budget is set after it was loaded, when its real footprint is known.
@@ -67,9 +69,10 @@ func ServeONNX(dir string, m model.Manifest, library string, threads int, on dev
 		files += f.Size
 	}
 	return Served{
-		Name: m.Name, Variant: m.Variant, Tokenizer: tok, EOS: m.EOS, ContextLength: m.Shape.ContextLength, Vocab: m.Shape.Vocab, Created: m.Created, files: files,
-		open: func(_ context.Context, log *slog.Logger) (budgeted, error) {
-			return onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library, Threads: threads, Device: on, Logger: log})
+		Name: m.Name, Variant: m.Variant, Tokenizer: tok, EOS: m.EOS, ContextLength: m.Shape.ContextLength, Vocab: m.Shape.Vocab, Created: m.Created,
+		files: files, own: m.Shape.PageTokens > 0,
+		open: func(_ context.Context, log *slog.Logger, kv int64) (budgeted, error) {
+			return onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library, Threads: threads, Device: on, KVBudget: kv, Logger: log})
 		},
 	}, nil
 }
@@ -110,8 +113,14 @@ func (c SimConfig) Serve(name string) (Served, error) {
 		return Served{}, err
 	}
 	return Served{
-		Name: name, Variant: info.Variant, Tokenizer: tok, EOS: sim.EOS(), ContextLength: info.ContextLength, Vocab: info.Vocab, Created: time.Now(),
-		open: func(context.Context, *slog.Logger) (budgeted, error) { return sim.New(cfg), nil },
+		Name: name, Variant: info.Variant, Tokenizer: tok, EOS: sim.EOS(), ContextLength: info.ContextLength, Vocab: info.Vocab, Created: time.Now(), own: true,
+		open: func(_ context.Context, _ *slog.Logger, kv int64) (budgeted, error) {
+			cfg := cfg
+			if kv > 0 {
+				cfg.KVBudget = kv
+			}
+			return sim.New(cfg), nil
+		},
 	}, nil
 }
 

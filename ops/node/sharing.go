@@ -15,7 +15,7 @@ import (
 	"github.com/pelton-run/pelton/ops/residence"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/memory"
-	"github.com/pelton-run/pelton/runtime/onnx"
+	"github.com/pelton-run/pelton/runtime/onnx/session"
 	"github.com/pelton-run/pelton/worker/intake"
 )
 
@@ -53,42 +53,40 @@ type sharing struct {
 	metrics *metrics.Registry
 }
 
-// openEngines loads an engine for each worker. Modelled devices have memory of their own; real engines
-// share what the process may hold.
+// openEngines loads an engine for each worker. Those on devices with memory of their own have it to
+// themselves, the others share what the process may hold.
 func (n *Node) openEngines(ctx context.Context, served []*Served) ([]opened, error) {
-	if len(served) == 0 {
-		return nil, nil
+	out := make([]opened, len(served))
+	var together []*Served
+	for i, s := range served {
+		if !s.own {
+			together = append(together, s)
+			continue
+		}
+		e, err := s.open(ctx, n.cfg.Log, n.cfg.Memory)
+		if err != nil {
+			return nil, fmt.Errorf("model %s: %w", s.Name, err)
+		}
+		out[i] = opened{Engine: e, abandon: func() {}}
 	}
-	if served[0].files == 0 {
-		return openModelled(ctx, served, n.cfg.Memory, n.cfg.Log)
+	if len(together) == 0 {
+		return out, nil
 	}
 	limit, err := n.limit()
 	if err != nil {
 		return nil, err
 	}
-	m, err := share(ctx, served, limit, n.cfg.Metrics, n.cfg.Log)
+	m, err := share(ctx, together, limit, n.cfg.Metrics, n.cfg.Log)
 	if err != nil {
 		return nil, err
 	}
 	n.memory = m
-	out := make([]opened, len(served))
-	for i, e := range m.engines {
-		out[i] = opened{Engine: e, Bytes: m.seats[i], abandon: m.seats[i].Abandon}
-	}
-	return out, nil
-}
-
-// openModelled opens engines of modelled devices, each with a KV cache of limit bytes unless it is 0.
-func openModelled(ctx context.Context, served []*Served, limit int64, log *slog.Logger) (out []opened, err error) {
-	for _, s := range served {
-		e, err := s.open(ctx, log)
-		if err != nil {
-			return nil, fmt.Errorf("model %s: %w", s.Name, err)
+	at := 0
+	for i, s := range served {
+		if !s.own {
+			out[i] = opened{Engine: m.engines[at], Bytes: m.seats[at], abandon: m.seats[at].Abandon}
+			at++
 		}
-		if limit > 0 {
-			e.SetKVBudget(limit)
-		}
-		out = append(out, opened{Engine: e, abandon: func() {}})
 	}
 	return out, nil
 }
@@ -147,7 +145,7 @@ func (h *sharing) add(ctx context.Context, i int, s *Served, log *slog.Logger) (
 	})
 	h.seats[i], err = h.manager.Add(ctx, residence.Model{Name: s.Name, Pinned: s.Pinned, Bytes: s.files + arenaGuess,
 		Open: func(ctx context.Context) (residence.Loaded, error) {
-			e, err := s.open(ctx, log)
+			e, err := s.open(ctx, log, 0)
 			if err != nil {
 				return nil, err
 			}
@@ -220,7 +218,7 @@ func (h *sharing) watch(ctx context.Context) {
 		s := h.sample()
 		if h.plan.Over(s) > 0 && time.Since(swept) >= sweeping {
 			debug.FreeOSMemory()
-			onnx.Trim()
+			session.Trim()
 			swept, s = time.Now(), h.sample()
 		}
 		total, size := governor.Observe(s)

@@ -24,8 +24,12 @@ func (b *builder) attention(i int) error {
 		}
 		in = p + "qkv.normed"
 	}
-	b.pelton("Attention", p+"attention", []string{in, "keys." + n, "values." + n, "places", "cos", "sin"}, []string{p + "attention.out"},
-		attribute{"heads", h.Heads}, attribute{"kv_heads", h.KVHeads}, attribute{"width", kvWidth(b.variant)})
+	if b.variant == FP16 {
+		b.pagedAttention(i, in)
+	} else {
+		b.pelton("Attention", p+"attention", []string{in, "keys." + n, "values." + n, "places", "cos", "sin"}, []string{p + "attention.out"},
+			attribute{"heads", h.Heads}, attribute{"kv_heads", h.KVHeads}, attribute{"width", kvWidth(b.variant)})
+	}
 	return b.matrix(p+"o", p+"attention.out", p+"o.out", q, part{p + "attn_output.weight", h.Hidden, 0})
 }
 
@@ -70,4 +74,9 @@ func (b *builder) normHeads(p, in string) error {
 }
 
 // kvWidth is the bytes of a number in the cache.
-func kvWidth(variant string) int { return 4 }
+func kvWidth(variant string) int {
+	if variant == FP16 {
+		return 2
+	}
+	return 4
+}

@@ -34,13 +34,15 @@ const (
 	W8A16 = "w8a16"
 	// FP32 is float32 throughout: the reference that the others are compared with.
 	FP32 = "fp32"
+	// FP16 is half precision throughout, with the cache in pages: for GPUs, and for them only.
+	FP16 = "fp16"
 	// Fused and Naive are FP32 without some of what makes it fast, to show what that is worth.
 	Fused = "fused"
 	Naive = "naive"
 )
 
 // Variants lists what Options.Variant may be, first what is taken when none is named.
-func Variants() []string { return []string{Q8, Q4, W8A16, FP32, Fused, Naive} }
+func Variants() []string { return []string{Q8, Q4, W8A16, FP16, FP32, Fused, Naive} }
 
 // Options of a conversion.
 type Options struct {
@@ -100,6 +102,10 @@ func fromFile(ctx context.Context, f *gguf.File, dir string, opt Options) (model
 	for _, t := range f.Tensors {
 		m.Parameters += t.Elements()
 	}
+	if opt.Variant == FP16 {
+		h.KVWidth, h.PageTokens = kvWidth(opt.Variant), pageTokens(h.HeadDim)
+		m.Shape = h.Shape
+	}
 	graph, weights, err := writeWeights(ctx, f, h, dir, opt)
 	if err != nil {
 		return m, err
@@ -127,6 +133,9 @@ func writeWeights(ctx context.Context, f *gguf.File, h hyper, dir string, opt Op
 	w, err := createWeights(dir)
 	if err != nil {
 		return nil, model.File{}, err
+	}
+	if opt.Variant == FP16 {
+		w.real = typeHalf
 	}
 	b := newBuilder(ctx, f, h, opt, w)
 	if err := b.build(); err != nil {

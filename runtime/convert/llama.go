@@ -241,7 +241,14 @@ func (b *builder) head() error {
 			return err
 		}
 	}
+	if b.variant == FP16 {
+		logits = "logits.half"
+	}
 	b.onnx("Gemm", "head", []string{"normed", weight}, []string{logits}, attribute{"transB", 1})
+	if b.variant == FP16 {
+		b.onnx("Cast", "logits", []string{logits}, []string{"logits"}, attribute{"to", int(typeFloat)})
+		return nil
+	}
 	if logits != "logits" {
 		b.onnx("Gather", "select", []string{logits, "sel"}, []string{"logits"}, attribute{"axis", 0})
 	}
@@ -256,7 +263,7 @@ func (b *builder) rotary() {
 		name string
 		of   func(float64) float64
 	}{{"cos", math.Cos}, {"sin", math.Sin}} {
-		b.w.begin(table.name, typeFloat, b.h.ContextLength, half)
+		b.w.begin(table.name, b.w.real, b.h.ContextLength, half)
 		for p := range b.h.ContextLength {
 			for i := range row {
 				row[i] = float32(table.of(b.h.angle(p, i)))
@@ -277,10 +284,14 @@ func (b *builder) graph() message {
 	for _, m := range slices.Concat(b.w.initializers, b.constants) {
 		g.sub(5, m)
 	}
+	g.sub(12, valueProto("logits", typeFloat, "R", h.Vocab))
 	g.sub(11, valueProto("ids", typeInt64, "T"))
+	if h.PageTokens > 0 {
+		pagedInputs(&g, h)
+		return g
+	}
 	g.sub(11, valueProto("places", typeInt32, "T", 2))
 	g.sub(11, valueProto("sel", typeInt64, "R"))
-	g.sub(12, valueProto("logits", typeFloat, "R", h.Vocab))
 	for i := range h.Layers {
 		for _, kv := range []string{"keys.", "values."} {
 			g.sub(11, valueProto(kv+itoa(i), typeUint8, "slots", h.KVHeads, "bytes"))

@@ -79,9 +79,9 @@ func pack8(q []byte, scales []float32, f quant.Format, raw []byte) error {
 	return quant.Pack8(q, scales, v)
 }
 
-// rowMajor writes one part as float32, [rows, columns].
+// rowMajor writes one part as numbers of type w.real, [rows, columns].
 func (b *builder) rowMajor(name string, p part, columns int) error {
-	b.w.begin(name, typeFloat, p.rows, columns)
+	b.w.begin(name, b.w.real, p.rows, columns)
 	return b.chunks(p, columns, func(t gguf.Tensor, raw []byte, rows int) error {
 		v := make([]float32, rows*columns)
 		if err := t.Format.Dequantize(v, raw); err != nil {
@@ -92,7 +92,7 @@ func (b *builder) rowMajor(name string, p part, columns int) error {
 	})
 }
 
-// transposed writes the stacked parts as float32, [columns, rows]: MatMul then needs no transposed weight.
+// transposed writes the stacked parts as numbers of type w.real, [columns, rows]: MatMul then needs no transposed weight.
 // The source's bytes are kept while strips of a few columns are unpacked, one quantized block wide.
 func (b *builder) transposed(name string, parts []part, rows, columns int) error {
 	type piece struct {
@@ -112,7 +112,7 @@ func (b *builder) transposed(name string, parts []part, rows, columns int) error
 			return err
 		}
 	}
-	b.w.begin(name, typeFloat, columns, rows)
+	b.w.begin(name, b.w.real, columns, rows)
 	strip, row := make([]float32, width*rows), make([]float32, width)
 	for c := 0; c < columns; c += width {
 		if err := b.ctx.Err(); err != nil {

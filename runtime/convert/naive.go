@@ -4,8 +4,10 @@ package convert
 // what a plain export of the model's equations gives, Fused has the operators of FP32 but computes the
 // logits of every token, wanted or not.
 
-// float reports whether a variant has 32-bit weights throughout.
-func float(variant string) bool { return variant == FP32 || variant == Fused || variant == Naive }
+// float reports whether a variant's weights are no whole numbers.
+func float(variant string) bool {
+	return variant == FP32 || variant == FP16 || variant == Fused || variant == Naive
+}
 
 // plainNorm adds out = RMSNorm(in), over width values, in single steps.
 func plainNorm(b *builder, name, in, weight, out string, width int) {

@@ -34,7 +34,21 @@ const (
 	typeInt8  dataType = 3
 	typeInt32 dataType = 6
 	typeInt64 dataType = 7
+	typeHalf  dataType = 10
 )
+
+// width is the bytes of a number.
+func (t dataType) width() int {
+	switch t {
+	case typeFloat, typeInt32:
+		return 4
+	case typeInt64:
+		return 8
+	case typeHalf:
+		return 2
+	}
+	return 1
+}
 
 // message is a protobuf message under construction.
 type message []byte

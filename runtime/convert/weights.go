@@ -15,6 +15,7 @@ import (
 	"strconv"
 
 	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/quant"
 )
 
 // tensorAlign is the alignment of each tensor in the weights file: a page, because ONNX Runtime maps them.
@@ -26,6 +27,7 @@ type weights struct {
 	file         *os.File
 	buf          *bufio.Writer
 	sum          hash.Hash
+	real         dataType // of what is no whole number: typeFloat or typeHalf
 	pos          int64
 	end          int64 // where the region being written ends
 	initializers []message
@@ -37,7 +39,7 @@ func createWeights(dir string) (*weights, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &weights{file: f, sum: sha256.New()}
+	w := &weights{file: f, sum: sha256.New(), real: typeFloat}
 	w.buf = bufio.NewWriterSize(io.MultiWriter(f, w.sum), 1<<20)
 	return w, nil
 }
@@ -55,10 +57,7 @@ func (w *weights) reserve(n int64) region {
 
 // begin starts an initializer of the given type and shape; its bytes are written next, all of them.
 func (w *weights) begin(name string, t dataType, dims ...int) region {
-	n := int64(1)
-	if t == typeFloat {
-		n = 4
-	}
+	n := int64(t.width())
 	for _, d := range dims {
 		n *= int64(d)
 	}
@@ -105,21 +104,27 @@ func (w *weights) write(b []byte) {
 	w.err = err
 }
 
+// writeFloats writes numbers of type w.real.
 func (w *weights) writeFloats(v []float32) {
 	var b [1 << 12]byte
+	width := w.real.width()
 	for len(v) > 0 {
-		n := min(len(v), len(b)/4)
+		n := min(len(v), len(b)/width)
 		for i, x := range v[:n] {
-			binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(x))
+			if w.real == typeHalf {
+				binary.LittleEndian.PutUint16(b[2*i:], quant.ToHalf(x))
+			} else {
+				binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(x))
+			}
 		}
-		w.write(b[:4*n])
+		w.write(b[:width*n])
 		v = v[n:]
 	}
 }
 
-// floats writes a whole initializer.
+// floats writes a whole initializer of type w.real.
 func (w *weights) floats(name string, v []float32, dims ...int) region {
-	at := w.begin(name, typeFloat, dims...)
+	at := w.begin(name, w.real, dims...)
 	w.writeFloats(v)
 	return at
 }

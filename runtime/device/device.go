@@ -43,8 +43,8 @@ var kinds = []struct {
 }{
 	{Auto, false, ""},
 	{CPU, false, ""},
-	{CUDA, true, "install the GPU build of ONNX Runtime (the release archive onnxruntime-linux-x64-gpu, or PyPI onnxruntime-gpu) with CUDA 12 and cuDNN 9, and set PELTON_ORT_LIB to its libonnxruntime.so"},
-	{TensorRT, true, "install the GPU build of ONNX Runtime (the release archive onnxruntime-linux-x64-gpu, or PyPI onnxruntime-gpu) with CUDA 12, cuDNN 9 and TensorRT 10, and set PELTON_ORT_LIB to its libonnxruntime.so"},
+	{CUDA, true, "install the GPU build of ONNX Runtime 1.31 or newer (the release archive onnxruntime-linux-x64-gpu, or PyPI onnxruntime-gpu) with CUDA 13 and cuDNN 9 on the path of shared libraries, and set PELTON_ORT_LIB to its libonnxruntime.so"},
+	{TensorRT, true, "install the GPU build of ONNX Runtime (the release archive onnxruntime-linux-x64-gpu, or PyPI onnxruntime-gpu) with its CUDA, cuDNN 9 and TensorRT 10, and set PELTON_ORT_LIB to its libonnxruntime.so"},
 	{ROCm, true, "install ROCm and AMD's build of ONNX Runtime (onnxruntime-migraphx), and set PELTON_ORT_LIB to its libonnxruntime.so"},
 	{OpenVINO, false, "install Intel's build of ONNX Runtime (PyPI onnxruntime-openvino) with OpenVINO, and set PELTON_ORT_LIB to its libonnxruntime.so"},
 	{CoreML, false, "use macOS and a build of ONNX Runtime with CoreML (the release archive for osx), and set PELTON_ORT_LIB to its libonnxruntime.dylib"},

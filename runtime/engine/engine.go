@@ -52,8 +52,13 @@ type Info struct {
 	// them. Where it is not 0, the engine is a [Drafter], and MinPrefill is 1.
 	Drafts int
 
+	// Varies: the last bits of the logits depend on more than the tokens, namely on the other rows of a step and on how
+	// prompts are cut, as on GPUs, whose kernels add up in an order that the size of the whole call decides.
+	Varies bool
+
 	// Fingerprint names everything that the bits of the logits depend on: weights, library version,
-	// kernel class. Two engines with equal fingerprints continue each other's sequences bit for bit.
+	// kernel class. Two engines with equal fingerprints continue each other's sequences bit for bit,
+	// unless they vary.
 	Fingerprint string
 }
 
@@ -85,7 +90,7 @@ type Row struct {
 // Invariants, checked by package enginetest:
 //  1. A sequence's logits do not depend on the other rows of its steps.
 //  2. They do not depend on how its prompt was cut into rows of at least Info.MinPrefill tokens; if that
-//     is 1, they depend on the tokens alone.
+//     is 1, they depend on the tokens alone. Where Info.Varies, both hold but for rounding.
 //  3. Open never takes more KV memory than the budget; Close gives all of it back.
 type Engine interface {
 	// Info describes the engine; safe from any goroutine.

@@ -14,13 +14,13 @@ func (s *suite) deterministic(t *testing.T) {
 	prompt := s.tokens(31, 9)
 	want := s.generate(t, prompt, 4)
 	for i, got := range s.generate(t, prompt, 4) {
-		if at, by, bad := differ(got, want[i]); bad {
+		if at, by, bad := s.differ(got, want[i]); bad {
 			t.Errorf("second run: logits %d differ at %d by %g", i, at, by)
 		}
 	}
 	other := slices.Clone(prompt)
 	other[0] = (other[0] + 1) % int32(s.info.Vocab)
-	if _, _, bad := differ(s.generate(t, other, 0)[0], want[0]); !bad {
+	if _, _, bad := s.differ(s.generate(t, other, 0)[0], want[0]); !bad {
 		t.Error("another first token gives the same logits: the cache is not read")
 	}
 }
@@ -35,7 +35,7 @@ func readAgain(t *testing.T, s *suite) {
 	want := s.generate(t, text, 12)
 	for i, logits := range want[:len(want)-1] {
 		text = append(text, best(logits))
-		if at, by, bad := differ(s.generate(t, text, 0)[0], want[i+1]); bad {
+		if at, by, bad := s.differ(s.generate(t, text, 0)[0], want[i+1]); bad {
 			t.Fatalf("with %d generated tokens read as a prompt: logits differ at %d by %g", i+1, at, by)
 		}
 	}
@@ -79,7 +79,7 @@ func drafts(t *testing.T, s *suite) {
 			s.step(t, r)
 			good := min(wrong, len(draft))
 			for i := range good + 1 {
-				if by, much, bad := differ(r.Logits[i*vocab:(i+1)*vocab], want[at+1+i]); bad {
+				if by, much, bad := s.differ(r.Logits[i*vocab:(i+1)*vocab], want[at+1+i]); bad {
 					t.Fatalf("%d of %d guesses right: logits behind token %d differ at %d by %g", good, len(draft), at+i, by, much)
 				}
 			}
@@ -97,7 +97,7 @@ func (s *suite) reuse(t *testing.T) {
 	for round := range 3 {
 		s.generate(t, s.tokens(uint64(50+round), s.opt.Longest), 3)
 		for i, got := range s.generate(t, short, 3) {
-			if at, by, bad := differ(got, want[i]); bad {
+			if at, by, bad := s.differ(got, want[i]); bad {
 				t.Errorf("round %d: logits %d differ at %d by %g from those of a fresh engine", round, i, at, by)
 			}
 		}
@@ -119,10 +119,10 @@ func (s *suite) fullReservation(t *testing.T) {
 			rows = append(rows, &engine.Row{Seq: b, Tokens: s.tokens(62, 1)})
 		}
 		s.step(t, rows...)
-		if at, by, bad := differ(row.Logits, want[i]); bad {
+		if at, by, bad := s.differ(row.Logits, want[i]); bad {
 			t.Errorf("logits %d differ at %d by %g beside another sequence", i, at, by)
 		}
-		row = &engine.Row{Seq: a, Tokens: []int32{best(row.Logits)}, Sample: true}
+		row = &engine.Row{Seq: a, Tokens: []int32{best(want[i])}, Sample: true}
 	}
 	if err := s.e.Step(t.Context(), []*engine.Row{row}); err != nil {
 		t.Fatalf("Step = %v, want the row to carry the error", err)
@@ -166,10 +166,10 @@ func (s *suite) neighbors(t *testing.T) {
 			slices.Reverse(rows)
 		}
 		s.step(t, rows...)
-		if at, by, bad := differ(row.Logits, want[i]); bad {
+		if at, by, bad := s.differ(row.Logits, want[i]); bad {
 			t.Fatalf("step %d with %d rows: logits differ at %d by %g from those alone", i, len(rows), at, by)
 		}
-		row = &engine.Row{Seq: seq, Tokens: []int32{best(row.Logits)}, Sample: true}
+		row = &engine.Row{Seq: seq, Tokens: []int32{best(want[i])}, Sample: true}
 		switch {
 		case i == 3:
 			s.e.Close(first)
@@ -248,7 +248,7 @@ func (s *suite) batch(t *testing.T, name string, plans []*plan) {
 		}
 		s.step(t, rows...)
 		for i, p := range plans {
-			if step < p.start || !p.compare(t, fmt.Sprintf("batch %s, step %d, sequence %d of %d", name, step, i, len(plans))) {
+			if step < p.start || !p.compare(t, s, fmt.Sprintf("batch %s, step %d, sequence %d of %d", name, step, i, len(plans))) {
 				continue
 			}
 			if p.got == len(p.want) {
@@ -275,12 +275,12 @@ func (p *plan) next() {
 }
 
 // compare checks the row that just ran and tells whether it was a sampled one.
-func (p *plan) compare(t *testing.T, where string) bool {
+func (p *plan) compare(t *testing.T, s *suite, where string) bool {
 	t.Helper()
 	if p.row == nil || !p.row.Sample {
 		return false
 	}
-	if at, by, bad := differ(p.row.Logits, p.want[p.got]); bad {
+	if at, by, bad := s.differ(p.row.Logits, p.want[p.got]); bad {
 		t.Fatalf("%s (prompt of %d): logits %d differ at %d by %g from those alone", where, len(p.prompt), p.got, at, by)
 	}
 	p.got++

@@ -81,7 +81,7 @@ func (s *suite) sequences(t *testing.T) {
 	}
 	s.step(t, rows...)
 	for i, r := range rows {
-		if at, by, bad := differ(r.Logits, rows[0].Logits); bad {
+		if at, by, bad := s.differ(r.Logits, rows[0].Logits); bad {
 			t.Errorf("row %d of %d equal rows differs at logit %d by %g", i, len(rows), at, by)
 		}
 	}

@@ -63,7 +63,7 @@ func (s *suite) goodBesideBad(t *testing.T) {
 		if row.Err != nil {
 			t.Errorf("%s row = %v, want nil", name, row.Err)
 		}
-		if at, by, bad := differ(row.Logits, want); bad {
+		if at, by, bad := s.differ(row.Logits, want); bad {
 			t.Errorf("%s row differs from the same prompt alone at logit %d by %g", name, at, by)
 		}
 	}
@@ -102,7 +102,7 @@ func (s *suite) logitsMayBeOverwritten(t *testing.T) {
 	_ = append(row.Logits, 1, 2, 3) // must not reach a neighbor's
 	row = &engine.Row{Seq: seq, Tokens: []int32{token}, Sample: true}
 	s.step(t, row)
-	if at, by, bad := differ(row.Logits, want[1]); bad {
+	if at, by, bad := s.differ(row.Logits, want[1]); bad {
 		t.Errorf("after the caller overwrote logits, the next differ at %d by %g", at, by)
 	}
 }
@@ -138,7 +138,7 @@ func (s *suite) canceledWhileRunning(t *testing.T) {
 		s.e.Close(seq)
 	}
 	for i, got := range s.generate(t, prompt, 1) {
-		if at, by, bad := differ(got, want[i]); bad {
+		if at, by, bad := s.differ(got, want[i]); bad {
 			t.Errorf("after canceled steps, logits %d differ at %d by %g", i, at, by)
 		}
 	}

@@ -1,6 +1,8 @@
 package hub
 
 import (
+	"path/filepath"
+
 	"golang.org/x/sys/cpu"
 
 	"github.com/pelton-run/pelton/runtime/convert"
@@ -18,4 +20,12 @@ func fastest() string {
 		return convert.Q4
 	}
 	return convert.Q8
+}
+
+// ForGPU is the variant of a model that is taken on GPUs when none is named, "" where there is none for them.
+func ForGPU(name string) string {
+	if e, ok := Lookup(name); ok && len(e.Sentence) == 0 || isPath(name) && filepath.Ext(name) != "" {
+		return convert.FP16
+	}
+	return ""
 }

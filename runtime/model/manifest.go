@@ -86,6 +86,15 @@ func (m Manifest) Dimensions() int { return m.Shape.Hidden }
 //	         sel [R] int64, of which of them the logits are wanted,
 //	         keys.N and values.N [slots,KVHeads,bytes] uint8 for each layer N: the cache, written in place
 //	output   logits [R,Vocab] float32
+//
+// With PageTokens, graphs for GPUs have in place of places
+//
+//	inputs   starts [B+1] int32, where each of B sequences begins among the tokens, and their number,
+//	         held [B] int32, how many tokens of each the cache has already,
+//	         pages [B,P] int32, the numbers of the pages in which each lies,
+//	         bounds [3] int32 in host memory, the most tokens that one sequence brings here, and the most that one
+//	         then has, at most and at least,
+//	         keys.N and values.N [pages,PageTokens,KVHeads,HeadDim] float16
 type Shape struct {
 	Layers        int `json:"layers"`
 	Hidden        int `json:"hidden"`
@@ -94,9 +103,18 @@ type Shape struct {
 	HeadDim       int `json:"head_dim"`
 	FFN           int `json:"ffn"`
 	Vocab         int `json:"vocab"`
-	ContextLength int `json:"context_length"`     // also the length of the rotary caches
-	KVWidth       int `json:"kv_width,omitempty"` // bytes of a cached number; 0 is 4, float32
+	ContextLength int `json:"context_length"`        // also the length of the rotary caches
+	KVWidth       int `json:"kv_width,omitempty"`    // bytes of a cached number; 0 is 4, float32
+	PageTokens    int `json:"page_tokens,omitempty"` // of a page of the cache; 0 is a cache in slots
 }
+
+// Names of the inputs of graphs with pages, see Shape.
+const (
+	PagedStarts = "starts"
+	PagedHeld   = "held"
+	PagedPages  = "pages"
+	PagedBounds = "bounds"
+)
 
 // KVBytesPerToken is the size of one token's keys and values over all layers.
 func (s Shape) KVBytesPerToken() int64 {

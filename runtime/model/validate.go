@@ -107,6 +107,9 @@ func (s Shape) validate() []error {
 	if s.KVWidth != 0 && s.KVWidth != 2 && s.KVWidth != 4 {
 		all = append(all, fmt.Errorf("shape: kv_width %d: must be 2 or 4", s.KVWidth))
 	}
+	if s.PageTokens < 0 || s.PageTokens > maxContext || s.PageTokens&(s.PageTokens-1) != 0 {
+		all = append(all, fmt.Errorf("shape: page_tokens %d: must be a power of two", s.PageTokens))
+	}
 	if s.KVHeads > 0 && s.Heads%s.KVHeads != 0 {
 		all = append(all, fmt.Errorf("shape: %d heads are no multiple of %d kv_heads", s.Heads, s.KVHeads))
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/onnx/session"
 )
 
 // Model is what Open of either kind of folder returns, and what the workers drive.
@@ -23,16 +24,13 @@ type Model interface {
 }
 
 // Spin says whether ONNX Runtime's threads wait for work by spinning.
-type Spin int
+type Spin = session.Spin
 
+// The ways to wait.
 const (
-	// SpinAuto spins while a step runs and stops at its end, so that the rest of the process has the
-	// cores between steps.
-	SpinAuto Spin = iota
-	// SpinOn spins between steps too: fastest when the process has the cores to itself.
-	SpinOn
-	// SpinOff never spins: for machines shared with other busy processes.
-	SpinOff
+	SpinAuto = session.SpinAuto
+	SpinOn   = session.SpinOn
+	SpinOff  = session.SpinOff
 )
 
 // Config says what to open. Only ModelDir and Library are required.
@@ -60,6 +58,11 @@ const (
 	maxStepTokens     = 4096
 	maxThreads        = 1024
 )
+
+// session is what of c concerns one session.
+func (c Config) session() session.Config {
+	return session.Config{Library: c.Library, Device: c.Device, Threads: c.Threads, Spin: c.Spin}
+}
 
 func (c Config) withDefaults() Config {
 	if c.Threads == 0 {

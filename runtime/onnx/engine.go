@@ -13,10 +13,13 @@ import (
 
 	ort "github.com/yalue/onnxruntime_go"
 
+	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/kvcache"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/onnx/paged"
+	"github.com/pelton-run/pelton/runtime/onnx/session"
 )
 
 // Engine implements engine.Engine on ONNX Runtime.
@@ -53,6 +56,9 @@ func OpenModel(cfg Config) (Model, error) {
 		if m.Graph != nil {
 			return openExport(m, c)
 		}
+		if m.Shape.PageTokens > 0 {
+			return paged.Open(m, paged.Config{Session: c.session(), Dir: c.ModelDir, KVBudget: c.KVBudget, MaxSequences: cfg.MaxSequences, MaxStepTokens: cfg.MaxStepTokens, Logger: c.Logger})
+		}
 		return newEngine(m, c)
 	})
 	if err != nil {
@@ -73,6 +79,19 @@ func Open(cfg Config) (*Engine, error) {
 	return nil, errors.Join(fmt.Errorf("open onnx engine on %s: the graph is another tool's", cfg.ModelDir), m.Shutdown())
 }
 
+// onDevice opens a model on the device that c names; the Config that open gets names it in full.
+func onDevice[T any](c Config, m model.Manifest, open func(Config) (T, error)) (T, error) {
+	var bytes int64
+	for _, f := range m.Files {
+		bytes += f.Size
+	}
+	return device.Open(c.Device, c.Library, bytes, c.Logger, func(d device.Device) (T, error) {
+		c := c
+		c.Device = d
+		return open(c)
+	})
+}
+
 // prepare checks what is to be opened and loads the library.
 func prepare(cfg Config) (Config, model.Manifest, error) {
 	c := cfg.withDefaults()
@@ -86,7 +105,7 @@ func prepare(cfg Config) (Config, model.Manifest, error) {
 	if m.Kind != "" {
 		return c, m, fmt.Errorf("open onnx engine: model %s does not write text (it is of kind %s)", m.Name, m.Kind)
 	}
-	return c, m, loadLibrary(c.Library)
+	return c, m, session.Load(c.Library)
 }
 
 // loadFolder reads a model folder and checks that the graph is the one that its manifest describes:
@@ -113,7 +132,7 @@ func loadFolder(dir string) (model.Manifest, error) {
 }
 
 func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
-	Trim() // or what others freed would hide what this takes
+	session.Trim() // or what others freed would hide what this takes
 	start, before := time.Now(), memory.Resident()
 	kv := kvcache.Config{
 		BlockTokens: blockTokens(m.Shape), BytesPerToken: m.Shape.KVBytesPerToken(),
@@ -130,7 +149,7 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 	if e.graph, err = newGraph(filepath.Join(c.ModelDir, model.GraphFile), m.Shape, c.MaxSequences+1, tokens, rows, c); err != nil {
 		return nil, err
 	}
-	Trim() // what building the graph left
+	session.Trim() // what building the graph left
 	e.kv = e.graph.kv
 	e.info = engine.Info{
 		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Device.String(),
@@ -150,7 +169,7 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("first run: %w", err), e.Shutdown())
 	}
-	e.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s-%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), class(c.Device), check)
+	e.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s-%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), session.Class(c.Device), check)
 	e.weights, e.arena = loaded-before, memory.Resident()-loaded
 	e.log.Info("engine open", "model", m.Name, "variant", m.Variant, "fingerprint", e.info.Fingerprint,
 		"threads", c.Threads, "companion", e.companion, "min_prefill", e.info.MinPrefill, "weights", e.weights, "arena", e.arena, "took", time.Since(start))
@@ -219,7 +238,7 @@ func (e *Engine) Shutdown() error {
 	e.mu.Lock()
 	e.kv = nil
 	e.mu.Unlock()
-	defer Trim()
+	defer session.Trim()
 	if err := g.destroy(); err != nil {
 		return fmt.Errorf("unload %s: %w", e.info.Model, err)
 	}

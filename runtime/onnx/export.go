@@ -21,6 +21,7 @@ import (
 	"github.com/pelton-run/pelton/runtime/kvcache"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/onnx/session"
 )
 
 // Export implements engine.Engine on a decoder that another tool exported (runtime/adopt).
@@ -72,7 +73,7 @@ const (
 
 // openExport loads the folder's graph and runs it once.
 func openExport(m model.Manifest, c Config) (_ *Export, err error) {
-	Trim() // or what others freed would hide what this takes
+	session.Trim() // or what others freed would hide what this takes
 	start, before := time.Now(), memory.Resident()
 	length := m.Shape.ContextLength
 	if m.Graph.UseCache.Name != "" {
@@ -99,7 +100,7 @@ func openExport(m model.Manifest, c Config) (_ *Export, err error) {
 	for slot := range c.MaxSequences {
 		e.free = append(e.free, slot)
 	}
-	Trim() // what building the graph left
+	session.Trim() // what building the graph left
 	loaded := memory.Resident()
 	e.info = engine.Info{
 		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Device.String(),
@@ -110,7 +111,7 @@ func openExport(m model.Manifest, c Config) (_ *Export, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("first run: %w", err), e.Shutdown())
 	}
-	e.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s-%d-%d-%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), class(c.Device), e.graph.level, e.chunk, check)
+	e.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s-%d-%d-%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), session.Class(c.Device), e.graph.level, e.chunk, check)
 	e.weights, e.arena = loaded-before, memory.Resident()-loaded
 	e.log.Info("engine open", "model", m.Name, "variant", m.Variant, "fingerprint", e.info.Fingerprint,
 		"threads", c.Threads, "piece", e.chunk, "in_place", m.Graph.InPlace, "weights", e.weights, "arena", e.arena, "took", time.Since(start))
@@ -261,7 +262,7 @@ func (e *Export) Step(ctx context.Context, rows []*engine.Row) error {
 	if err != nil || len(admitted) == 0 {
 		return err
 	}
-	release, err := watch(ctx, e.graph.options, e.log)
+	release, err := session.Watch(ctx, e.graph.options, e.log)
 	if err != nil {
 		return err
 	}
@@ -348,7 +349,7 @@ func (e *Export) Logits(ctx context.Context, tokens []int32) ([][]float32, error
 	defer e.Close(seq)
 	e.step.Lock()
 	defer e.step.Unlock()
-	release, err := watch(ctx, e.graph.options, e.log)
+	release, err := session.Watch(ctx, e.graph.options, e.log)
 	if err != nil {
 		return nil, err
 	}

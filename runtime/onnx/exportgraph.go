@@ -12,6 +12,7 @@ import (
 	ort "github.com/yalue/onnxruntime_go"
 
 	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/onnx/session"
 	"github.com/pelton-run/pelton/runtime/quant"
 )
 
@@ -24,7 +25,7 @@ type exportGraph struct {
 	shape   model.Shape
 	columns int // most tokens of a call
 	memory  *exportMemory
-	fixed   *mapping
+	fixed   *session.Mapping
 	ids     []byte // of spec's types
 	places  []byte
 	mask    []byte // ones
@@ -71,16 +72,16 @@ func newExportGraph(path string, spec model.Graph, s model.Shape, slots, columns
 	for _, n := range sizes {
 		total += (n + 63) / 64 * 64
 	}
-	if g.fixed, err = newMapping(total); err != nil {
+	if g.fixed, err = session.NewMapping(total); err != nil {
 		return nil, err
 	}
 	parts, at := make([][]byte, len(sizes)), int64(0)
 	for i, n := range sizes {
-		parts[i] = g.fixed.bytes[at : at+n : at+n]
+		parts[i] = g.fixed.Bytes[at : at+n : at+n]
 		at += (n + 63) / 64 * 64
 	}
 	g.ids, g.places, g.mask, g.branch, g.output = parts[0], parts[1], parts[2], parts[3], parts[4]
-	g.sampled = view[float32](g.fixed, total-(sizes[5]+63)/64*64, sizes[5]/floatBytes)
+	g.sampled = session.View[float32](g.fixed, total-(sizes[5]+63)/64*64, sizes[5]/floatBytes)
 	for i := range s.ContextLength {
 		putInt(g.mask, width(spec.Mask), i, 1)
 	}
@@ -95,7 +96,7 @@ func newExportGraph(path string, spec model.Graph, s model.Shape, slots, columns
 func (g *exportGraph) load(path string, c Config) (err error) {
 	inputs, outputs := g.names()
 	for _, g.level = range []ort.GraphOptimizationLevel{ort.GraphOptimizationLevelEnableAll, ort.GraphOptimizationLevelEnableBasic} {
-		s, e := newSessionAt(g.level, path, inputs, outputs, c)
+		s, e := session.NewAt(g.level, path, inputs, outputs, c.session())
 		if e == nil {
 			g.session = s
 			return nil
@@ -245,16 +246,16 @@ func (g *exportGraph) destroy() error {
 		errs = append(errs, g.options.Destroy())
 	}
 	if g.memory != nil {
-		errs = append(errs, g.memory.unmap())
+		errs = append(errs, g.memory.Unmap())
 	}
-	return errors.Join(append(errs, g.fixed.unmap())...)
+	return errors.Join(append(errs, g.fixed.Unmap())...)
 }
 
 // exportMemory holds caches: for each layer's keys and values one region in each slot. A graph that makes
 // its cache anew finds [KVHeads,T,HeadDim] in one piece at the region's start, T the tokens held; one
 // that appends in place finds [KVHeads,ContextLength,HeadDim].
 type exportMemory struct {
-	*mapping
+	*session.Mapping
 	shape   model.Shape
 	kind    string
 	inPlace bool
@@ -279,7 +280,7 @@ func newExportMemory(s model.Shape, slots int, inPlace bool) (*exportMemory, err
 		return nil, fmt.Errorf("a kv cache of %d slots of %d tokens needs %.3g bytes of address space: allow fewer sequences", slots, s.ContextLength, all)
 	}
 	var err error
-	m.mapping, err = newMapping(m.region * int64(2*s.Layers) * int64(slots))
+	m.Mapping, err = session.NewMapping(m.region * int64(2*s.Layers) * int64(slots))
 	return m, err
 }
 
@@ -300,7 +301,7 @@ func (m *exportMemory) bind(in, out *values, slot, past, total int) int {
 			heads, dim := int64(m.shape.KVHeads), int64(m.shape.HeadDim)
 			size := m.row * heads * int64(tokens)
 			at := m.at(slot, b)
-			v.add(m.kind, m.bytes[at:at+max(size, m.row)], 1, heads, int64(tokens), dim)
+			v.add(m.kind, m.Bytes[at:at+max(size, m.row)], 1, heads, int64(tokens), dim)
 		}
 		add(in, slot, past)
 		add(out, to, total)
@@ -327,12 +328,12 @@ func (m *exportMemory) clear(slot, tokens int) {
 		at := m.at(slot, b)
 		if !m.inPlace {
 			size := m.row * int64(m.shape.KVHeads) * int64(tokens)
-			_ = m.release(at, at+(size+page-1)/page*page)
+			_ = m.Release(at, at+(size+page-1)/page*page)
 			continue
 		}
 		for h := range m.shape.KVHeads {
 			from := at + int64(h)*m.row*int64(m.shape.ContextLength)
-			_ = m.release(from, from+m.row*int64(tokens))
+			_ = m.Release(from, from+m.row*int64(tokens))
 		}
 	}
 }

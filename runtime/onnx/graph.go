@@ -9,6 +9,7 @@ import (
 	ort "github.com/yalue/onnxruntime_go"
 
 	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/onnx/session"
 )
 
 // Places of the graph's values among its inputs (model.Shape says what they hold).
@@ -27,7 +28,7 @@ type graph struct {
 	session *ort.DynamicAdvancedSession
 	options *ort.RunOptions
 	kv      *kvMemory
-	fixed   *mapping // memory of the slices below
+	fixed   *session.Mapping // memory of the slices below
 	ids     []int64
 	places  []int32 // slot and position of each token
 	sel     []int64
@@ -62,7 +63,7 @@ func newGraph(path string, s model.Shape, slots, tokens, rows int, c Config) (_ 
 	for _, part := range layout {
 		size += (part + 63) / 64 * 64
 	}
-	if g.fixed, err = newMapping(size); err != nil {
+	if g.fixed, err = session.NewMapping(size); err != nil {
 		return nil, err
 	}
 	at := int64(0)
@@ -71,10 +72,10 @@ func newGraph(path string, s model.Shape, slots, tokens, rows int, c Config) (_ 
 		at += (layout[i] + 63) / 64 * 64
 		return offset
 	}
-	g.ids = view[int64](g.fixed, next(0), n)
-	g.places = view[int32](g.fixed, next(1), 2*n)
-	g.sel = view[int64](g.fixed, next(2), sampled)
-	g.logits = view[float32](g.fixed, next(3), sampled*int64(s.Vocab))
+	g.ids = session.View[int64](g.fixed, next(0), n)
+	g.places = session.View[int32](g.fixed, next(1), 2*n)
+	g.sel = session.View[int64](g.fixed, next(2), sampled)
+	g.logits = session.View[float32](g.fixed, next(3), sampled*int64(s.Vocab))
 	if g.kv, err = newKVMemory(s, slots); err != nil {
 		return nil, err
 	}
@@ -84,7 +85,7 @@ func newGraph(path string, s model.Shape, slots, tokens, rows int, c Config) (_ 
 	if g.options, err = ort.NewRunOptions(); err != nil {
 		return nil, err
 	}
-	g.session, err = newSession(path, inputNames(s.Layers), []string{"logits"}, c)
+	g.session, err = session.New(path, inputNames(s.Layers), []string{"logits"}, c.session())
 	return g, err
 }
 
@@ -101,7 +102,7 @@ func (g *graph) bindCaches() error {
 	g.inputs = make([]ort.Value, inCaches)
 	k := g.kv
 	for b := range k.buffers {
-		t, err := ort.NewTensor(ort.NewShape(int64(k.slots), int64(k.shape.KVHeads), k.region), k.bytes[int64(b)*k.buffer:int64(b+1)*k.buffer])
+		t, err := ort.NewTensor(ort.NewShape(int64(k.slots), int64(k.shape.KVHeads), k.region), k.Bytes[int64(b)*k.buffer:int64(b+1)*k.buffer])
 		if err != nil {
 			return fmt.Errorf("kv cache as tensor: %w", err)
 		}
@@ -173,7 +174,7 @@ func (g *graph) destroy() error {
 		errs = append(errs, t.Destroy())
 	}
 	if g.kv != nil {
-		errs = append(errs, g.kv.unmap())
+		errs = append(errs, g.kv.Unmap())
 	}
-	return errors.Join(append(errs, g.fixed.unmap())...)
+	return errors.Join(append(errs, g.fixed.Unmap())...)
 }

@@ -5,62 +5,16 @@ package onnx
 import (
 	"fmt"
 	"os"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/onnx/session"
 )
-
-// mapping is anonymous memory outside the Go heap. Pages are taken when they are first written.
-type mapping struct {
-	bytes []byte
-}
-
-func newMapping(size int64) (*mapping, error) {
-	if int64(int(size)) != size || size <= 0 {
-		return nil, fmt.Errorf("map %d bytes: more than this system can address", size)
-	}
-	b, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
-	if err != nil {
-		return nil, fmt.Errorf("reserve %d bytes of address space: %w: lift the limit on virtual memory (ulimit -v, vm.overcommit_memory) or allow fewer sequences", size, err)
-	}
-	adviseSmallPages(b)
-	return &mapping{bytes: b}, nil
-}
-
-func (m *mapping) unmap() error {
-	if m == nil || m.bytes == nil {
-		return nil
-	}
-	b := m.bytes
-	m.bytes = nil
-	return unix.Munmap(b)
-}
-
-// release gives the whole pages in [from, to) back to the system; they read as zero afterwards.
-func (m *mapping) release(from, to int64) error {
-	page := int64(os.Getpagesize())
-	from = (from + page - 1) / page * page
-	to = to / page * page
-	if from >= to {
-		return nil
-	}
-	return adviseUnused(m.bytes[from:to])
-}
-
-// view is a part of the mapping as numbers; offset is in bytes and aligned to T.
-func view[T any](m *mapping, offset, count int64) []T {
-	var zero T
-	part := m.bytes[offset : offset+count*int64(unsafe.Sizeof(zero))]
-	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(part))), count)
-}
 
 // kvMemory is the KV cache: for each layer a buffer of keys and one of values, each of shape
 // [slots, KVHeads, region]. What a region holds is the attention kernel's business, but for this: a
 // sequence's tokens fill it from its start, in panels of 16.
 type kvMemory struct {
-	*mapping
+	*session.Mapping
 	shape   model.Shape
 	buffers int // 2 x layers
 	slots   int
@@ -82,7 +36,7 @@ func newKVMemory(s model.Shape, slots int) (*kvMemory, error) {
 		return nil, fmt.Errorf("a kv cache of %d slots of %d tokens needs %.3g bytes of address space: allow fewer sequences", slots, s.ContextLength, all)
 	}
 	var err error
-	if k.mapping, err = newMapping(k.buffer * int64(k.buffers)); err != nil {
+	if k.Mapping, err = session.NewMapping(k.buffer * int64(k.buffers)); err != nil {
 		return nil, err
 	}
 	return k, nil
@@ -115,7 +69,7 @@ func (k *kvMemory) copy(from, to, first, end int) {
 	low, high := int64(first/panelTokens)*size, panels(end)*size
 	shift := int64(to-from) * int64(k.shape.KVHeads) * k.region
 	_ = k.regions(from, func(at int64) error {
-		copy(k.bytes[at+shift+low:at+shift+high], k.bytes[at+low:at+high])
+		copy(k.Bytes[at+shift+low:at+shift+high], k.Bytes[at+low:at+high])
 		return nil
 	})
 }
@@ -124,7 +78,7 @@ func (k *kvMemory) copy(from, to, first, end int) {
 func (k *kvMemory) clear(slot, tokens int) error {
 	page := int64(os.Getpagesize())
 	size := min((panels(tokens)*panelBytes(k.shape)+page-1)/page*page, k.region)
-	return k.regions(slot, func(at int64) error { return k.release(at, at+size) })
+	return k.regions(slot, func(at int64) error { return k.Release(at, at+size) })
 }
 
 // blockTokens is the number of tokens that fill whole pages in each region, at least a panel: what is

@@ -21,6 +21,7 @@ import (
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/onnx/session"
 )
 
 // Net implements [engine.Graph]: a model that answers in one call.
@@ -53,7 +54,7 @@ func OpenNet(cfg Config) (*Net, error) {
 	if m.Kind == "" {
 		return nil, fmt.Errorf("open onnx graph: model %s writes text: it needs an engine", m.Name)
 	}
-	if err := loadLibrary(c.Library); err != nil {
+	if err := session.Load(c.Library); err != nil {
 		return nil, err
 	}
 	n, err := onDevice(c, m, func(c Config) (*Net, error) { return newNet(m, c, limit) })
@@ -89,7 +90,7 @@ func newNet(m model.Manifest, c Config, limit int) (_ *Net, err error) {
 	if n.options, err = ort.NewRunOptions(); err != nil {
 		return nil, err
 	}
-	if n.session, err = newSession(path, portNames(m.Inputs), portNames(m.Outputs), c); err != nil {
+	if n.session, err = session.New(path, portNames(m.Inputs), portNames(m.Outputs), c.session()); err != nil {
 		return nil, errors.Join(err, n.options.Destroy())
 	}
 	loaded := memory.Resident()
@@ -97,7 +98,7 @@ func newNet(m model.Manifest, c Config, limit int) (_ *Net, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("first run: %w", err), n.Shutdown())
 	}
-	n.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), class(c.Device), check)
+	n.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), session.Class(c.Device), check)
 	n.weights, n.arena = max(0, loaded-before), max(0, memory.Resident()-loaded)
 	n.log.Info("graph open", "model", m.Name, "variant", m.Variant, "fingerprint", n.info.Fingerprint, "threads", c.Threads,
 		"weights", n.weights, "arena", n.arena, "limit", n.info.Limit, "took", time.Since(start))

@@ -68,6 +68,3 @@ func (*Engine) Logits(context.Context, []int32) ([][]float32, error) { return ni
 
 // Shutdown does nothing.
 func (*Engine) Shutdown() error { return nil }
-
-// Trim does nothing: there is no library that could have freed memory.
-func Trim() {}

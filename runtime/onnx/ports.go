@@ -10,13 +10,14 @@ import (
 
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/onnx/session"
 )
 
 // Ports reads the inputs and outputs of an ONNX file with the ONNX Runtime library at a path. What this
 // version cannot pass on is an error that names it: values that are no tensors, inputs of rank 0, strings
 // and the smaller kinds of floating point.
 func Ports(library, path string) (inputs, outputs []model.Port, err error) {
-	if err := loadLibrary(library); err != nil {
+	if err := session.Load(library); err != nil {
 		return nil, nil, err
 	}
 	in, out, err := ort.GetInputOutputInfo(path)

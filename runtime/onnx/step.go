@@ -5,11 +5,9 @@ package onnx
 import (
 	"context"
 	"fmt"
-	"log/slog"
-
-	ort "github.com/yalue/onnxruntime_go"
 
 	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/onnx/session"
 )
 
 // Step runs one pass over rows, all in one call unless they have more tokens than that takes. A canceled context ends the call under way within milliseconds and leaves every sequence as it
@@ -46,32 +44,7 @@ func (e *Engine) admit(rows []*engine.Row) (err error) {
 
 // watch ends running calls when ctx ends, until release is called.
 func (e *Engine) watch(ctx context.Context) (release func(), err error) {
-	return watch(ctx, e.graph.options, e.log)
-}
-
-func watch(ctx context.Context, options *ort.RunOptions, log *slog.Logger) (release func(), err error) {
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	if ctx.Done() == nil {
-		return func() {}, nil
-	}
-	fired := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(fired)
-		if err := options.Terminate(); err != nil {
-			log.Error("a canceled step goes on", "error", err)
-		}
-	})
-	return func() {
-		if stop() {
-			return
-		}
-		<-fired // the flag is sticky: it must be set before it is cleared
-		if err := options.UnsetTerminate(); err != nil {
-			log.Error("steps stay canceled", "error", err)
-		}
-	}, nil
+	return session.Watch(ctx, e.graph.options, e.log)
 }
 
 // runRows runs the calls of a step. A call that fails is the failure of its rows, unless the context

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/sampler"
 )
 
 // Step is one forward pass, as a trace sees it.
@@ -54,17 +55,18 @@ type Loop struct {
 	closed error               // why nothing is taken any more
 
 	// Owned by the goroutine in Run.
-	running []*Sequence
-	order   uint64
-	full    bool // the engine had no memory and nothing was closed since
-	planner Planner
-	ready   []*Sequence // of the step under way, as are the next three
-	views   []View
-	pieces  []Piece
-	rows    []*engine.Row
-	steady  *time.Timer // bounds the step under way; nil without StepTimeout
-	forth   chan context.Context
-	back    chan error
+	running  []*Sequence
+	order    uint64
+	full     bool // the engine had no memory and nothing was closed since
+	planner  Planner
+	ready    []*Sequence // of the step under way, as are the next three
+	views    []View
+	pieces   []Piece
+	rows     []*engine.Row
+	choosers choosers
+	steady   *time.Timer // bounds the step under way; nil without StepTimeout
+	forth    chan context.Context
+	back     chan error
 }
 
 // New checks cfg and makes a loop that waits for Run.
@@ -266,6 +268,9 @@ func (l *Loop) step(ctx context.Context) error {
 	if done.Err == nil {
 		l.planner.Took(done.PrefillTokens, done.DecodeRows+done.Drafted, done.Duration)
 	}
+	if done.Err == nil {
+		l.choosers.run(l.ready, l.pieces, l.rows)
+	}
 	token := done.Duration / time.Duration(max(1, done.PrefillTokens+done.DecodeRows))
 	for i, p := range l.pieces {
 		s := l.ready[p.Index]
@@ -369,40 +374,35 @@ func (l *Loop) forward(ctx context.Context, rows []*engine.Row) (err error) {
 	return nil
 }
 
-// advance moves one sequence on by what its row did, and says how many guessed tokens were right. A panic (a
-// sampler's or a sink's) ends only this sequence.
+// advance moves one sequence on by what its row did and what was chosen behind it, and says how many guessed
+// tokens were right. A panic (a sampler's or a sink's) ends only this sequence.
 func (l *Loop) advance(s *Sequence, p Piece, r *engine.Row, now time.Time) (accepted int) {
 	defer func() {
 		if e := recover(); e != nil {
-			l.cfg.Logger.Error("sequence panicked", "panic", e, "stack", string(debug.Stack()))
-			l.end(s, End{Err: fmt.Errorf("sequence panicked: %v", e)})
+			l.panicked(s, e, debug.Stack())
 		}
 	}()
 	if r.Err != nil {
 		l.end(s, End{Err: fmt.Errorf("engine row: %w", r.Err)})
 		return 0
 	}
-	replaying := s.Replayed
-	s.Advance(p.Prompt)
-	if s.Replayed > replaying {
-		s.spec.Sampler.Accept(s.spec.Replay[replaying])
+	if s.broken != nil {
+		l.panicked(s, s.broken, s.stack)
+		return 0
 	}
 	if p.Prompt > 0 && s.Rest() == 0 {
-		for _, id := range s.text[len(s.spec.Prompt):] {
-			s.spec.Sampler.Accept(id)
-		}
 		s.spec.Sink.Prefilled(s.spec.Choice, now)
 	}
 	if !r.Sample {
 		return 0
 	}
 	if len(r.Draft) == 0 {
-		l.sample(s, r.Logits, now)
+		l.take(s, s.choice, now)
 		return 0
 	}
 	for ; ; accepted++ {
 		at := accepted * l.info.Vocab
-		l.sample(s, r.Logits[at:at+l.info.Vocab], now)
+		l.take(s, s.spec.Sampler.Sample(r.Logits[at:at+l.info.Vocab], s.Generated), now)
 		if wrong := r.Draft[accepted:]; len(wrong) == 0 || s.ended {
 			return accepted
 		} else if s.next[0] != wrong[0] {
@@ -412,8 +412,13 @@ func (l *Loop) advance(s *Sequence, p Piece, r *engine.Row, now time.Time) (acce
 	}
 }
 
-func (l *Loop) sample(s *Sequence, logits []float32, now time.Time) {
-	c := s.spec.Sampler.Sample(logits, s.Generated)
+func (l *Loop) panicked(s *Sequence, e any, stack []byte) {
+	l.cfg.Logger.Error("sequence panicked", "panic", e, "stack", string(stack))
+	l.end(s, End{Err: fmt.Errorf("sequence panicked: %v", e)})
+}
+
+// take adds a token that was chosen.
+func (l *Loop) take(s *Sequence, c sampler.Choice, now time.Time) {
 	if slices.Contains(s.spec.EOS, c.Token) {
 		l.end(s, End{Finish: contracts.FinishStop})
 		return

@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -72,6 +73,9 @@ type Sequence struct {
 	ended  bool
 	device time.Duration
 	share  engine.Row // of the step under way
+	choice sampler.Choice
+	broken any    // what choosing panicked with
+	stack  []byte // where
 }
 
 // NewSequence prepares a sequence for [Loop.Add].
@@ -92,6 +96,32 @@ func (s *Sequence) remember(context int) {
 
 // length is how many tokens the sequence holds at most.
 func (s *Sequence) length(context int) int { return min(len(s.spec.Prompt)+s.spec.MaxTokens, context) }
+
+// choose moves the sequence on by what its row did, and samples what follows unless guesses do: then it depends
+// on what they were. It touches nothing but the sequence.
+func (s *Sequence) choose(p Piece, r *engine.Row) {
+	defer func() {
+		if e := recover(); e != nil {
+			s.broken, s.stack = e, debug.Stack()
+		}
+	}()
+	if r.Err != nil {
+		return
+	}
+	replaying := s.Replayed
+	s.Advance(p.Prompt)
+	if s.Replayed > replaying {
+		s.spec.Sampler.Accept(s.spec.Replay[replaying])
+	}
+	if p.Prompt > 0 && s.Rest() == 0 {
+		for _, id := range s.text[len(s.spec.Prompt):] {
+			s.spec.Sampler.Accept(id)
+		}
+	}
+	if r.Sample && len(r.Draft) == 0 {
+		s.choice = s.spec.Sampler.Sample(r.Logits, s.Generated)
+	}
+}
 
 // row is the sequence's share of a step, valid until the next one: n prompt tokens, or one generated token when
 // n is 0, with at most so many guessed ones. Logits are wanted when the row brings the sequence to a position

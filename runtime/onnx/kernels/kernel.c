@@ -58,8 +58,7 @@ static const OrtCustomOp *define(operator *o) {
     return &o->base;
 }
 
-// take copies an error's message for Go and releases it.
-static char *take(OrtStatus *s) {
+char *take(OrtStatus *s) {
     if (!s) return NULL;
     char *text = strdup(ort(GetErrorMessage)(s));
     ort(ReleaseStatus)(s);

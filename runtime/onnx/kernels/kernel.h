@@ -43,6 +43,9 @@ OrtStatus *int_attribute(const OrtKernelInfo *, const char *name, int64_t low, i
 // invalid makes an error of a text like printf's.
 OrtStatus *invalid(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+// take copies an error's message for Go and releases the error; NULL stays NULL.
+char *take(OrtStatus *);
+
 // parallel runs task(data, i) for i below n on the session's own threads, and returns when all are done.
 OrtStatus *parallel(const OrtKernelContext *, void (*task)(void *data, size_t i), size_t n, void *data);
 

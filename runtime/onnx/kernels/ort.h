@@ -1,4 +1,4 @@
-// The part of ONNX Runtime's C API (onnxruntime_c_api.h, MIT license) that operators of our own need. The
+// The part of ONNX Runtime's C API (onnxruntime_c_api.h, MIT license) that operators of our own and memory of devices need. The
 // library hands out one table of functions, which only ever grows at its end: a call is its place in the
 // table. TestPlaces compares places and struct with the binding's copy of the whole header.
 #ifndef PELTON_ORT_H
@@ -17,6 +17,9 @@ typedef struct OrtKernelContext OrtKernelContext;
 typedef struct OrtValue OrtValue;
 typedef struct OrtTensorTypeAndShapeInfo OrtTensorTypeAndShapeInfo;
 typedef struct OrtCustomOp OrtCustomOp;
+typedef struct OrtSession OrtSession;
+typedef struct OrtAllocator OrtAllocator;
+typedef struct OrtMemoryInfo OrtMemoryInfo;
 
 typedef struct {
     void *call[512];
@@ -34,16 +37,22 @@ typedef struct {
     X(OrtStatus *, CreateCustomOpDomain, 26, (const char *name, OrtCustomOpDomain **))                          \
     X(OrtStatus *, CustomOpDomain_Add, 27, (OrtCustomOpDomain *, const OrtCustomOp *))                          \
     X(OrtStatus *, AddCustomOpDomain, 28, (OrtSessionOptions *, OrtCustomOpDomain *))                           \
+    X(OrtStatus *, CreateTensorAsOrtValue, 48, (OrtAllocator *, const int64_t *, size_t, int type, OrtValue **)) \
     X(OrtStatus *, GetTensorMutableData, 51, (OrtValue *, void **))                                             \
     X(OrtStatus *, GetDimensionsCount, 61, (const OrtTensorTypeAndShapeInfo *, size_t *))                       \
     X(OrtStatus *, GetDimensions, 62, (const OrtTensorTypeAndShapeInfo *, int64_t *, size_t))                   \
     X(OrtStatus *, GetTensorTypeAndShape, 65, (const OrtValue *, OrtTensorTypeAndShapeInfo **))                 \
+    X(OrtStatus *, CreateMemoryInfo, 68, (const char *name, int type, int id, int memory, OrtMemoryInfo **))    \
     X(OrtStatus *, KernelInfoGetAttribute_float, 85, (const OrtKernelInfo *, const char *, float *))            \
     X(OrtStatus *, KernelInfoGetAttribute_int64, 86, (const OrtKernelInfo *, const char *, int64_t *))          \
     X(OrtStatus *, KernelContext_GetInput, 90, (const OrtKernelContext *, size_t, const OrtValue **))           \
     X(OrtStatus *, KernelContext_GetOutput, 91, (OrtKernelContext *, size_t, const int64_t *, size_t, OrtValue **)) \
     X(void, ReleaseStatus, 93, (OrtStatus *))                                                                   \
+    X(void, ReleaseMemoryInfo, 94, (OrtMemoryInfo *))                                                           \
+    X(void, ReleaseValue, 96, (OrtValue *))                                                                     \
     X(void, ReleaseTensorTypeAndShapeInfo, 99, (OrtTensorTypeAndShapeInfo *))                                   \
+    X(OrtStatus *, CreateAllocator, 131, (const OrtSession *, const OrtMemoryInfo *, OrtAllocator **))          \
+    X(void, ReleaseAllocator, 132, (OrtAllocator *))                                                            \
     X(OrtStatus *, KernelContext_ParallelFor, 274,                                                              \
       (const OrtKernelContext *, void (*)(void *, size_t), size_t total, size_t batches, void *))
 

@@ -1,6 +1,6 @@
 //go:build cgo && (linux || darwin)
 
-package onnx
+package session
 
 import (
 	"errors"
@@ -10,22 +10,8 @@ import (
 	ort "github.com/yalue/onnxruntime_go"
 
 	"github.com/pelton-run/pelton/runtime/device"
-	"github.com/pelton-run/pelton/runtime/model"
 	"github.com/pelton-run/pelton/runtime/onnx/kernels"
 )
-
-// onDevice opens a model on the device that c names; the Config that open gets names it in full.
-func onDevice[T any](c Config, m model.Manifest, open func(Config) (T, error)) (T, error) {
-	var bytes int64
-	for _, f := range m.Files {
-		bytes += f.Size
-	}
-	return device.Open(c.Device, c.Library, bytes, c.Logger, func(d device.Device) (T, error) {
-		c := c
-		c.Device = d
-		return open(c)
-	})
-}
 
 // addProvider makes a session use the device. What the device cannot run, the library runs on the CPU.
 func addProvider(o *ort.SessionOptions, d device.Device) error {
@@ -61,7 +47,8 @@ func addCUDA(o *ort.SessionOptions, id string) error {
 		return err
 	}
 	// The arena grows by what is asked for, not by doubling, so that the memory is what was predicted.
-	err = p.Update(map[string]string{"device_id": id, "arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"})
+	// Norms of sums are added up in single precision: squares leave half precision.
+	err = p.Update(map[string]string{"device_id": id, "arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC", "enable_skip_layer_norm_strict_mode": "1"})
 	if err == nil {
 		err = o.AppendExecutionProviderCUDA(p)
 	}
@@ -80,9 +67,9 @@ func addTensorRT(o *ort.SessionOptions, id string) error {
 	return errors.Join(err, p.Destroy())
 }
 
-// class names what the bits of a result depend on beside weights and library: the processor's kernels and
+// Class names what the bits of a result depend on beside weights and library: the processor's kernels and
 // our own, and the device.
-func class(d device.Device) string {
+func Class(d device.Device) string {
 	c := kernelClass() + "-" + kernels.Version
 	if d.Kind != device.CPU {
 		c = string(d.Kind) + "-" + c

@@ -1,6 +1,6 @@
 //go:build cgo
 
-package onnx
+package session
 
 /*
 #include <features.h>

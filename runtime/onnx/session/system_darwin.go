@@ -1,6 +1,6 @@
 //go:build cgo
 
-package onnx
+package session
 
 import "golang.org/x/sys/unix"
 

@@ -1,6 +1,6 @@
 //go:build cgo && (linux || darwin)
 
-package onnx
+package session
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 
 	ort "github.com/yalue/onnxruntime_go"
 
+	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/onnx/kernels"
 )
 
@@ -21,8 +22,8 @@ var library struct {
 	path string // "" until loaded
 }
 
-// loadLibrary loads the library at path unless it is loaded already.
-func loadLibrary(path string) error {
+// Load loads the library at path unless it is loaded already.
+func Load(path string) error {
 	real, err := filepath.EvalSymlinks(path)
 	if err == nil {
 		var info os.FileInfo
@@ -50,13 +51,26 @@ func loadLibrary(path string) error {
 	return nil
 }
 
-// newSession loads the graph with the settings under which the kernels' results are reproducible.
-func newSession(graph string, inputs, outputs []string, c Config) (*ort.DynamicAdvancedSession, error) {
-	return newSessionAt(ort.GraphOptimizationLevelEnableAll, graph, inputs, outputs, c)
+// Usable tells whether the library at a path can run anything on a device: whether its provider is there and
+// loads.
+func Usable(library string, d device.Device) error {
+	if err := Load(library); err != nil {
+		return err
+	}
+	o, err := ort.NewSessionOptions()
+	if err != nil {
+		return err
+	}
+	return errors.Join(addProvider(o, d), o.Destroy())
 }
 
-// newSessionAt is newSession with another level of optimization.
-func newSessionAt(level ort.GraphOptimizationLevel, graph string, inputs, outputs []string, c Config) (_ *ort.DynamicAdvancedSession, err error) {
+// New loads the graph with the settings under which the kernels' results are reproducible.
+func New(graph string, inputs, outputs []string, c Config) (*ort.DynamicAdvancedSession, error) {
+	return NewAt(ort.GraphOptimizationLevelEnableAll, graph, inputs, outputs, c)
+}
+
+// NewAt is New with another level of optimization.
+func NewAt(level ort.GraphOptimizationLevel, graph string, inputs, outputs []string, c Config) (_ *ort.DynamicAdvancedSession, err error) {
 	o, err := ort.NewSessionOptions()
 	if err != nil {
 		return nil, err

@@ -1,0 +1,85 @@
+//go:build cgo && (linux || darwin)
+
+package kernels
+
+/*
+#include <stdlib.h>
+#include "register.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+
+	ort "github.com/yalue/onnxruntime_go"
+)
+
+// Names of memory, as the library calls it.
+const (
+	HostMemory   = "Cpu"
+	CUDAMemory   = "Cuda"
+	PinnedMemory = "CudaPinned" // of the host, which CUDA devices copy from and to without a stop in between
+)
+
+// Memory gives out tensors in one kind of memory of a session, which must outlive it. It and its tensors
+// belong to one goroutine at a time.
+type Memory struct {
+	allocator unsafe.Pointer
+	tensors   []*Tensor
+}
+
+// Tensor is a value whose content Go may not be able to see.
+type Tensor struct {
+	*ort.CustomDataTensor // nil: what is called of a Value by a run is overridden below
+	value                 ort.ValueInternalData
+	data                  unsafe.Pointer
+}
+
+// NewMemory finds the kind of memory that is so called, of the device with a number.
+func NewMemory(session *ort.DynamicAdvancedSession, name string, device int) (*Memory, error) {
+	text := C.CString(name)
+	defer C.free(unsafe.Pointer(text))
+	var allocator unsafe.Pointer
+	if err := failure(C.pelton_allocator(rawSession(session), text, C.int(device), &allocator)); err != nil {
+		return nil, fmt.Errorf("memory %s of device %d: %w", name, device, err)
+	}
+	return &Memory{allocator: allocator}, nil
+}
+
+// Tensor allocates one; its content is anything.
+func (m *Memory) Tensor(t ort.TensorElementDataType, dims ...int64) (*Tensor, error) {
+	var value, data unsafe.Pointer
+	if err := failure(C.pelton_tensor(m.allocator, C.int(t), (*C.int64_t)(unsafe.SliceData(dims)), C.size_t(len(dims)), &value, &data)); err != nil {
+		return nil, fmt.Errorf("tensor of %v: %w", dims, err)
+	}
+	v := &Tensor{data: data}
+	*(*unsafe.Pointer)(unsafe.Pointer(&v.value)) = value
+	m.tensors = append(m.tensors, v)
+	return v, nil
+}
+
+// GetInternals is the value for a run.
+func (t *Tensor) GetInternals() *ort.ValueInternalData { return &t.value }
+
+// Numbers is the content of n elements of a tensor in memory of the host.
+func Numbers[T any](t *Tensor, n int) []T { return unsafe.Slice((*T)(t.data), n) }
+
+// Free gives everything back; nil has nothing, nor has one that is freed.
+func (m *Memory) Free() {
+	if m == nil || m.allocator == nil {
+		return
+	}
+	for _, t := range m.tensors {
+		C.pelton_free_tensor(*(*unsafe.Pointer)(unsafe.Pointer(&t.value)))
+	}
+	m.tensors = nil
+	C.pelton_free_allocator(m.allocator)
+	m.allocator = nil
+}
+
+// rawSession is the library's own object behind the binding's, the first field of what its only field points to
+// (TestPlaces looks whether it still is).
+func rawSession(s *ort.DynamicAdvancedSession) unsafe.Pointer {
+	return **(**unsafe.Pointer)(unsafe.Pointer(s))
+}

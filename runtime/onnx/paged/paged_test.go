@@ -1,0 +1,224 @@
+//go:build cgo && (linux || darwin)
+
+package paged_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/pelton-run/pelton/runtime/convert"
+	"github.com/pelton-run/pelton/runtime/device"
+	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/enginetest"
+	"github.com/pelton-run/pelton/runtime/hub"
+	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/onnx"
+)
+
+func folder(t testing.TB, variant string) string {
+	t.Helper()
+	dir, _, err := hub.Ensure(context.Background(), model.Store{Root: model.DefaultRoot()}, hub.Default, variant, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func library(t testing.TB) string {
+	t.Helper()
+	path, err := hub.Library(context.Background(), os.Getenv("PELTON_ORT_LIB"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// open opens the default model on the GPU that PELTON_TEST_DEVICE names; without one the test is skipped: nothing
+// but a GPU runs these graphs.
+func open(t testing.TB, variant string, change func(*onnx.Config)) onnx.Model {
+	t.Helper()
+	d, err := device.Parse(os.Getenv("PELTON_TEST_DEVICE"))
+	if err != nil || !d.NVIDIA() {
+		t.Skip("no GPU: PELTON_TEST_DEVICE=cuda:0 and PELTON_ORT_LIB name one and the library for it")
+	}
+	c := onnx.Config{ModelDir: folder(t, variant), Library: library(t), Device: d}
+	if change != nil {
+		change(&c)
+	}
+	e, err := onnx.OpenModel(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v, memory %+v", e.Info(), e.Memory())
+	t.Cleanup(func() {
+		if err := e.Shutdown(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+// TestNeedsAGPU opens the variant where nothing can run it.
+func TestNeedsAGPU(t *testing.T) {
+	t.Parallel()
+	dir := folder(t, convert.FP16)
+	for _, c := range []struct{ device, want string }{{"cpu", "take another variant"}, {"cuda:0", "ONNX Runtime"}} {
+		d, err := device.Parse(c.device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library(t), Device: d})
+		if err == nil {
+			t.Logf("%s opens it: %+v", c.device, e.Info())
+			_ = e.Shutdown()
+			continue
+		}
+		if !strings.Contains(err.Error(), c.want) {
+			t.Errorf("on %s: %v, want %q in it", c.device, err, c.want)
+		}
+	}
+}
+
+func TestConformance(t *testing.T) {
+	enginetest.Run(t, func(t *testing.T) engine.Engine {
+		return open(t, convert.FP16, func(c *onnx.Config) { c.MaxSequences, c.MaxStepTokens = 8, 37 })
+	}, enginetest.Options{SetBudget: func(e engine.Engine, bytes int64) { e.(onnx.Model).SetKVBudget(bytes) }, Longest: 300})
+}
+
+// TestAgrees compares with single precision on the CPU, for texts of one page and of several.
+func TestAgrees(t *testing.T) {
+	e := open(t, convert.FP16, nil)
+	reference, err := onnx.OpenModel(onnx.Config{ModelDir: folder(t, convert.FP32), Library: library(t), Device: device.Device{Kind: device.CPU}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = reference.Shutdown() }()
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, n := range []int{1, 7, 255, 256, 257, 700} {
+		text := make([]int32, n)
+		for i := range text {
+			text[i] = int32(r.IntN(e.Info().Vocab))
+		}
+		got, err := e.Logits(t.Context(), text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := reference.Logits(t.Context(), text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same, worst := 0, 0.0
+		for i := range want {
+			worst = max(worst, apart(got[i], want[i]))
+			if largest(got[i]) == largest(want[i]) {
+				same++
+			}
+		}
+		t.Logf("%d tokens: %d with the same next one, logits at most %.4f apart", n, same, worst)
+		if worst > 0.03 || float64(same) < 0.95*float64(n) {
+			t.Errorf("%d tokens: %d with the same next one, logits %.4f apart as a part of their length, want 95 %% and 0.03", n, same, worst)
+		}
+	}
+}
+
+func apart(a, b []float32) float64 {
+	var d, l float64
+	for i := range b {
+		x := float64(a[i] - b[i])
+		d, l = d+x*x, l+float64(b[i])*float64(b[i])
+	}
+	return math.Sqrt(d / l)
+}
+
+func largest(v []float32) (at int) {
+	for i := range v {
+		if v[i] > v[at] {
+			at = i
+		}
+	}
+	return at
+}
+
+// BenchmarkDecode steps n sequences that hold 200 tokens at first, with their logits and without: what the head
+// takes, and bringing them to the host.
+func BenchmarkDecode(b *testing.B) {
+	e := open(b, convert.FP16, nil)
+	for _, sampled := range []bool{true, false} {
+		for _, n := range []int{1, 8, 32, 64, 128, 256} {
+			b.Run(fmt.Sprintf("sampled=%v/b%d", sampled, n), func(b *testing.B) { decode(b, e, n, sampled) })
+		}
+	}
+}
+
+func decode(b *testing.B, e engine.Engine, n int, sampled bool) {
+	const most = 300
+	rows := fill(b, e, n, 200, 200+most)
+	for _, r := range rows {
+		r.Sample = sampled
+	}
+	steps := min(b.N, most)
+	b.ResetTimer()
+	for range steps {
+		step(b, e, rows)
+	}
+	b.StopTimer()
+	took := b.Elapsed().Seconds() / float64(steps)
+	b.ReportMetric(took*1e3, "ms/step")
+	b.ReportMetric(float64(n)/took, "tokens/s")
+	for _, r := range rows {
+		e.Close(r.Seq)
+	}
+}
+
+// BenchmarkPrefill feeds prompts of n tokens, one in each step.
+func BenchmarkPrefill(b *testing.B) {
+	e := open(b, convert.FP16, nil)
+	for _, n := range []int{64, 256, 512, 1024} {
+		b.Run(fmt.Sprintf("p%d", n), func(b *testing.B) {
+			for range b.N {
+				for _, r := range fill(b, e, 1, n, n) {
+					e.Close(r.Seq)
+				}
+			}
+			took := b.Elapsed().Seconds() / float64(b.N)
+			b.ReportMetric(took*1e3, "ms/prompt")
+			b.ReportMetric(float64(n)/took, "tokens/s")
+		})
+	}
+}
+
+// fill opens n sequences of at most so many tokens and feeds each a prompt.
+func fill(b *testing.B, e engine.Engine, n, prompt, most int) (rows []*engine.Row) {
+	b.Helper()
+	text := make([]int32, prompt)
+	for i := range text {
+		text[i] = int32((i*7919 + 31) % e.Info().Vocab)
+	}
+	for range n {
+		s, err := e.Open(most)
+		if err != nil {
+			b.Fatal(err)
+		}
+		rows = append(rows, &engine.Row{Seq: s, Tokens: text, Sample: true})
+		step(b, e, rows[len(rows)-1:])
+		rows[len(rows)-1].Tokens = text[:1]
+	}
+	return rows
+}
+
+func step(b *testing.B, e engine.Engine, rows []*engine.Row) {
+	b.Helper()
+	if err := e.Step(context.Background(), rows); err != nil {
+		b.Fatal(err)
+	}
+	for _, r := range rows {
+		if r.Err != nil {
+			b.Fatal(r.Err)
+		}
+	}
+}
