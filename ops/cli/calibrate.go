@@ -22,6 +22,7 @@ func calibrateFlags(c *cobra.Command) {
 	f.Duration("calibrate-for", time.Minute, "how long --calibrate measures")
 	f.String("profile", "", "`file.json` that --calibrate writes; --device sim:file.json and simulate --device file.json read it")
 	f.Int("threads", 0, "`threads` of the engine that --calibrate measures; 0 is one for each core")
+	f.String("device", "cuda:0", "`GPU` on which --calibrate measures a variant for GPUs")
 	f.String("models", model.DefaultRoot(), "`folder` of the converted models, for --calibrate")
 	f.String("ort-lib", "", "`path` of the ONNX Runtime library, for --calibrate; found or fetched when empty")
 }

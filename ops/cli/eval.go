@@ -13,6 +13,7 @@ import (
 
 	"github.com/pelton-run/pelton/ops/node"
 	"github.com/pelton-run/pelton/ops/quality"
+	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/hub"
 	"github.com/pelton-run/pelton/runtime/model"
@@ -47,6 +48,7 @@ rounding may decide, and enough to the end; otherwise the exit code is 8.`,
 	f.Int("every", 1, "take each `n`th prompt only")
 	f.Int("tokens", 64, "tokens to generate for each prompt")
 	f.Int("threads", 0, "`threads` of the engine; 0 is one for each core")
+	f.String("device", "cuda:0", "`GPU` that variants for GPUs run on")
 	f.String("ort-lib", "", "`path` of the ONNX Runtime library; found or fetched when empty")
 	return c
 }
@@ -109,7 +111,11 @@ func (a *app) openEngine(ctx context.Context, name, variant string, bar *progres
 	if dir, m, err = hub.Ensure(ctx, a.store(), name, variant, bar.report); err != nil {
 		return nil, "", m, err
 	}
-	e, err = node.OpenEngine(dir, library, a.settings.number("threads"))
+	gpu, err := device.Parse(a.settings.text("device"))
+	if err != nil {
+		return nil, "", m, usageError{fmt.Errorf("--device: %w", err)}
+	}
+	e, err = node.OpenEngine(dir, m, library, a.settings.number("threads"), gpu)
 	return e, dir, m, err
 }
 

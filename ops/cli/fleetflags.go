@@ -147,7 +147,7 @@ func (a *app) serveWith(ctx context.Context, names []string, run bool) ([]node.S
 	var out []node.Served
 	for _, name := range names {
 		name, variant := hub.SplitRef(name)
-		if variant == "" && on.NVIDIA() {
+		if variant == "" && on.Kind == device.CUDA {
 			variant = hub.ForGPU(name)
 		}
 		dir, m, err := hub.Ensure(ctx, store, name, variant, bar.report)
@@ -173,7 +173,7 @@ func (a *app) choose(on device.Device, library string) device.Device {
 		a.log.Warn("gpus cannot be counted", "error", err)
 	}
 	d := on.Choose(library, gpus)
-	if on.Kind == device.Auto && d.NVIDIA() {
+	if on.Kind == device.Auto && d.Kind == device.CUDA {
 		if err := session.Usable(library, d); err != nil {
 			a.log.Warn("models run on the CPU: the GPU cannot be used", "device", d.String(), "error", err)
 			return device.Device{Kind: device.CPU}

@@ -138,9 +138,15 @@ func likeFile(path string) (vocabulary []byte, size int, err error) {
 	return sim.TokenizerLike(file)
 }
 
-// OpenEngine loads a converted model for use outside the fleet, with the memory that the machine has.
-func OpenEngine(dir, library string, threads int) (engine.Engine, error) {
-	e, err := onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library, Threads: threads})
+// OpenEngine loads a converted model for use outside the fleet, with the memory that the machine has. A variant for
+// GPUs runs on gpu, the others on the CPU.
+func OpenEngine(dir string, m model.Manifest, library string, threads int, gpu device.Device) (engine.Engine, error) {
+	c := onnx.Config{ModelDir: dir, Library: library, Threads: threads}
+	if m.Shape.PageTokens > 0 {
+		c.Device = gpu
+		return onnx.OpenModel(c)
+	}
+	e, err := onnx.OpenModel(c)
 	if err != nil {
 		return nil, err
 	}

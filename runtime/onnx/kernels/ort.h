@@ -20,6 +20,7 @@ typedef struct OrtCustomOp OrtCustomOp;
 typedef struct OrtSession OrtSession;
 typedef struct OrtAllocator OrtAllocator;
 typedef struct OrtMemoryInfo OrtMemoryInfo;
+typedef struct OrtRunOptions OrtRunOptions;
 
 typedef struct {
     void *call[512];
@@ -38,6 +39,8 @@ typedef struct {
     X(OrtStatus *, CustomOpDomain_Add, 27, (OrtCustomOpDomain *, const OrtCustomOp *))                          \
     X(OrtStatus *, AddCustomOpDomain, 28, (OrtSessionOptions *, OrtCustomOpDomain *))                           \
     X(OrtStatus *, CreateTensorAsOrtValue, 48, (OrtAllocator *, const int64_t *, size_t, int type, OrtValue **)) \
+    X(OrtStatus *, CreateTensorWithDataAsOrtValue, 49,                                                          \
+      (const OrtMemoryInfo *, void *data, size_t bytes, const int64_t *, size_t, int type, OrtValue **))         \
     X(OrtStatus *, GetTensorMutableData, 51, (OrtValue *, void **))                                             \
     X(OrtStatus *, GetDimensionsCount, 61, (const OrtTensorTypeAndShapeInfo *, size_t *))                       \
     X(OrtStatus *, GetDimensions, 62, (const OrtTensorTypeAndShapeInfo *, int64_t *, size_t))                   \
@@ -53,6 +56,7 @@ typedef struct {
     X(void, ReleaseTensorTypeAndShapeInfo, 99, (OrtTensorTypeAndShapeInfo *))                                   \
     X(OrtStatus *, CreateAllocator, 131, (const OrtSession *, const OrtMemoryInfo *, OrtAllocator **))          \
     X(void, ReleaseAllocator, 132, (OrtAllocator *))                                                            \
+    X(OrtStatus *, AddRunConfigEntry, 165, (OrtRunOptions *, const char *key, const char *value))                \
     X(OrtStatus *, KernelContext_ParallelFor, 274,                                                              \
       (const OrtKernelContext *, void (*)(void *, size_t), size_t total, size_t batches, void *))
 

@@ -6,9 +6,16 @@ char *pelton_load(const char *library); // before anything else
 char *pelton_add(void *session_options);
 void pelton_level(int level);
 
-// Tensors in the memory of a session's device, or of the host beside it. The caller ends what it gets in the
-// order value, allocator.
-char *pelton_allocator(void *session, const char *memory, int device, void **allocator);
+// Tensors in the memory of a session's device, or of the host beside it, which the caller ends before the
+// allocator; those made of data do not own it.
+char *pelton_allocator(void *session, const char *memory, int device, void **info, void **allocator);
 char *pelton_tensor(void *allocator, int type, const int64_t *dims, size_t rank, void **value, void **data);
-void pelton_free_allocator(void *allocator);
+char *pelton_view(void *info, void *data, size_t bytes, int type, const int64_t *dims, size_t rank, void **value);
+void pelton_free_allocator(void *info, void *allocator);
 void pelton_free_tensor(void *value);
+
+char *pelton_run_entry(void *run_options, const char *key, const char *value);
+
+// CUDA's runtime, which the library's provider has loaded.
+char *pelton_cuda_use(int device); // for the calling thread, before it copies
+char *pelton_cuda_copy(void *to, const void *from, size_t bytes, int to_host);

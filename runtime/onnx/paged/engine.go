@@ -54,9 +54,12 @@ type Engine struct {
 	limits        kvcache.Limits
 	weights, rest int64 // resident bytes of the host
 
-	step  sync.Mutex // held while the graph or its memory is in use
-	graph *graph     // nil after Shutdown
-	rows  []*engine.Row
+	step    sync.Mutex // held while the graph or its memory is in use
+	thread  *thread    // where the graph is used
+	graph   *graph     // nil after Shutdown
+	tokens  int        // most of one call
+	rows    []*engine.Row
+	staging []row
 
 	mu    sync.Mutex // guards what follows
 	cache *kvcache.Cache
@@ -69,8 +72,8 @@ var errShutdown = errors.New("engine is shut down")
 // Open loads the model of a folder whose manifest has pages.
 func Open(m model.Manifest, c Config) (_ *Engine, err error) {
 	start, before := time.Now(), memory.Resident()
-	if c.Session.Device.Kind != device.CUDA && c.Session.Device.Kind != device.TensorRT {
-		return nil, fmt.Errorf("variant %s is for NVIDIA GPUs, not for %s: take another variant, or --device cuda:0", m.Variant, c.Session.Device)
+	if c.Session.Device.Kind != device.CUDA {
+		return nil, fmt.Errorf("variant %s is for NVIDIA GPUs (cuda:N), not for %s: take another variant, or --device cuda:0", m.Variant, c.Session.Device)
 	}
 	if c.MaxSequences == 0 {
 		c.MaxSequences = defaultSequences
@@ -83,23 +86,31 @@ func Open(m model.Manifest, c Config) (_ *Engine, err error) {
 	}
 	c.Session.Threads, c.Session.Spin = 1, session.SpinOff // the host has nothing to compute
 	s := m.Shape
-	step := min(c.MaxStepTokens, s.ContextLength)
-	most := sizes{tokens: c.MaxSequences + step, sequences: c.MaxSequences, sampled: c.MaxSequences + 1, pages: pages(s, s.ContextLength)}
-	e := &Engine{log: c.Logger, limits: kvcache.Limits{Vocab: s.Vocab, MaxStepTokens: step}}
-	if e.graph, err = newGraph(filepath.Join(c.Dir, m.GraphName()), s, most, c.Session); err != nil {
+	long := min(c.MaxStepTokens, s.ContextLength)
+	e := &Engine{log: c.Logger, limits: kvcache.Limits{Vocab: s.Vocab, MaxStepTokens: long}, thread: newThread(), tokens: c.MaxSequences + long}
+	// A call that is full may take a sequence more to be filled up to its form.
+	most := sizes{sequences: step(sequenceSteps, c.MaxSequences+1), width: power(pages(s, s.ContextLength))}
+	most.tokens = most.sequences + step(extraSteps, e.tokens)
+	e.thread.do(func() { e.graph, err = newGraph(filepath.Join(c.Dir, m.GraphName()), s, most, c.Session, c.Logger) })
+	if err != nil {
+		e.thread.end()
 		return nil, err
 	}
 	e.weights = memory.Resident() - before
 	e.info = engine.Info{
 		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Session.Device.String(), Vocab: s.Vocab, ContextLength: s.ContextLength,
-		KVBytesPerToken: s.KVBytesPerToken(), BlockTokens: s.PageTokens, MaxSequences: c.MaxSequences, MaxStepTokens: step, MinPrefill: 1, Varies: true,
+		KVBytesPerToken: s.KVBytesPerToken(), BlockTokens: s.PageTokens, MaxSequences: c.MaxSequences, MaxStepTokens: long, MinPrefill: 1, Varies: true,
 	}
-	check, err := e.firstRun()
-	if err == nil {
-		err = e.allot(c.KVBudget)
-	}
+	check := ""
+	e.thread.do(func() {
+		if check, err = e.firstRun(); err == nil {
+			if err = e.allot(c.KVBudget); err == nil {
+				err = e.capture()
+			}
+		}
+	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("first run: %w", err), e.Shutdown())
+		return nil, errors.Join(fmt.Errorf("first run: %w", err), e.unload())
 	}
 	e.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s-%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), session.Class(c.Session.Device), check)
 	e.rest = memory.Resident() - before - e.weights
@@ -122,39 +133,38 @@ func newEnough(version string) error {
 // pages is how many hold n tokens.
 func pages(s model.Shape, n int) int { return (n + s.PageTokens - 1) / s.PageTokens }
 
+// some is n sequences of one token, but the first one of first tokens, that all lie in the first pages: for runs whose
+// results nobody uses.
+func (e *Engine) some(n, first int) []row {
+	text := make([]int32, first)
+	for i := range text {
+		text[i] = int32((i*7919 + 31) % e.info.Vocab)
+	}
+	table := make([]int32, pages(e.graph.shape, first))
+	for i := range table {
+		table[i] = int32(i)
+	}
+	rows := []row{{tokens: text, pages: table, sample: true}}
+	for len(rows) < n {
+		rows = append(rows, row{tokens: text[:1], pages: table[:1], sample: true})
+	}
+	return rows
+}
+
 // firstRun takes the scratch memory of the largest call and returns a hash of the logits of fixed tokens. What it
 // leaves in the pages does not matter.
 func (e *Engine) firstRun() (check string, err error) {
-	g, s := e.graph, e.graph.shape
-	width := pages(s, e.info.MaxStepTokens)
-	if err := g.allot(width); err != nil {
+	g := e.graph
+	if err := g.allot(pages(g.shape, e.info.MaxStepTokens)); err != nil {
 		return "", err
 	}
-	fill := func(sequences, first int) call {
-		c := call{sequences: sequences, width: width, sampled: sequences}
-		for i := range sequences {
-			n := 1
-			if i == 0 {
-				n = first
-			}
-			for range n {
-				g.ids[c.tokens] = int64((c.tokens*7919 + 31) % s.Vocab)
-				c.tokens++
-			}
-			g.starts[i+1], g.held[i], g.sel[i] = int32(c.tokens), 0, int64(c.tokens-1)
-			for p := range width {
-				g.pages[i*width+p] = int32(p)
-			}
-		}
-		g.bounds[0], g.bounds[1], g.bounds[2] = int32(first), int32(first), int32(first)
-		return c
-	}
-	for _, c := range []struct{ sequences, first int }{{e.info.MaxSequences, e.info.MaxStepTokens}, {e.info.MaxSequences, 1}, {1, min(8, e.info.MaxStepTokens)}} {
-		if err := g.run(fill(c.sequences, c.first)); err != nil {
+	for _, rows := range [][]row{e.some(e.info.MaxSequences, e.info.MaxStepTokens), e.some(1, min(8, e.info.MaxStepTokens))} {
+		f, sampled := g.stage(rows, 0, 0)
+		if err := g.run(context.Background(), f, sampled, 0, false); err != nil {
 			return "", err
 		}
 	}
-	sum, logits := fnv.New64a(), g.row(0)
+	sum, logits := fnv.New64a(), g.some(0, 1)
 	for i, v := range logits {
 		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
 			return "", fmt.Errorf("logit %d is %g: the model's values leave half precision, take another variant", i, v)
@@ -162,6 +172,22 @@ func (e *Engine) firstRun() (check string, err error) {
 		_ = binary.Write(sum, binary.LittleEndian, v) // a hash never fails
 	}
 	return hex.EncodeToString(sum.Sum(nil)[:4]), nil
+}
+
+// capture captures the calls in which short sequences decode; the others are when they come.
+func (e *Engine) capture() error {
+	for _, n := range sequenceSteps {
+		if n > e.info.MaxSequences {
+			break
+		}
+		for range captureAt {
+			f, sampled := e.graph.stage(e.some(n, 1), 0, e.pool.spare)
+			if err := e.graph.run(context.Background(), f, sampled, 0, true); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // allot allocates the pool of pages.
@@ -182,7 +208,7 @@ func (e *Engine) allot(budget int64) error {
 	if n < 1 {
 		return fmt.Errorf("%d MiB of memory are left on %s for the kv cache, a page takes %d: use another GPU or a smaller model", budget>>20, d, page>>20)
 	}
-	if err := e.graph.allot(n); err != nil {
+	if err := e.graph.allot(n + 1); err != nil {
 		return fmt.Errorf("%w: allow less with --memory", err)
 	}
 	e.most = int64(n) * page
@@ -252,10 +278,15 @@ func (e *Engine) Shutdown() error {
 	if e.graph == nil {
 		return nil
 	}
-	g := e.graph
-	e.graph = nil
+	return e.unload()
+}
+
+func (e *Engine) unload() (err error) {
 	defer session.Trim()
-	if err := g.destroy(); err != nil {
+	e.thread.do(func() { err = e.graph.destroy() })
+	e.graph = nil
+	e.thread.end()
+	if err != nil {
 		return fmt.Errorf("unload %s: %w", e.info.Model, err)
 	}
 	return nil
@@ -276,20 +307,17 @@ func (e *Engine) Step(ctx context.Context, rows []*engine.Row) error {
 	if err != nil || len(e.rows) == 0 {
 		return err
 	}
-	release, err := session.Watch(ctx, e.graph.options, e.log)
-	if err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	defer release()
 	logits := 0
 	for rest := e.rows; len(rest) > 0 && ctx.Err() == nil; {
-		n, c := e.load(rest, logits)
-		err := e.graph.run(c)
+		n, err := e.call(ctx, rest, logits)
 		for _, r := range rest[:n] {
 			if err != nil {
-				r.Err = fmt.Errorf("step of %d tokens of %d sequences: %w", c.tokens, n, err)
+				r.Err = fmt.Errorf("step of %d sequences: %w", n, err)
 			} else if r.Sample {
-				r.Logits = e.graph.row(logits)
+				r.Logits = e.graph.some(logits, 1)
 				logits++
 			}
 		}
@@ -305,46 +333,30 @@ func (e *Engine) Step(ctx context.Context, rows []*engine.Row) error {
 	return nil
 }
 
-// load makes a call of as many rows as fit, at least one; its results go to the rows of the graph's logits from
-// logits on.
-func (e *Engine) load(rows []*engine.Row, logits int) (n int, c call) {
-	g := e.graph
+// call runs as many rows as fit into a call, at least one; their logits go to the graph's from row logits on.
+func (e *Engine) call(ctx context.Context, rows []*engine.Row, logits int) (n int, err error) {
+	n, tokens := 0, 0
+	e.staging = e.staging[:0]
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	c.logits = logits
 	for _, r := range rows {
-		if c.tokens+len(r.Tokens) > g.most.tokens {
+		if tokens += len(r.Tokens); tokens > e.tokens {
 			break
 		}
-		place, _ := e.cache.Find(r.Seq)
-		for _, t := range r.Tokens {
-			g.ids[c.tokens] = int64(t)
-			c.tokens++
-		}
-		g.starts[n+1], g.held[n] = int32(c.tokens), int32(place.Length)
-		if n == 0 {
-			g.bounds[0], g.bounds[1] = 0, 0
-		}
-		g.bounds[0] = max(g.bounds[0], int32(len(r.Tokens)))
-		g.bounds[1] = max(g.bounds[1], int32(place.Length+len(r.Tokens)))
-		c.width = max(c.width, len(e.pool.of[place.Slot]))
-		if r.Sample {
-			g.sel[c.sampled] = int64(c.tokens - 1)
-			c.sampled++
-		}
+		e.staging = append(e.staging, e.place(r))
 		n++
 	}
-	g.bounds[2] = g.bounds[1]
-	c.sequences = n
-	if c.sampled == 0 { // not every kernel takes nothing; there is a row more than can be wanted
-		g.sel[0], c.sampled = 0, 1
-	}
-	for i, r := range rows[:n] {
-		place, _ := e.cache.Find(r.Seq)
-		table := g.pages[i*c.width : (i+1)*c.width]
-		clear(table[copy(table, e.pool.of[place.Slot]):])
-	}
-	return n, c
+	e.mu.Unlock()
+	e.thread.do(func() {
+		f, sampled := e.graph.stage(e.staging, 0, e.pool.spare)
+		err = e.graph.run(ctx, f, sampled, logits, true)
+	})
+	return n, err
+}
+
+// place is a row with where its sequence lies. The caller holds e.mu.
+func (e *Engine) place(r *engine.Row) row {
+	at, _ := e.cache.Find(r.Seq)
+	return row{tokens: r.Tokens, held: at.Length, pages: e.pool.of[at.Slot], sample: r.Sample}
 }
 
 // record adds the tokens of rows that ran to the account.
@@ -394,16 +406,22 @@ func (e *Engine) all(ctx context.Context, row *engine.Row, out [][]float32) ([][
 	if err := errors.Join(err, row.Err, context.Cause(ctx)); err != nil {
 		return nil, err
 	}
-	_, c := e.load(e.rows, 0)
-	c.sampled = c.tokens
-	for i := range c.tokens {
-		e.graph.sel[i] = int64(i)
-	}
-	if err := e.graph.run(c); err != nil {
+	n := len(row.Tokens)
+	e.mu.Lock()
+	e.staging = append(e.staging[:0], e.place(row))
+	e.mu.Unlock()
+	e.thread.do(func() {
+		f, _ := e.graph.stage(e.staging, n, e.pool.spare)
+		for i := range n {
+			e.graph.sel[i] = int64(i)
+		}
+		err = e.graph.run(ctx, f, n, 0, false)
+	})
+	if err != nil {
 		return nil, err
 	}
-	for i := range c.tokens {
-		out = append(out, slices.Clone(e.graph.row(i)))
+	for i := range n {
+		out = append(out, slices.Clone(e.graph.some(i, 1)))
 	}
 	e.record()
 	return out, row.Err

@@ -3,8 +3,12 @@
 package paged
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strconv"
+	"unsafe"
 
 	ort "github.com/yalue/onnxruntime_go"
 
@@ -20,106 +24,141 @@ const (
 	inStarts
 	inHeld
 	inPages
-	inBounds
 	inSel
+	inBounds
 	inCaches // keys and values in turn, layer by layer
-
-	outLogits = inCaches // as the place of a key
 )
 
-// sizes bound what one call holds.
-type sizes struct{ tokens, sequences, sampled, pages int }
+// sizes bound what one call holds, filled up.
+type sizes struct{ tokens, sequences, width int }
 
-// graph is the session with the memory that it reads and writes.
+// graph is the session with the memory that it reads and writes. All of it belongs to one thread of the operating
+// system (see thread): so does what the library captured.
 type graph struct {
 	session *ort.DynamicAdvancedSession
-	options *ort.RunOptions
 	device  device.Device
 	shape   model.Shape
 	most    sizes
-	cache   *kernels.Memory // on the device
-	logit   *kernels.Memory // on the host, for logits
 
-	fixed  *session.Mapping // memory of the slices below, but for logits
+	onDevice *kernels.Memory
+	onHost   *kernels.Memory
+	cache    *kernels.Memory // on the device
+	input    *kernels.Tensor // all inputs but bounds and caches, one behind the other
+	result   *kernels.Tensor // logits of one call
+
+	staged []byte // of input, on the host
 	ids    []int64
 	starts []int32
 	held   []int32
 	pages  []int32
-	bounds []int32
 	sel    []int64
-	logits []float32
+	logits []float32 // of the rows of a step
 
-	tensors map[key]ort.Value
-	inputs  []ort.Value // of a call; the caches stay
-	outputs []ort.Value
+	offsets [inSel + 1]int64 // in input
+	plain   *ort.RunOptions  // of calls that are not captured
+	forms   map[form]*bound
+	inputs  []ort.Value // the caches, in their places
+
+	captured int // forms
+	log      *slog.Logger
 }
 
-// key names a tensor over the host's memory: which value, its first element, its dimensions.
-type key struct{ place, offset, rows, columns int }
+// bound is a form's values and how it is run.
+type bound struct {
+	inputs  []ort.Value
+	outputs []ort.Value
+	used    int
+	options *ort.RunOptions // under which it is captured; nil while it is not
+	proven  bool            // it has run under its options
+}
 
-// call is one run: how much of each value it uses.
-type call struct{ tokens, sequences, width, sampled, logits int }
+const (
+	// captureAt is from which use on a form is captured: it takes as long as some calls.
+	captureAt = 2
+	// mostCaptured bounds the memory that captured graphs take on the device, about 2 MB each.
+	mostCaptured = 512
+)
 
-func newGraph(path string, s model.Shape, most sizes, c session.Config) (_ *graph, err error) {
-	g := &graph{device: c.Device, shape: s, most: most, tensors: map[key]ort.Value{}, inputs: make([]ort.Value, inCaches+2*s.Layers), outputs: make([]ort.Value, 1)}
+func newGraph(path string, s model.Shape, most sizes, c session.Config, log *slog.Logger) (_ *graph, err error) {
+	g := &graph{log: log, device: c.Device, shape: s, most: most, forms: map[form]*bound{}, inputs: make([]ort.Value, inCaches+2*s.Layers)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.destroy())
 		}
 	}()
-	if err := g.place(); err != nil {
-		return nil, err
-	}
-	if g.options, err = ort.NewRunOptions(); err != nil {
-		return nil, err
-	}
-	names := []string{"ids", model.PagedStarts, model.PagedHeld, model.PagedPages, model.PagedBounds, "sel"}
+	names := []string{"ids", model.PagedStarts, model.PagedHeld, model.PagedPages, "sel", model.PagedBounds}
 	for l := range s.Layers {
 		names = append(names, fmt.Sprintf("keys.%d", l), fmt.Sprintf("values.%d", l))
 	}
+	c.Captured = true
 	if g.session, err = session.New(path, names, []string{"logits"}, c); err != nil {
 		return nil, err
 	}
-	return g, g.results()
-}
-
-// results makes the memory of the logits, which devices write to without a stop in between where the library has
-// such memory for them.
-func (g *graph) results() (err error) {
-	for _, name := range []string{kernels.PinnedMemory, kernels.HostMemory} {
-		if g.logit, err = kernels.NewMemory(g.session, name, g.device.Index); err != nil {
-			continue
-		}
-		t, err := g.logit.Tensor(ort.TensorElementDataTypeFloat, int64(g.most.sampled), int64(g.shape.Vocab))
-		if err != nil {
-			return err
-		}
-		g.logits = kernels.Numbers[float32](t, g.most.sampled*g.shape.Vocab)
-		return nil
+	if err := kernels.UseCUDA(c.Device.Index); err != nil {
+		return nil, err
 	}
-	return err
+	if g.plain, err = g.options(-1); err != nil {
+		return nil, err
+	}
+	return g, g.place()
 }
 
-// place makes the memory of what the host tells the device.
+// options makes the options of runs that are captured under a number, or not at all when it is -1.
+func (g *graph) options(number int) (*ort.RunOptions, error) {
+	o, err := ort.NewRunOptions()
+	if err != nil {
+		return nil, err
+	}
+	if err := kernels.Entry(o, "gpu_graph_id", strconv.Itoa(number)); err != nil {
+		return nil, errors.Join(err, o.Destroy())
+	}
+	return o, nil
+}
+
+// place makes the memory of what goes to the device and comes back.
 func (g *graph) place() (err error) {
 	m := g.most
-	counts := []struct{ width, n int }{{8, m.tokens}, {4, m.sequences + 1}, {4, m.sequences}, {4, m.sequences * m.pages}, {4, 3}, {8, m.sampled}}
-	at, offsets := int64(0), make([]int64, len(counts))
+	counts := [...]struct{ width, n int }{inIDs: {8, m.tokens}, inStarts: {4, m.sequences + 1}, inHeld: {4, m.sequences}, inPages: {4, m.sequences * m.width}, inSel: {8, m.sequences}}
+	size := int64(0)
 	for i, c := range counts {
-		offsets[i] = at
-		at += (int64(c.width*c.n) + 63) / 64 * 64
+		g.offsets[i] = size
+		size += (int64(c.width*c.n) + 63) / 64 * 64
 	}
-	if g.fixed, err = session.NewMapping(at); err != nil {
+	if g.onDevice, err = kernels.NewMemory(g.session, kernels.CUDAMemory, g.device.Index); err != nil {
 		return err
 	}
-	numbers := func(i int) []int32 { return session.View[int32](g.fixed, offsets[i], int64(counts[i].n)) }
-	g.ids = session.View[int64](g.fixed, offsets[inIDs], int64(m.tokens))
-	g.starts, g.held, g.pages, g.bounds = numbers(inStarts), numbers(inHeld), numbers(inPages), numbers(inBounds)
-	g.sel = session.View[int64](g.fixed, offsets[inSel], int64(m.sampled))
+	if g.onHost, err = kernels.NewMemory(g.session, kernels.PinnedMemory, g.device.Index); err != nil {
+		return err
+	}
+	bytes, rows, vocab := ort.TensorElementDataType(ort.TensorElementDataTypeUint8), int64(m.sequences), int64(g.shape.Vocab)
+	if g.input, err = g.onDevice.Tensor(bytes, size); err != nil {
+		return err
+	}
+	if g.result, err = g.onDevice.Tensor(ort.TensorElementDataTypeFloat, rows, vocab); err != nil {
+		return err
+	}
+	staged, err := g.onHost.Tensor(bytes, size)
+	if err != nil {
+		return err
+	}
+	logits, err := g.onHost.Tensor(ort.TensorElementDataTypeFloat, rows, vocab)
+	if err != nil {
+		return err
+	}
+	g.staged, g.logits = kernels.Numbers[byte](staged, int(size)), kernels.Numbers[float32](logits, int(rows*vocab))
+	clear(g.staged)
+	g.ids, g.sel = part[int64](g, inIDs, m.tokens), part[int64](g, inSel, m.sequences)
+	g.starts, g.held, g.pages = part[int32](g, inStarts, m.sequences+1), part[int32](g, inHeld, m.sequences), part[int32](g, inPages, m.sequences*m.width)
 	return nil
 }
 
-// allot gives the cache so many pages, in place of those that it had. Their content is anything.
+// part is n numbers of what is staged for an input.
+func part[T any](g *graph, input, n int) []T {
+	return unsafe.Slice((*T)(unsafe.Pointer(&g.staged[g.offsets[input]])), n)
+}
+
+// allot gives the cache so many pages, in place of those that it had. Their content is anything. No form may have been
+// captured: it would go on with the old ones.
 func (g *graph) allot(pages int) (err error) {
 	g.cache.Free()
 	if g.cache, err = kernels.NewMemory(g.session, kernels.CUDAMemory, g.device.Index); err != nil {
@@ -133,68 +172,174 @@ func (g *graph) allot(pages int) (err error) {
 		}
 		g.inputs[inCaches+b] = t
 	}
+	clear(g.forms)
 	return nil
 }
 
-// run runs the graph on what the caller has put into the slices.
-func (g *graph) run(c call) error {
+// of is the values of a form.
+func (g *graph) of(f form) (*bound, error) {
+	if b, ok := g.forms[f]; ok {
+		return b, nil
+	}
+	b := &bound{inputs: append([]ort.Value(nil), g.inputs...), outputs: make([]ort.Value, 1)}
 	var err error
-	set := func(v *ort.Value, t ort.Value, e error) { *v, err = t, errors.Join(err, e) }
-	t, e := tensor(g, key{inIDs, 0, c.tokens, 0}, g.ids)
-	set(&g.inputs[inIDs], t, e)
-	t, e = tensor(g, key{inStarts, 0, c.sequences + 1, 0}, g.starts)
-	set(&g.inputs[inStarts], t, e)
-	t, e = tensor(g, key{inHeld, 0, c.sequences, 0}, g.held)
-	set(&g.inputs[inHeld], t, e)
-	t, e = tensor(g, key{inPages, 0, c.sequences, c.width}, g.pages)
-	set(&g.inputs[inPages], t, e)
-	t, e = tensor(g, key{inBounds, 0, len(g.bounds), 0}, g.bounds)
-	set(&g.inputs[inBounds], t, e)
-	t, e = tensor(g, key{inSel, 0, c.sampled, 0}, g.sel)
-	set(&g.inputs[inSel], t, e)
-	t, e = tensor(g, key{outLogits, c.logits * g.shape.Vocab, c.sampled, g.shape.Vocab}, g.logits)
-	set(&g.outputs[0], t, e)
+	set := func(v *ort.Value, t *kernels.Tensor, e error) { *v, err = t, errors.Join(err, e) }
+	n := int64(f.sequences)
+	for _, in := range []struct {
+		place int
+		kind  ort.TensorElementDataType
+		dims  []int64
+	}{
+		{inIDs, ort.TensorElementDataTypeInt64, []int64{int64(f.tokens())}},
+		{inStarts, ort.TensorElementDataTypeInt32, []int64{n + 1}},
+		{inHeld, ort.TensorElementDataTypeInt32, []int64{n}},
+		{inPages, ort.TensorElementDataTypeInt32, []int64{n, int64(f.width)}},
+		{inSel, ort.TensorElementDataTypeInt64, []int64{n}},
+	} {
+		count, width := int64(1), int64(8)
+		if in.kind == ort.TensorElementDataTypeInt32 {
+			width = 4
+		}
+		for _, d := range in.dims {
+			count *= d
+		}
+		t, e := g.onDevice.View(g.input, g.offsets[in.place], count*width, in.kind, in.dims...)
+		set(&b.inputs[in.place], t, e)
+	}
+	t, e := g.onDevice.View(g.result, 0, n*int64(g.shape.Vocab)*4, ort.TensorElementDataTypeFloat, n, int64(g.shape.Vocab))
+	set(&b.outputs[0], t, e)
+	t, e = g.onHost.Tensor(ort.TensorElementDataTypeInt32, 3)
+	set(&b.inputs[inBounds], t, e)
+	if err != nil {
+		return nil, err
+	}
+	page := g.shape.PageTokens
+	copy(kernels.Numbers[int32](t, 3), []int32{int32(f.longest()), int32(f.width * page), int32(least(f.width, page))})
+	g.forms[f] = b
+	return b, nil
+}
+
+// row is one sequence's share of a call.
+type row struct {
+	tokens []int32
+	held   int
+	pages  []int32
+	sample bool
+}
+
+// stage puts rows where the device gets them from, fills the call up to a form with room for the logits of least
+// tokens, and says for how many rows they are wanted. What fills it up lies in the page spare.
+func (g *graph) stage(rows []row, least int, spare int32) (f form, sampled int) {
+	page, tokens, width := g.shape.PageTokens, 0, 1
+	for _, r := range rows {
+		tokens += len(r.tokens)
+		width = max(width, (r.held+len(r.tokens)+page-1)/page)
+	}
+	least = max(least, len(rows))
+	f = fit(least, tokens+least-len(rows), width, page, g.shape.ContextLength)
+	at := 0
+	for i, r := range rows {
+		for _, t := range r.tokens {
+			g.ids[at] = int64(t)
+			at++
+		}
+		g.starts[i+1], g.held[i] = int32(at), int32(r.held)
+		table := g.pages[i*f.width : (i+1)*f.width]
+		for p := copy(table, r.pages); p < len(table); p++ {
+			table[p] = spare
+		}
+		if r.sample {
+			g.sel[sampled] = int64(at - 1)
+			sampled++
+		}
+	}
+	clear(g.sel[sampled:f.sequences])
+	clear(g.ids[at:f.tokens()])
+	for i := len(rows); i < f.sequences; i++ {
+		if at++; i == f.sequences-1 {
+			at = f.tokens()
+		}
+		g.starts[i+1], g.held[i] = int32(at), 0
+		table := g.pages[i*f.width : (i+1)*f.width]
+		for p := range table {
+			table[p] = spare
+		}
+	}
+	return f, sampled
+}
+
+// run runs the graph on what is staged for a form, captured if it may be, and copies the first logits to the rows from
+// logits on. A run ends with ctx.
+func (g *graph) run(ctx context.Context, f form, sampled, logits int, capture bool) error {
+	b, err := g.of(f)
 	if err != nil {
 		return err
 	}
-	return g.session.RunWithOptions(g.inputs, g.outputs, g.options)
+	b.used++
+	if capture && b.options == nil && b.used >= captureAt && g.captured < mostCaptured {
+		if b.options, err = g.options(g.captured); err != nil {
+			return err
+		}
+		g.captured, b.proven = g.captured+1, false
+	}
+	used := g.offsets[inSel] + int64(8*f.sequences)
+	if err := g.input.Write(g.staged[:used]); err != nil {
+		return err
+	}
+	if err := g.forward(ctx, b); err != nil || sampled == 0 {
+		return err
+	}
+	rows := g.some(logits, sampled)
+	return g.result.Read(0, unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(rows))), 4*len(rows)))
 }
 
-// tensor is a view of data from k.offset on, of shape [rows] or [rows, columns], made once.
-func tensor[T ort.TensorData](g *graph, k key, data []T) (ort.Value, error) {
-	if t, ok := g.tensors[k]; ok {
-		return t, nil
+// forward runs one form. When it cannot be captured, nothing is from then on.
+func (g *graph) forward(ctx context.Context, b *bound) error {
+	options := g.plain
+	if b.options != nil {
+		options = b.options
 	}
-	shape := ort.NewShape(int64(k.rows))
-	if k.columns > 0 {
-		shape = ort.NewShape(int64(k.rows), int64(k.columns))
-	}
-	t, err := ort.NewTensor(shape, data[k.offset:])
+	release, err := session.Watch(ctx, options, g.log)
 	if err != nil {
-		return nil, fmt.Errorf("tensor %v: %w", shape, err)
+		return err
 	}
-	g.tensors[k] = t
-	return t, nil
+	err = g.session.RunWithOptions(b.inputs, b.outputs, options)
+	release()
+	if err == nil {
+		b.proven = true
+		return nil
+	}
+	if ctx.Err() != nil || b.options == nil || b.proven {
+		return err
+	}
+	g.log.Warn("calls are not captured: each takes longer", "error", err)
+	g.captured = mostCaptured
+	err = b.options.Destroy()
+	b.options = nil
+	return errors.Join(err, g.forward(ctx, b))
 }
 
-// row is row i of the logits; its capacity ends with it.
-func (g *graph) row(i int) []float32 {
+// some is n rows of the logits from row i on; their capacity ends with them.
+func (g *graph) some(i, n int) []float32 {
 	v := g.shape.Vocab
-	return g.logits[i*v : (i+1)*v : (i+1)*v]
+	return g.logits[i*v : (i+n)*v : (i+n)*v]
 }
 
 func (g *graph) destroy() error {
 	var errs []error
-	for _, t := range g.tensors {
-		errs = append(errs, t.Destroy())
+	for _, b := range g.forms {
+		if b.options != nil {
+			errs = append(errs, b.options.Destroy())
+		}
 	}
 	g.cache.Free()
-	g.logit.Free()
+	g.onDevice.Free()
+	g.onHost.Free()
 	if g.session != nil {
 		errs = append(errs, g.session.Destroy())
 	}
-	if g.options != nil {
-		errs = append(errs, g.options.Destroy())
+	if g.plain != nil {
+		errs = append(errs, g.plain.Destroy())
 	}
-	return errors.Join(append(errs, g.fixed.Unmap())...)
+	return errors.Join(errs...)
 }

@@ -3,12 +3,13 @@ package paged
 // pool gives out the pages of a cache. A caller that keeps an account of what is reserved, as kvcache does,
 // never asks for more than are free.
 type pool struct {
-	free []int32
-	of   [][]int32 // by slot
+	free  []int32
+	of    [][]int32 // by slot
+	spare int32     // behind the others: for what nobody reads
 }
 
 func newPool(pages, slots int) *pool {
-	p := &pool{free: make([]int32, pages), of: make([][]int32, slots)}
+	p := &pool{free: make([]int32, pages), of: make([][]int32, slots), spare: int32(pages)}
 	for i := range p.free {
 		p.free[i] = int32(pages - 1 - i) // the first page goes first
 	}

@@ -26,4 +26,8 @@ type Config struct {
 	Device  device.Device
 	Threads int // of one call
 	Spin    Spin
+
+	// Captured: on a CUDA device, runs are captured and repeated as a whole (CUDA graphs), those whose options do not
+	// say otherwise.
+	Captured bool
 }

@@ -61,7 +61,7 @@ func Usable(library string, d device.Device) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(addProvider(o, d), o.Destroy())
+	return errors.Join(addProvider(o, d, false), o.Destroy())
 }
 
 // New loads the graph with the settings under which the kernels' results are reproducible.
@@ -97,7 +97,7 @@ func NewAt(level ort.GraphOptimizationLevel, graph string, inputs, outputs []str
 	if err != nil {
 		return nil, fmt.Errorf("session options: %w", err)
 	}
-	if err := addProvider(o, c.Device); err != nil {
+	if err := addProvider(o, c.Device, c.Captured); err != nil {
 		return nil, err
 	}
 	if err := kernels.Add(c.Library, o); err != nil {

@@ -1,0 +1,46 @@
+//go:build cgo && (linux || darwin)
+
+package paged
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/pelton-run/pelton/runtime/model"
+)
+
+// TestStage looks at what the device would get.
+func TestStage(t *testing.T) {
+	t.Parallel()
+	const spare = 99
+	g := &graph{shape: model.Shape{PageTokens: 16, ContextLength: 64}, ids: make([]int64, 100), starts: make([]int32, 20), held: make([]int32, 20), pages: make([]int32, 100), sel: make([]int64, 20)}
+	for i := range g.ids {
+		g.ids[i] = -1 // what an earlier call left
+	}
+	f, sampled := g.stage([]row{
+		{tokens: []int32{5}, held: 20, pages: []int32{3, 4, 7}, sample: true},
+		{tokens: []int32{6, 7, 8}, held: 0, pages: []int32{1}},
+		{tokens: []int32{9}, held: 2, pages: []int32{2}, sample: true},
+	}, 0, spare)
+	if want := (form{sequences: 4, extra: 16, width: 2}); f != want || sampled != 2 {
+		t.Fatalf("form %+v, %d sampled; want %+v and 2", f, sampled, want)
+	}
+	for _, c := range []struct {
+		what      string
+		got, want []int32
+	}{
+		{"starts", g.starts[:5], []int32{0, 1, 4, 5, 20}},
+		{"held", g.held[:4], []int32{20, 0, 2, 0}},
+		{"pages", g.pages[:8], []int32{3, 4, 1, spare, 2, spare, spare, spare}},
+	} {
+		if !slices.Equal(c.got, c.want) {
+			t.Errorf("%s %v, want %v", c.what, c.got, c.want)
+		}
+	}
+	if want := []int64{0, 4, 0, 0}; !slices.Equal(g.sel[:4], want) {
+		t.Errorf("sel %v, want %v", g.sel[:4], want)
+	}
+	if want := append([]int64{5, 6, 7, 8, 9}, make([]int64, 15)...); !slices.Equal(g.ids[:20], want) || g.ids[20] != -1 {
+		t.Errorf("ids %v, want %v", g.ids[:21], want)
+	}
+}
