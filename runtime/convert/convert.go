@@ -29,8 +29,8 @@ const (
 	// and computes with 8-bit activations, by operators of our own (runtime/onnx/kernels).
 	Q4 = "q4"
 	// W8A16 has 8-bit weights with a scale for each row in the layers and computes there with 16-bit
-	// activations in whole numbers: fastest where the processor multiplies tiles of bytes (AMX). The head
-	// is that of Q8.
+	// activations in whole numbers, by ONNX Runtime's products of bytes, which have instructions of their own on
+	// some processors (AMX). The head is that of Q8.
 	W8A16 = "w8a16"
 	// FP32 is float32 throughout: the reference that the others are compared with.
 	FP32 = "fp32"

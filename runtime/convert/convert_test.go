@@ -28,7 +28,6 @@ import (
 func TestGraphEqualsSource(t *testing.T) {
 	t.Parallel()
 	const exact, packed = 2e-4, 5e-2 // of the largest logit
-	with := func(c tiny, change func(*tiny)) tiny { change(&c); return c }
 	for _, c := range []struct {
 		name, variant string
 		tiny          tiny
@@ -79,22 +78,28 @@ func TestGraphEqualsSource(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			raw := c.tiny.build().Bytes()
-			f, err := gguf.Parse(bytes.NewReader(raw), int64(len(raw)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			dir := t.TempDir()
-			m, err := convert.FromGGUF(t.Context(), write(t, raw), dir, convert.Options{Variant: c.variant})
-			if err != nil {
-				t.Fatal(err)
-			}
+			dir, m, f := converted(t, c.tiny, c.variant)
 			checkShape(t, m.Shape, c.tiny)
 			ids := []int64{5, 200, 256, 31, 262, 7, 7}
 			want := reference{t, f, c.tiny}.logits(ids)
 			checkLogits(t, load(t, dir), m.Shape, ids, want, c.within)
 		})
 	}
+}
+
+// converted is a tiny model in a variant, beside its source.
+func converted(t *testing.T, c tiny, variant string) (dir string, m model.Manifest, f *gguf.File) {
+	t.Helper()
+	raw := c.build().Bytes()
+	f, err := gguf.Parse(bytes.NewReader(raw), int64(len(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir = t.TempDir()
+	if m, err = convert.FromGGUF(t.Context(), write(t, raw), dir, convert.Options{Variant: variant}); err != nil {
+		t.Fatal(err)
+	}
+	return dir, m, f
 }
 
 func checkShape(t *testing.T, got model.Shape, c tiny) {
@@ -124,6 +129,13 @@ func checkLogits(t *testing.T, e *evaluator, s model.Shape, ids []int64, want []
 	}
 	last := len(ids) - 1
 	got := slices.Concat(feed(ids[:last], 0, 0, 2, int64(last-1)), feed(ids[last:], last, 0))
+	compareLogits(t, got, s, ids, want, within)
+}
+
+// compareLogits compares those behind tokens 0, 2, the last but one and the last.
+func compareLogits(t *testing.T, got []float32, s model.Shape, ids []int64, want []float64, within float64) {
+	t.Helper()
+	last := len(ids) - 1
 	peak, worst := 0.0, 0.0
 	for at, row := range []int{0, 2, last - 1, last} {
 		for i := range s.Vocab {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/pelton-run/pelton/runtime/quant"
 )
 
 // evaluator runs a converted graph by the definitions of its operators: slowly, and without the library
@@ -133,10 +135,18 @@ func (e *evaluator) initializer(w wire) array {
 		}
 		return a
 	}
-	for i := range n {
-		a.f = append(a.f, math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:])))
+	width := 4
+	if w.ints[2][0] == 10 {
+		width = 2
 	}
-	if len(raw) != 4*n {
+	for i := 0; i < n && len(raw) == width*n; i++ {
+		if width == 2 {
+			a.f = append(a.f, quant.Half(binary.LittleEndian.Uint16(raw[2*i:])))
+		} else {
+			a.f = append(a.f, math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:])))
+		}
+	}
+	if len(raw) != width*n {
 		e.t.Fatalf("%s: %d bytes, shape %v", w.text(8), len(raw), a.dims)
 	}
 	return a
@@ -255,6 +265,12 @@ func (e *evaluator) compute(n node) []array {
 		return split(x, n.in[1].i)
 	case "Attention":
 		return []array{attention(n)}
+	case "PagedAttention":
+		return []array{pagedAttention(n)}
+	case "Cast":
+		return []array{x}
+	case "ArgMax":
+		return []array{largest(x)}
 	}
 	e.t.Fatalf("%s: operator %s is not known to the evaluator", n.name, n.op)
 	return nil
@@ -401,9 +417,23 @@ func beside(parts []array) array {
 // attention is the operator of runtime/onnx/kernels with rotary over halves, and with a cache of the
 // simplest layout: [slots, kv_heads, capacity, dim] floats, written in place.
 func attention(n node) array {
-	qkv, keys, values, places, cos, sin := n.in[0], n.in[1], n.in[2], n.in[3].i, n.in[4], n.in[5]
-	heads, kvHeads := n.ints["heads"], n.ints["kv_heads"]
-	width, capacity := qkv.dims[1], keys.dims[2]
+	places, capacity := n.in[3].i, n.in[1].dims[2]
+	kvHeads, dim := n.ints["kv_heads"], n.in[1].dims[3]
+	c := cache{n.in[1], n.in[2], func(t, group, position int) int {
+		return ((int(places[2*t])*kvHeads+group)*capacity + position) * dim
+	}}
+	return attend(n.in[0], n.in[4], n.in[5], n.ints["heads"], kvHeads, func(t int) int { return int(places[2*t+1]) }, c)
+}
+
+// cache is keys and values, and where those of token t's sequence lie at a position.
+type cache struct {
+	keys, values array
+	at           func(t, group, position int) int
+}
+
+// attend computes attention with rotary over halves, for tokens at positions, and writes to the cache.
+func attend(qkv, cos, sin array, heads, kvHeads int, at func(t int) int, c cache) array {
+	width := qkv.dims[1]
 	dim := width / (heads + 2*kvHeads)
 	out := array{dims: []int{qkv.dims[0], heads * dim}, f: make([]float32, qkv.dims[0]*heads*dim)}
 	turned := func(x []float32, position int) []float32 {
@@ -415,28 +445,25 @@ func attention(n node) array {
 		return y
 	}
 	for t := range qkv.dims[0] {
-		slot, position := int(places[2*t]), int(places[2*t+1])
-		cache := func(a array, group, position int) []float32 {
-			return a.f[((slot*kvHeads+group)*capacity+position)*dim:][:dim]
-		}
+		position := at(t)
 		row := qkv.f[t*width:][:width]
 		for g := range kvHeads {
-			copy(cache(keys, g, position), turned(row[(heads+g)*dim:][:dim], position))
-			copy(cache(values, g, position), row[(heads+kvHeads+g)*dim:][:dim])
+			copy(c.keys.f[c.at(t, g, position):][:dim], turned(row[(heads+g)*dim:][:dim], position))
+			copy(c.values.f[c.at(t, g, position):][:dim], row[(heads+kvHeads+g)*dim:][:dim])
 		}
 		for h := range heads {
 			q, g := turned(row[h*dim:][:dim], position), h/(heads/kvHeads)
 			score, total := make([]float64, position+1), 0.0
 			for o := range score {
 				dot := 0.0
-				for i, x := range cache(keys, g, o) {
+				for i, x := range c.keys.f[c.at(t, g, o):][:dim] {
 					dot += float64(x) * float64(q[i])
 				}
 				score[o] = math.Exp(dot / math.Sqrt(float64(dim)))
 				total += score[o]
 			}
 			for o := range score {
-				for i, x := range cache(values, g, o) {
+				for i, x := range c.values.f[c.at(t, g, o):][:dim] {
 					out.f[(t*heads+h)*dim+i] += float32(score[o] / total * float64(x))
 				}
 			}

@@ -247,6 +247,7 @@ func (b *builder) head() error {
 	b.onnx("Gemm", "head", []string{"normed", weight}, []string{logits}, attribute{"transB", 1})
 	if b.variant == FP16 {
 		b.onnx("Cast", "logits", []string{logits}, []string{"logits"}, attribute{"to", int(typeFloat)})
+		b.onnx("ArgMax", "best", []string{logits}, []string{"best"}, attribute{"axis", -1}, attribute{"keepdims", 0})
 		return nil
 	}
 	if logits != "logits" {
@@ -287,6 +288,7 @@ func (b *builder) graph() message {
 	g.sub(12, valueProto("logits", typeFloat, "R", h.Vocab))
 	g.sub(11, valueProto("ids", typeInt64, "T"))
 	if h.PageTokens > 0 {
+		g.sub(12, valueProto("best", typeInt64, "R"))
 		pagedInputs(&g, h)
 		return g
 	}

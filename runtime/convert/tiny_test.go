@@ -33,6 +33,12 @@ func small(weights, embed quant.Format) tiny {
 	return tiny{hidden: 64, heads: 4, kvHeads: 2, headDim: 16, ffn: 96, layers: 2, weights: weights, embed: embed, tied: true}
 }
 
+// with is a model with a change.
+func with(c tiny, change func(*tiny)) tiny {
+	change(&c)
+	return c
+}
+
 // wide has rows that are multiples of 256, as the K formats need.
 func wide(weights, embed quant.Format) tiny {
 	c := small(weights, embed)

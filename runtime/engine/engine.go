@@ -77,6 +77,11 @@ type Row struct {
 	Sample bool    // whether Logits of the last token are wanted
 	Draft  []int32 // tokens that are guessed to follow, appended too, if Sample is set; see [Drafter]
 
+	// Likeliest says that, when Sample is set and there is no Draft, the likeliest token is enough, of equal ones the
+	// lowest id. An engine that finds it by itself sets Token and leaves Logits nil.
+	Likeliest bool
+	Token     int32
+
 	// Logits has Info.Vocab values when Sample was set and Err is nil, fewer where no later token is
 	// possible, and as many more for each token of Draft: what follows that. It belongs to the engine and
 	// is valid until the next Step; the caller may overwrite it (samplers do).

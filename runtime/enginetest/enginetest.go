@@ -60,6 +60,7 @@ func Run(t *testing.T, open func(t *testing.T) engine.Engine, opt Options) {
 		{"ReuseAfterClose", s.reuse},
 		{"FullReservation", s.fullReservation},
 		{"LogitsBelongToCaller", s.logitsMayBeOverwritten},
+		{"Likeliest", s.likeliest},
 		{"NoRows", s.noRows},
 		{"Canceled", s.canceled},
 		{"CanceledWhileRunning", s.canceledWhileRunning},

@@ -143,3 +143,28 @@ func (s *suite) canceledWhileRunning(t *testing.T) {
 		}
 	}
 }
+
+// likeliest asks for the likeliest token only, of a prompt and of a generated token beside a row that wants logits.
+func (s *suite) likeliest(t *testing.T) {
+	prompt := s.tokens(95, 9)
+	want := s.generate(t, prompt, 1)
+	a, b := s.open(t, len(prompt)+1), s.open(t, len(prompt)+1)
+	defer s.e.Close(a)
+	defer s.e.Close(b)
+	for i, tokens := range [][]int32{prompt, {best(want[0])}} {
+		short, full := &engine.Row{Seq: a, Tokens: tokens, Sample: true, Likeliest: true}, &engine.Row{Seq: b, Tokens: tokens, Sample: true}
+		if err := s.e.Step(t.Context(), []*engine.Row{short, full}); err != nil || short.Err != nil || full.Err != nil {
+			t.Fatal(err, short.Err, full.Err)
+		}
+		if at, by, bad := s.differ(full.Logits, want[i]); bad {
+			t.Errorf("logits %d of the row that wants them differ at %d by %g", i, at, by)
+		}
+		got := short.Token
+		if short.Logits != nil {
+			got = best(short.Logits)
+		}
+		if full.Logits[got] < full.Logits[best(full.Logits)] {
+			t.Errorf("token %d is called the likeliest, its logit is %g; %d has %g", got, full.Logits[got], best(full.Logits), full.Logits[best(full.Logits)])
+		}
+	}
+}

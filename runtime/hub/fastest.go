@@ -13,10 +13,7 @@ import (
 // measurement, because workers on equal machines must choose equally: only then do they continue each
 // other's streams bit for bit.
 func fastest() string {
-	switch {
-	case cpu.X86.HasAMXInt8:
-		return convert.W8A16
-	case cpu.X86.HasAVX2 && cpu.X86.HasFMA: // our own operators have kernels for it
+	if cpu.X86.HasAVX2 && cpu.X86.HasFMA { // our own operators have kernels for it
 		return convert.Q4
 	}
 	return convert.Q8

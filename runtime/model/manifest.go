@@ -95,6 +95,10 @@ func (m Manifest) Dimensions() int { return m.Shape.Hidden }
 //	         bounds [3] int32 in host memory, the most tokens that one sequence brings here, and the most that one
 //	         then has, at most and at least,
 //	         keys.N and values.N [pages,PageTokens,KVHeads,HeadDim] float16
+//
+// and beside the logits
+//
+//	output   best [R] int64, the likeliest token of each row
 type Shape struct {
 	Layers        int `json:"layers"`
 	Hidden        int `json:"hidden"`

@@ -122,6 +122,11 @@ func (s *Sampler) entry(token int32) *history {
 	return &s.seen[i]
 }
 
+// Greedy tells whether the sampler always picks the likeliest token and wants to know nothing else of the logits.
+func (s *Sampler) Greedy() bool {
+	return s.p.Temperature == 0 && len(s.bias) == 0 && s.at == nil && !s.p.Logprobs
+}
+
 // Accept adds an emitted token to the history. It is called for every token of the answer, in order, on
 // resume too.
 func (s *Sampler) Accept(token int32) {

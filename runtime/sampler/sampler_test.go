@@ -40,3 +40,24 @@ func BenchmarkGreedy(b *testing.B) {
 		s.Sample(logits, 0)
 	}
 }
+
+func TestGreedy(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		p    sampler.Params
+		want bool
+	}{
+		"nothing":         {sampler.Params{}, true},
+		"top-k":           {sampler.Params{TopK: 3, TopP: 0.5, Seed: 4}, true},
+		"temperature":     {sampler.Params{Temperature: 0.1}, false},
+		"almost none":     {sampler.Params{Temperature: 1e-9}, true},
+		"bias":            {sampler.Params{LogitBias: map[int32]float32{1: 2}}, false},
+		"penalty":         {sampler.Params{PresencePenalty: 1}, false},
+		"repetition":      {sampler.Params{RepetitionPenalty: 1.1}, false},
+		"log probability": {sampler.Params{Logprobs: true}, false},
+	} {
+		if got := sampler.New(c.p, []int32{1}).Greedy(); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}

@@ -126,6 +126,19 @@ func (e *fakeEngine) Step(ctx context.Context, rows []*engine.Row) error {
 	return nil
 }
 
+// finding is the fake as an engine that finds the likeliest token by itself.
+type finding struct{ *fakeEngine }
+
+func (e finding) Step(ctx context.Context, rows []*engine.Row) error {
+	err := e.fakeEngine.Step(ctx, rows)
+	for _, r := range rows {
+		if r.Likeliest && r.Logits != nil && len(r.Draft) == 0 {
+			r.Token, r.Logits = sampler.New(sampler.Params{}, nil).Sample(r.Logits, 0).Token, nil
+		}
+	}
+	return err
+}
+
 // sharing is the fake as an engine that shares.
 type sharing struct{ *fakeEngine }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/sampler"
 	"github.com/pelton-run/pelton/worker/batch"
 )
 
@@ -459,3 +461,60 @@ func TestLimitsThatCannotCut(t *testing.T) {
 		t.Error("New accepted rows of 2 tokens with at least 2: a prompt of 3 cannot be cut")
 	}
 }
+
+// An engine that finds the likeliest token by itself gives what a greedy sampler picks; another sampler is asked.
+func TestLikeliest(t *testing.T) {
+	t.Parallel()
+	for name, p := range map[string]sampler.Params{"greedy": {}, "drawn": {Temperature: 1, Seed: 7}, "penalized": {PresencePenalty: 3}} {
+		var want []int32
+		for _, e := range []engine.Engine{newFake(), finding{newFake()}} {
+			s := newSink()
+			startLoop(t, e).Add(batch.NewSequence(batch.Spec{Prompt: prompt(3, 20), MaxTokens: 30, Sampler: sampler.New(p, nil), Sink: s}))
+			got, end := s.wait(t)
+			if end.Err != nil || len(got) != 30 {
+				t.Fatalf("%s: %d tokens, %+v", name, len(got), end)
+			}
+			if want == nil {
+				want = got
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: %v where the engine finds the likeliest token, %v where it does not", name, got, want)
+			}
+		}
+	}
+}
+
+// A step of many sequences samples on several processors; a sampler that panics there ends its own sequence only.
+func TestSamplersAtOnce(t *testing.T) {
+	t.Parallel()
+	want := alone(t, prompt(1, 5), 20)
+	l := startLoop(t, newFake())
+	var seqs []*batch.Sequence
+	var sinks []*sink
+	for i := range 16 {
+		s, choose := newSink(), batch.Sampler(newGreedy())
+		if i == 5 {
+			choose = broken{}
+		}
+		sinks = append(sinks, s)
+		seqs = append(seqs, batch.NewSequence(batch.Spec{Prompt: prompt(1, 5), MaxTokens: 20, Sampler: choose, Sink: s}))
+	}
+	l.Add(seqs...)
+	for i, s := range sinks {
+		got, end := s.wait(t)
+		if i == 5 {
+			if end.Err == nil || !strings.Contains(end.Err.Error(), "panicked") {
+				t.Errorf("the broken sampler's sequence ended with %+v", end)
+			}
+			continue
+		}
+		if end.Err != nil || !slices.Equal(got, want) {
+			t.Errorf("sequence %d: %v, %+v; want %v", i, got, end, want)
+		}
+	}
+}
+
+type broken struct{}
+
+func (broken) Sample([]float32, int) sampler.Choice { panic("broken") }
+func (broken) Accept(int32)                         {}

@@ -12,7 +12,8 @@ import (
 // Sampler picks the tokens of one sequence; [sampler.Sampler] is one.
 type Sampler interface {
 	// Sample picks the token at position (count of tokens generated before it) and may overwrite
-	// logits.
+	// logits. It is not asked if the engine found the likeliest token and the sampler has a method Greedy that says
+	// that it wants no other.
 	Sample(logits []float32, position int) sampler.Choice
 	// Accept adds a token to the history that penalties look at.
 	Accept(token int32)
@@ -73,6 +74,7 @@ type Sequence struct {
 	ended  bool
 	device time.Duration
 	share  engine.Row // of the step under way
+	greedy bool       // the sampler wants the likeliest token only
 	choice sampler.Choice
 	broken any    // what choosing panicked with
 	stack  []byte // where
@@ -80,7 +82,8 @@ type Sequence struct {
 
 // NewSequence prepares a sequence for [Loop.Add].
 func NewSequence(s Spec) *Sequence {
-	return &Sequence{spec: s, text: s.Prompt, Progress: NewProgress(len(s.Prompt), len(s.Replay), s.MaxTokens)}
+	g, ok := s.Sampler.(interface{ Greedy() bool })
+	return &Sequence{spec: s, text: s.Prompt, Progress: NewProgress(len(s.Prompt), len(s.Replay), s.MaxTokens), greedy: ok && g.Greedy()}
 }
 
 // join feeds the replay together with the prompt.
@@ -118,7 +121,11 @@ func (s *Sequence) choose(p Piece, r *engine.Row) {
 			s.spec.Sampler.Accept(id)
 		}
 	}
-	if r.Sample && len(r.Draft) == 0 {
+	switch {
+	case !r.Sample || len(r.Draft) > 0:
+	case r.Logits == nil:
+		s.choice = sampler.Choice{Token: r.Token}
+	default:
 		s.choice = s.spec.Sampler.Sample(r.Logits, s.Generated)
 	}
 }
@@ -127,7 +134,7 @@ func (s *Sequence) choose(p Piece, r *engine.Row) {
 // n is 0, with at most so many guessed ones. Logits are wanted when the row brings the sequence to a position
 // that nobody sampled yet.
 func (s *Sequence) row(n, guesses int) *engine.Row {
-	s.share = engine.Row{Seq: s.handle, Sample: s.Samples(n)}
+	s.share = engine.Row{Seq: s.handle, Sample: s.Samples(n), Likeliest: s.greedy}
 	switch r := &s.share; {
 	case n > 0:
 		r.Tokens = s.text[s.Fed : s.Fed+n]

@@ -63,9 +63,14 @@ func TestPlaces(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), cc, "-std=c11", "-I"+strings.TrimSpace(string(dir)), "-fsyntax-only", source).CombinedOutput(); err != nil {
 		t.Errorf("ort.h is not the binding's header: %v\n%s", err, out)
 	}
-	options := reflect.TypeFor[ort.SessionOptions]()
-	if options.NumField() != 1 || options.Field(0).Type.Kind() != reflect.Pointer {
-		t.Errorf("the binding's SessionOptions are %v, not one pointer", options)
+	pointer := func(f reflect.StructField) bool { return f.Type.Kind() == reflect.Pointer }
+	for _, object := range []reflect.Type{reflect.TypeFor[ort.SessionOptions](), reflect.TypeFor[ort.RunOptions](), reflect.TypeFor[ort.ValueInternalData](), reflect.TypeFor[ort.DynamicAdvancedSession]()} {
+		if object.NumField() != 1 || !pointer(object.Field(0)) {
+			t.Errorf("the binding's %v is not one pointer", object)
+		}
+	}
+	if session := reflect.TypeFor[ort.AdvancedSession](); !pointer(session.Field(0)) || session.Field(0).Name != "ortSession" {
+		t.Errorf("the binding's %v begins with %v, not with the library's object", session, session.Field(0))
 	}
 }
 

@@ -159,8 +159,8 @@ func (e *Engine) firstRun() (check string, err error) {
 		return "", err
 	}
 	for _, rows := range [][]row{e.some(e.info.MaxSequences, e.info.MaxStepTokens), e.some(1, min(8, e.info.MaxStepTokens))} {
-		f, sampled := g.stage(rows, 0, 0)
-		if err := g.run(context.Background(), f, sampled, 0, false); err != nil {
+		f, want := g.stage(rows, 0, 0)
+		if err := g.run(context.Background(), f, want, 0, false); err != nil {
 			return "", err
 		}
 	}
@@ -177,12 +177,10 @@ func (e *Engine) firstRun() (check string, err error) {
 // capture captures the calls in which short sequences decode; the others are when they come.
 func (e *Engine) capture() error {
 	for _, n := range sequenceSteps {
-		if n > e.info.MaxSequences {
-			break
-		}
-		for range captureAt {
-			f, sampled := e.graph.stage(e.some(n, 1), 0, e.pool.spare)
-			if err := e.graph.run(context.Background(), f, sampled, 0, true); err != nil {
+		for i := 0; i < captureAt && n <= e.info.MaxSequences; i++ {
+			e.graph.last = time.Time{} // nobody waits
+			f, want := e.graph.stage(e.some(n, 1), 0, e.pool.spare)
+			if err := e.graph.run(context.Background(), f, want, 0, true); err != nil {
 				return err
 			}
 		}
@@ -312,15 +310,18 @@ func (e *Engine) Step(ctx context.Context, rows []*engine.Row) error {
 	}
 	logits := 0
 	for rest := e.rows; len(rest) > 0 && ctx.Err() == nil; {
-		n, err := e.call(ctx, rest, logits)
-		for _, r := range rest[:n] {
-			if err != nil {
+		n, want, err := e.call(ctx, rest, logits)
+		for i, r := range rest[:n] {
+			switch result := e.staging[i].result; {
+			case err != nil:
 				r.Err = fmt.Errorf("step of %d sequences: %w", n, err)
-			} else if r.Sample {
-				r.Logits = e.graph.some(logits, 1)
-				logits++
+			case e.staging[i].best:
+				r.Token = int32(e.graph.best[result])
+			case r.Sample:
+				r.Logits = e.graph.some(logits+result, 1)
 			}
 		}
+		logits += want.logits
 		rest = rest[n:]
 	}
 	if ctx.Err() != nil {
@@ -334,8 +335,8 @@ func (e *Engine) Step(ctx context.Context, rows []*engine.Row) error {
 }
 
 // call runs as many rows as fit into a call, at least one; their logits go to the graph's from row logits on.
-func (e *Engine) call(ctx context.Context, rows []*engine.Row, logits int) (n int, err error) {
-	n, tokens := 0, 0
+func (e *Engine) call(ctx context.Context, rows []*engine.Row, logits int) (n int, want results, err error) {
+	tokens := 0
 	e.staging = e.staging[:0]
 	e.mu.Lock()
 	for _, r := range rows {
@@ -347,16 +348,17 @@ func (e *Engine) call(ctx context.Context, rows []*engine.Row, logits int) (n in
 	}
 	e.mu.Unlock()
 	e.thread.do(func() {
-		f, sampled := e.graph.stage(e.staging, 0, e.pool.spare)
-		err = e.graph.run(ctx, f, sampled, logits, true)
+		var f form
+		f, want = e.graph.stage(e.staging, 0, e.pool.spare)
+		err = e.graph.run(ctx, f, want, logits, true)
 	})
-	return n, err
+	return n, want, err
 }
 
 // place is a row with where its sequence lies. The caller holds e.mu.
 func (e *Engine) place(r *engine.Row) row {
 	at, _ := e.cache.Find(r.Seq)
-	return row{tokens: r.Tokens, held: at.Length, pages: e.pool.of[at.Slot], sample: r.Sample}
+	return row{tokens: r.Tokens, held: at.Length, pages: e.pool.of[at.Slot], sample: r.Sample && !r.Likeliest, best: r.Sample && r.Likeliest}
 }
 
 // record adds the tokens of rows that ran to the account.
@@ -415,7 +417,7 @@ func (e *Engine) all(ctx context.Context, row *engine.Row, out [][]float32) ([][
 		for i := range n {
 			e.graph.sel[i] = int64(i)
 		}
-		err = e.graph.run(ctx, f, n, 0, false)
+		err = e.graph.run(ctx, f, results{logits: n}, 0, false)
 	})
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"time"
 	"unsafe"
 
 	ort "github.com/yalue/onnxruntime_go"
@@ -45,6 +46,7 @@ type graph struct {
 	cache    *kernels.Memory // on the device
 	input    *kernels.Tensor // all inputs but bounds and caches, one behind the other
 	result   *kernels.Tensor // logits of one call
+	likely   *kernels.Tensor // the likeliest tokens of one call
 
 	staged []byte // of input, on the host
 	ids    []int64
@@ -53,6 +55,7 @@ type graph struct {
 	pages  []int32
 	sel    []int64
 	logits []float32 // of the rows of a step
+	best   []int64   // of a call
 
 	offsets [inSel + 1]int64 // in input
 	plain   *ort.RunOptions  // of calls that are not captured
@@ -60,6 +63,7 @@ type graph struct {
 	inputs  []ort.Value // the caches, in their places
 
 	captured int // forms
+	last     time.Time
 	log      *slog.Logger
 }
 
@@ -75,6 +79,8 @@ type bound struct {
 const (
 	// captureAt is from which use on a form is captured: it takes as long as some calls.
 	captureAt = 2
+	// captureGap is the least time between two captures while jobs run: so they take a tenth of it at most.
+	captureGap = 100 * time.Millisecond
 	// mostCaptured bounds the memory that captured graphs take on the device, about 2 MB each.
 	mostCaptured = 512
 )
@@ -91,7 +97,7 @@ func newGraph(path string, s model.Shape, most sizes, c session.Config, log *slo
 		names = append(names, fmt.Sprintf("keys.%d", l), fmt.Sprintf("values.%d", l))
 	}
 	c.Captured = true
-	if g.session, err = session.New(path, names, []string{"logits"}, c); err != nil {
+	if g.session, err = session.New(path, names, []string{"logits", "best"}, c); err != nil {
 		return nil, err
 	}
 	if err := kernels.UseCUDA(c.Device.Index); err != nil {
@@ -137,6 +143,9 @@ func (g *graph) place() (err error) {
 	if g.result, err = g.onDevice.Tensor(ort.TensorElementDataTypeFloat, rows, vocab); err != nil {
 		return err
 	}
+	if g.likely, err = g.onDevice.Tensor(ort.TensorElementDataTypeInt64, rows); err != nil {
+		return err
+	}
 	staged, err := g.onHost.Tensor(bytes, size)
 	if err != nil {
 		return err
@@ -145,6 +154,11 @@ func (g *graph) place() (err error) {
 	if err != nil {
 		return err
 	}
+	best, err := g.onHost.Tensor(ort.TensorElementDataTypeInt64, rows)
+	if err != nil {
+		return err
+	}
+	g.best = kernels.Numbers[int64](best, m.sequences)
 	g.staged, g.logits = kernels.Numbers[byte](staged, int(size)), kernels.Numbers[float32](logits, int(rows*vocab))
 	clear(g.staged)
 	g.ids, g.sel = part[int64](g, inIDs, m.tokens), part[int64](g, inSel, m.sequences)
@@ -181,7 +195,7 @@ func (g *graph) of(f form) (*bound, error) {
 	if b, ok := g.forms[f]; ok {
 		return b, nil
 	}
-	b := &bound{inputs: append([]ort.Value(nil), g.inputs...), outputs: make([]ort.Value, 1)}
+	b := &bound{inputs: append([]ort.Value(nil), g.inputs...), outputs: make([]ort.Value, 2)}
 	var err error
 	set := func(v *ort.Value, t *kernels.Tensor, e error) { *v, err = t, errors.Join(err, e) }
 	n := int64(f.sequences)
@@ -208,6 +222,8 @@ func (g *graph) of(f form) (*bound, error) {
 	}
 	t, e := g.onDevice.View(g.result, 0, n*int64(g.shape.Vocab)*4, ort.TensorElementDataTypeFloat, n, int64(g.shape.Vocab))
 	set(&b.outputs[0], t, e)
+	t, e = g.onDevice.View(g.likely, 0, 8*n, ort.TensorElementDataTypeInt64, n)
+	set(&b.outputs[1], t, e)
 	t, e = g.onHost.Tensor(ort.TensorElementDataTypeInt32, 3)
 	set(&b.inputs[inBounds], t, e)
 	if err != nil {
@@ -224,12 +240,17 @@ type row struct {
 	tokens []int32
 	held   int
 	pages  []int32
-	sample bool
+	sample bool // logits are wanted
+	best   bool // the likeliest token is
+	result int  // where either is, among the call's
 }
 
-// stage puts rows where the device gets them from, fills the call up to a form with room for the logits of least
-// tokens, and says for how many rows they are wanted. What fills it up lies in the page spare.
-func (g *graph) stage(rows []row, least int, spare int32) (f form, sampled int) {
+// results is what is wanted of a call: so many logits first, then so many likeliest tokens.
+type results struct{ logits, best int }
+
+// stage puts rows where the device gets them from, fills the call up to a form with room for the results of least
+// tokens, and says what is wanted. What fills it up lies in the page spare.
+func (g *graph) stage(rows []row, least int, spare int32) (f form, want results) {
 	page, tokens, width := g.shape.PageTokens, 0, 1
 	for _, r := range rows {
 		tokens += len(r.tokens)
@@ -248,12 +269,24 @@ func (g *graph) stage(rows []row, least int, spare int32) (f form, sampled int) 
 		for p := copy(table, r.pages); p < len(table); p++ {
 			table[p] = spare
 		}
-		if r.sample {
-			g.sel[sampled] = int64(at - 1)
-			sampled++
+	}
+	for i := range rows {
+		if rows[i].sample {
+			rows[i].result = want.logits
+			g.sel[want.logits] = int64(g.starts[i+1] - 1)
+			want.logits++
 		}
 	}
-	clear(g.sel[sampled:f.sequences])
+	all := want.logits
+	for i := range rows {
+		if rows[i].best {
+			rows[i].result = all
+			g.sel[all] = int64(g.starts[i+1] - 1)
+			all++
+		}
+	}
+	want.best = all - want.logits
+	clear(g.sel[all:f.sequences])
 	clear(g.ids[at:f.tokens()])
 	for i := len(rows); i < f.sequences; i++ {
 		if at++; i == f.sequences-1 {
@@ -265,32 +298,59 @@ func (g *graph) stage(rows []row, least int, spare int32) (f form, sampled int) 
 			table[p] = spare
 		}
 	}
-	return f, sampled
+	return f, want
 }
 
-// run runs the graph on what is staged for a form, captured if it may be, and copies the first logits to the rows from
-// logits on. A run ends with ctx.
-func (g *graph) run(ctx context.Context, f form, sampled, logits int, capture bool) error {
+// capture says that what is staged for a form may be captured, as soon as its time has come.
+func (g *graph) capture(b *bound) (err error) {
+	if b.options != nil || b.used < captureAt || g.captured >= mostCaptured || time.Since(g.last) < captureGap {
+		return nil
+	}
+	if b.options, err = g.options(g.captured); err != nil {
+		return err
+	}
+	b.proven = false
+	g.captured++
+	g.last = time.Now()
+	return nil
+}
+
+// run runs the graph on what is staged for a form, captured if it may be, and copies the logits that are wanted to the
+// rows from logits on, the likeliest tokens to best. A run ends with ctx.
+func (g *graph) run(ctx context.Context, f form, want results, logits int, capture bool) error {
 	b, err := g.of(f)
 	if err != nil {
 		return err
 	}
 	b.used++
-	if capture && b.options == nil && b.used >= captureAt && g.captured < mostCaptured {
-		if b.options, err = g.options(g.captured); err != nil {
+	if capture {
+		if err := g.capture(b); err != nil {
 			return err
 		}
-		g.captured, b.proven = g.captured+1, false
 	}
 	used := g.offsets[inSel] + int64(8*f.sequences)
 	if err := g.input.Write(g.staged[:used]); err != nil {
 		return err
 	}
-	if err := g.forward(ctx, b); err != nil || sampled == 0 {
+	if err := g.forward(ctx, b); err != nil {
 		return err
 	}
-	rows := g.some(logits, sampled)
-	return g.result.Read(0, unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(rows))), 4*len(rows)))
+	if want.best > 0 {
+		n := want.logits + want.best
+		if err := g.likely.Read(0, raw(g.best[:n])); err != nil {
+			return err
+		}
+	}
+	if want.logits > 0 {
+		return g.result.Read(0, raw(g.some(logits, want.logits)))
+	}
+	return nil
+}
+
+// raw is numbers as they lie in memory.
+func raw[T any](v []T) []byte {
+	var zero T
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), len(v)*int(unsafe.Sizeof(zero)))
 }
 
 // forward runs one form. When it cannot be captured, nothing is from then on.

@@ -148,22 +148,22 @@ func largest(v []float32) (at int) {
 	return at
 }
 
-// BenchmarkDecode steps n sequences that hold 200 tokens at first, with their logits and without: what the head
-// takes, and bringing them to the host.
+// BenchmarkDecode steps n sequences that hold 200 tokens at first, with their logits, with the likeliest token only,
+// and without either.
 func BenchmarkDecode(b *testing.B) {
 	e := open(b, convert.FP16, nil)
-	for _, sampled := range []bool{true, false} {
+	for _, want := range []string{"logits", "likeliest", "nothing"} {
 		for _, n := range []int{1, 8, 32, 64, 128, 256} {
-			b.Run(fmt.Sprintf("sampled=%v/b%d", sampled, n), func(b *testing.B) { decode(b, e, n, sampled) })
+			b.Run(fmt.Sprintf("%s/b%d", want, n), func(b *testing.B) { decode(b, e, n, want) })
 		}
 	}
 }
 
-func decode(b *testing.B, e engine.Engine, n int, sampled bool) {
+func decode(b *testing.B, e engine.Engine, n int, want string) {
 	const most = 300
 	rows := fill(b, e, n, 200, 200+most)
 	for _, r := range rows {
-		r.Sample = sampled
+		r.Sample, r.Likeliest = want != "nothing", want == "likeliest"
 	}
 	steps := min(b.N, most)
 	b.ResetTimer()

@@ -17,13 +17,14 @@ func TestStage(t *testing.T) {
 	for i := range g.ids {
 		g.ids[i] = -1 // what an earlier call left
 	}
-	f, sampled := g.stage([]row{
-		{tokens: []int32{5}, held: 20, pages: []int32{3, 4, 7}, sample: true},
+	rows := []row{
+		{tokens: []int32{5}, held: 20, pages: []int32{3, 4, 7}, best: true},
 		{tokens: []int32{6, 7, 8}, held: 0, pages: []int32{1}},
 		{tokens: []int32{9}, held: 2, pages: []int32{2}, sample: true},
-	}, 0, spare)
-	if want := (form{sequences: 4, extra: 16, width: 2}); f != want || sampled != 2 {
-		t.Fatalf("form %+v, %d sampled; want %+v and 2", f, sampled, want)
+	}
+	f, wanted := g.stage(rows, 0, spare)
+	if want := (form{sequences: 4, extra: 16, width: 2}); f != want || wanted != (results{1, 1}) || rows[0].result != 1 || rows[2].result != 0 {
+		t.Fatalf("form %+v, %+v wanted, in %d and %d; want %+v, one of each, the logits first", f, wanted, rows[0].result, rows[2].result, want)
 	}
 	for _, c := range []struct {
 		what      string
@@ -37,7 +38,7 @@ func TestStage(t *testing.T) {
 			t.Errorf("%s %v, want %v", c.what, c.got, c.want)
 		}
 	}
-	if want := []int64{0, 4, 0, 0}; !slices.Equal(g.sel[:4], want) {
+	if want := []int64{4, 0, 0, 0}; !slices.Equal(g.sel[:4], want) {
 		t.Errorf("sel %v, want %v", g.sel[:4], want)
 	}
 	if want := append([]int64{5, 6, 7, 8, 9}, make([]int64, 15)...); !slices.Equal(g.ids[:20], want) || g.ids[20] != -1 {

@@ -1,0 +1,107 @@
+package convert_test
+
+import (
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/pelton-run/pelton/runtime/convert"
+	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/quant"
+)
+
+// pagedAttention is ONNX Runtime's operator PagedAttention of packed Q, K and V: a cache of pages
+// [pages, tokens, kv_heads, dim], which tokens of sequences side by side are appended to.
+func pagedAttention(n node) array {
+	keys, starts, held, table := n.in[3], n.in[5].i, n.in[6].i, n.in[7]
+	page, kvHeads, dim := keys.dims[1], n.ints["kv_num_heads"], keys.dims[3]
+	sequence := func(t int) int {
+		i, ok := slices.BinarySearch(starts, int64(t))
+		if !ok {
+			i--
+		}
+		return i
+	}
+	c := cache{keys, n.in[4], func(t, group, position int) int {
+		number := int(table.i[sequence(t)*table.dims[1]+position/page])
+		return ((number*page+position%page)*kvHeads + group) * dim
+	}}
+	return attend(n.in[0], n.in[8], n.in[9], n.ints["num_heads"], kvHeads, func(t int) int {
+		s := sequence(t)
+		return int(held[s]) + t - int(starts[s])
+	}, c)
+}
+
+// largest is ArgMax along the last axis.
+func largest(x array) array {
+	width := x.dims[len(x.dims)-1]
+	out := array{dims: x.dims[:len(x.dims)-1]}
+	for at := 0; at < len(x.f); at += width {
+		best := 0
+		for i, v := range x.f[at:][:width] {
+			if v > x.f[at+best] {
+				best = i
+			}
+		}
+		out.i = append(out.i, int64(best))
+	}
+	return out
+}
+
+// checkPaged feeds a graph with pages all tokens but the last beside another sequence, then the last alone, and
+// returns the logits behind tokens 0, 2, the last but one and the last.
+func checkPaged(t *testing.T, e *evaluator, s model.Shape, ids []int64) []float32 {
+	t.Helper()
+	caches := map[string]array{}
+	for i := range s.Layers {
+		for _, kv := range []string{"keys.", "values."} {
+			dims := []int{4, s.PageTokens, s.KVHeads, s.HeadDim}
+			caches[kv+strconv.Itoa(i)] = array{dims: dims, f: make([]float32, dims[0]*dims[1]*dims[2]*dims[3])}
+		}
+	}
+	vector := func(v ...int64) array { return array{dims: []int{len(v)}, i: v} }
+	feed := func(ids, starts, held, table, sel []int64) []float32 {
+		in := map[string]array{
+			"ids": vector(ids...), "sel": vector(sel...), model.PagedStarts: vector(starts...), model.PagedHeld: vector(held...),
+			model.PagedPages: {dims: []int{len(held), len(table) / len(held)}, i: table}, model.PagedBounds: vector(0, 0, 0),
+		}
+		for name, a := range caches {
+			in[name] = a
+		}
+		out := e.run(in)
+		for i, best := range out["best"].i {
+			row := out["logits"].f[i*s.Vocab:][:s.Vocab]
+			if row[best] != slices.Max(row) {
+				t.Errorf("row %d: token %d is called the likeliest, its logit is %g of at most %g", i, best, row[best], slices.Max(row))
+			}
+		}
+		return out["logits"].f
+	}
+	last := int64(len(ids) - 1)
+	other := []int64{9, 8, 7}
+	first := feed(slices.Concat(other, ids[:last]), []int64{0, 3, 3 + last}, []int64{0, 0}, []int64{2, 0, 3, 0}, []int64{3, 5, 2 + last})
+	return slices.Concat(first, feed(ids[last:], []int64{0, 1}, []int64{last}, []int64{3}, []int64{0}))
+}
+
+// TestHalf compares graphs for GPUs with the reference, by the definitions of their operators: nothing but a GPU
+// runs them.
+func TestHalf(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]tiny{
+		"of F16":                          small(quant.F16, quant.F16),
+		"of Q4_1":                         small(quant.Q41, quant.Q80),
+		"longer heads, head of its own":   with(small(quant.F32, quant.F32), func(c *tiny) { c.headDim, c.tied = 128, false }),
+		"of qwen2":                        with(small(quant.F32, quant.F32), func(c *tiny) { c.arch = "qwen2" }),
+		"of qwen3, one head for the rest": with(small(quant.F16, quant.F32), func(c *tiny) { c.arch, c.kvHeads = "qwen3", 1 }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir, m, f := converted(t, c, convert.FP16)
+			if page := map[bool]int{true: 256, false: 128}[c.headDim <= 64]; m.Shape.PageTokens != page || m.Shape.KVWidth != 2 {
+				t.Errorf("pages of %d tokens, numbers of %d bytes; want %d and 2", m.Shape.PageTokens, m.Shape.KVWidth, page)
+			}
+			ids := []int64{5, 200, 256, 31, 262, 7, 7}
+			compareLogits(t, checkPaged(t, load(t, dir), m.Shape, ids), m.Shape, ids, reference{t, f, c}.logits(ids), 5e-3)
+		})
+	}
+}
