@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pelton-run/pelton/runtime/convert/vocabulary"
 	"github.com/pelton-run/pelton/runtime/gguf"
 	"github.com/pelton-run/pelton/runtime/model"
 )
@@ -88,13 +89,13 @@ func fromFile(ctx context.Context, f *gguf.File, dir string, opt Options) (model
 	if err != nil {
 		return model.Manifest{}, err
 	}
-	words, err := readVocabulary(f, h.Vocab)
+	words, err := vocabulary.Read(f, h.Vocab)
 	if err != nil {
 		return model.Manifest{}, err
 	}
 	m := model.Manifest{
 		Format: model.Format, Name: opt.Name, Variant: opt.Variant, Architecture: strings.TrimSuffix(h.arch, "."),
-		Shape: h.Shape, EOS: words.eos, Source: opt.Source, Created: time.Now().UTC().Truncate(time.Second),
+		Shape: h.Shape, EOS: words.EOS, Source: opt.Source, Created: time.Now().UTC().Truncate(time.Second),
 	}
 	if m.Name == "" {
 		m.Name = defaultName(f)
@@ -114,7 +115,7 @@ func fromFile(ctx context.Context, f *gguf.File, dir string, opt Options) (model
 	for _, text := range []struct {
 		name  string
 		bytes []byte
-	}{{model.GraphFile, graph}, {model.TokenizerFile, words.tokenizer}, {model.TokenizerConfigFile, words.config}, {model.ChatTemplateFile, words.template}} {
+	}{{model.GraphFile, graph}, {model.TokenizerFile, words.Tokenizer}, {model.TokenizerConfigFile, words.Config}, {model.ChatTemplateFile, words.Template}} {
 		if len(text.bytes) == 0 {
 			continue
 		}

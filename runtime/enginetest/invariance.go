@@ -91,7 +91,7 @@ func drafts(t *testing.T, s *suite) {
 }
 
 // reuse looks for what a closed sequence leaves behind in memory that the next one gets.
-func (s *suite) reuse(t *testing.T) {
+func reuse(t *testing.T, s *suite) {
 	short := s.tokens(41, 5)
 	want := s.generate(t, short, 3)
 	for round := range 3 {

@@ -145,7 +145,7 @@ func (s *suite) canceledWhileRunning(t *testing.T) {
 }
 
 // likeliest asks for the likeliest token only, of a prompt and of a generated token beside a row that wants logits.
-func (s *suite) likeliest(t *testing.T) {
+func likeliest(t *testing.T, s *suite) {
 	prompt := s.tokens(95, 9)
 	want := s.generate(t, prompt, 1)
 	a, b := s.open(t, len(prompt)+1), s.open(t, len(prompt)+1)

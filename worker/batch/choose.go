@@ -11,39 +11,40 @@ import (
 // leastChosen is for how many rows one more processor is worth waking: choosing takes 20 to 300 µs.
 const leastChosen = 4
 
-// choosers sample the rows of a step, on as many processors as are worth it: between two steps the device waits for
-// them.
-type choosers struct {
-	seqs   []*Sequence
+// turn is the step under way. Between two steps the device waits, so the rows are sampled on as many processors as are
+// worth it.
+type turn struct {
+	ready  []*Sequence
+	views  []View
 	pieces []Piece
 	rows   []*engine.Row
-	next   atomic.Int64
-	busy   sync.WaitGroup
+
+	next atomic.Int64
+	busy sync.WaitGroup
 }
 
-// run calls choose of each sequence with a piece and returns when all are done.
-func (c *choosers) run(seqs []*Sequence, pieces []Piece, rows []*engine.Row) {
-	c.seqs, c.pieces, c.rows = seqs, pieces, rows
-	c.next.Store(0)
-	for range min(runtime.GOMAXPROCS(0), len(rows)/leastChosen) - 1 {
-		c.busy.Add(1)
-		go c.help()
+// choose calls choose of each sequence with a piece and returns when all are done.
+func (t *turn) choose() {
+	t.next.Store(0)
+	for range min(runtime.GOMAXPROCS(0), len(t.rows)/leastChosen) - 1 {
+		t.busy.Add(1)
+		go t.help()
 	}
-	c.work()
-	c.busy.Wait()
+	t.work()
+	t.busy.Wait()
 }
 
-func (c *choosers) help() {
-	defer c.busy.Done()
-	c.work()
+func (t *turn) help() {
+	defer t.busy.Done()
+	t.work()
 }
 
-func (c *choosers) work() {
+func (t *turn) work() {
 	for {
-		i := int(c.next.Add(1)) - 1
-		if i >= len(c.rows) {
+		i := int(t.next.Add(1)) - 1
+		if i >= len(t.rows) {
 			return
 		}
-		c.seqs[c.pieces[i].Index].choose(c.pieces[i], c.rows[i])
+		t.ready[t.pieces[i].Index].choose(t.pieces[i], t.rows[i])
 	}
 }

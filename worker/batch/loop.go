@@ -55,18 +55,14 @@ type Loop struct {
 	closed error               // why nothing is taken any more
 
 	// Owned by the goroutine in Run.
-	running  []*Sequence
-	order    uint64
-	full     bool // the engine had no memory and nothing was closed since
-	planner  Planner
-	ready    []*Sequence // of the step under way, as are the next three
-	views    []View
-	pieces   []Piece
-	rows     []*engine.Row
-	choosers choosers
-	steady   *time.Timer // bounds the step under way; nil without StepTimeout
-	forth    chan context.Context
-	back     chan error
+	running []*Sequence
+	order   uint64
+	full    bool // the engine had no memory and nothing was closed since
+	planner Planner
+	turn    turn
+	steady  *time.Timer // bounds the step under way; nil without StepTimeout
+	forth   chan context.Context
+	back    chan error
 }
 
 // New checks cfg and makes a loop that waits for Run.
@@ -269,11 +265,11 @@ func (l *Loop) step(ctx context.Context) error {
 		l.planner.Took(done.PrefillTokens, done.DecodeRows+done.Drafted, done.Duration)
 	}
 	if done.Err == nil {
-		l.choosers.run(l.ready, l.pieces, l.rows)
+		l.turn.choose()
 	}
 	token := done.Duration / time.Duration(max(1, done.PrefillTokens+done.DecodeRows))
-	for i, p := range l.pieces {
-		s := l.ready[p.Index]
+	for i, p := range l.turn.pieces {
+		s := l.turn.ready[p.Index]
 		s.device += token * time.Duration(max(1, p.Prompt))
 		if done.Err != nil {
 			err := done.Err
@@ -283,7 +279,7 @@ func (l *Loop) step(ctx context.Context) error {
 			l.end(s, End{Err: err})
 			continue
 		}
-		done.Accepted += l.advance(s, p, l.rows[i], now)
+		done.Accepted += l.advance(s, p, l.turn.rows[i], now)
 	}
 	l.sweep()
 	if l.cfg.Stepped != nil {
@@ -294,19 +290,20 @@ func (l *Loop) step(ctx context.Context) error {
 
 // plan fills in the rows of the next step, in memory that is used again for each.
 func (l *Loop) plan() (done Step) {
-	l.ready, l.views, l.rows = l.ready[:0], l.views[:0], l.rows[:0]
+	t := &l.turn
+	t.ready, t.views, t.rows = t.ready[:0], t.views[:0], t.rows[:0]
 	for _, s := range l.running {
 		if s.opened {
 			if done.SharedTokens < mostShared {
 				done.SharedTokens += l.share(s)
 			}
-			l.ready = append(l.ready, s)
-			l.views = append(l.views, View{Rank: s.spec.Rank, Order: s.order, Prompt: s.Prompt, Rest: s.Rest()})
+			t.ready = append(t.ready, s)
+			t.views = append(t.views, View{Rank: s.spec.Rank, Order: s.order, Prompt: s.Prompt, Rest: s.Rest()})
 		}
 	}
-	l.pieces = l.planner.Plan(l.pieces[:0], l.views)
-	done.Rows = len(l.pieces)
-	for _, p := range l.pieces {
+	t.pieces = l.planner.Plan(t.pieces[:0], t.views)
+	done.Rows = len(t.pieces)
+	for _, p := range t.pieces {
 		done.PrefillTokens += p.Prompt
 		if p.Prompt == 0 {
 			done.DecodeRows++
@@ -316,10 +313,10 @@ func (l *Loop) plan() (done Step) {
 	if done.PrefillTokens == 0 && done.Rows > 0 {
 		guesses = max(0, 1+l.info.Drafts-done.Rows) / done.Rows
 	}
-	for _, p := range l.pieces {
-		r := l.ready[p.Index].row(p.Prompt, guesses)
+	for _, p := range t.pieces {
+		r := t.ready[p.Index].row(p.Prompt, guesses)
 		done.Drafted += len(r.Draft)
-		l.rows = append(l.rows, r)
+		t.rows = append(t.rows, r)
 	}
 	return done
 }
@@ -337,10 +334,10 @@ func (l *Loop) share(s *Sequence) int {
 	return s.Fed - before
 }
 
-// timed is forward on l.rows, which it leaves behind when the time is up: the loop ends then.
+// timed is forward on l.turn.rows, which it leaves behind when the time is up: the loop ends then.
 func (l *Loop) timed(ctx context.Context) error {
 	if l.cfg.StepTimeout == 0 {
-		return l.forward(ctx, l.rows)
+		return l.forward(ctx, l.turn.rows)
 	}
 	l.steady.Reset(l.cfg.StepTimeout)
 	l.forth <- ctx
@@ -356,7 +353,7 @@ func (l *Loop) timed(ctx context.Context) error {
 // watched runs the steps that timed waits for, in a goroutine of their own, until forth is closed.
 func (l *Loop) watched() {
 	for ctx := range l.forth {
-		l.back <- l.forward(ctx, l.rows)
+		l.back <- l.forward(ctx, l.turn.rows)
 	}
 }
 

@@ -79,12 +79,13 @@ func (t *Tensor) GetInternals() *ort.ValueInternalData { return &t.value }
 // Numbers is the content of n elements of a tensor in memory of the host.
 func Numbers[T any](t *Tensor, n int) []T { return unsafe.Slice((*T)(t.data), n) }
 
-// Write copies to a tensor on a CUDA device, Read from one, from byte at on. No run may be using it. The calling
-// thread must have called [UseCUDA].
+// Write copies to a tensor on a CUDA device, which no run may be using. The calling thread must have called
+// [UseCUDA].
 func (t *Tensor) Write(b []byte) error {
 	return failure(C.pelton_cuda_copy(t.data, unsafe.Pointer(unsafe.SliceData(b)), C.size_t(len(b)), 0))
 }
 
+// Read copies from a tensor on a CUDA device, from byte at on, as Write does.
 func (t *Tensor) Read(at int64, b []byte) error {
 	return failure(C.pelton_cuda_copy(unsafe.Pointer(unsafe.SliceData(b)), unsafe.Add(t.data, at), C.size_t(len(b)), 1))
 }

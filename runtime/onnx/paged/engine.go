@@ -415,7 +415,7 @@ func (e *Engine) all(ctx context.Context, row *engine.Row, out [][]float32) ([][
 	e.thread.do(func() {
 		f, _ := e.graph.stage(e.staging, n, e.pool.spare)
 		for i := range n {
-			e.graph.sel[i] = int64(i)
+			e.graph.staged.sel[i] = int64(i)
 		}
 		err = e.graph.run(ctx, f, results{logits: n}, 0, false)
 	})

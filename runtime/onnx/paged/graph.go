@@ -40,6 +40,7 @@ type graph struct {
 	device  device.Device
 	shape   model.Shape
 	most    sizes
+	log     *slog.Logger
 
 	onDevice *kernels.Memory
 	onHost   *kernels.Memory
@@ -48,23 +49,26 @@ type graph struct {
 	result   *kernels.Tensor // logits of one call
 	likely   *kernels.Tensor // the likeliest tokens of one call
 
-	staged []byte // of input, on the host
-	ids    []int64
-	starts []int32
-	held   []int32
-	pages  []int32
-	sel    []int64
+	staged staged
 	logits []float32 // of the rows of a step
 	best   []int64   // of a call
 
-	offsets [inSel + 1]int64 // in input
-	plain   *ort.RunOptions  // of calls that are not captured
-	forms   map[form]*bound
-	inputs  []ort.Value // the caches, in their places
+	plain    *ort.RunOptions // of calls that are not captured
+	forms    map[form]*bound
+	inputs   []ort.Value // the caches, in their places
+	captured int         // forms
+	last     time.Time   // of them
+}
 
-	captured int // forms
-	last     time.Time
-	log      *slog.Logger
+// staged is what a call tells the device, as it lies in input, in memory of the host.
+type staged struct {
+	bytes   []byte
+	offsets [inSel + 1]int64
+	ids     []int64
+	starts  []int32
+	held    []int32
+	pages   []int32
+	sel     []int64
 }
 
 // bound is a form's values and how it is run.
@@ -123,52 +127,59 @@ func (g *graph) options(number int) (*ort.RunOptions, error) {
 
 // place makes the memory of what goes to the device and comes back.
 func (g *graph) place() (err error) {
-	m := g.most
-	counts := [...]struct{ width, n int }{inIDs: {8, m.tokens}, inStarts: {4, m.sequences + 1}, inHeld: {4, m.sequences}, inPages: {4, m.sequences * m.width}, inSel: {8, m.sequences}}
-	size := int64(0)
-	for i, c := range counts {
-		g.offsets[i] = size
-		size += (int64(c.width*c.n) + 63) / 64 * 64
-	}
 	if g.onDevice, err = kernels.NewMemory(g.session, kernels.CUDAMemory, g.device.Index); err != nil {
 		return err
 	}
 	if g.onHost, err = kernels.NewMemory(g.session, kernels.PinnedMemory, g.device.Index); err != nil {
 		return err
 	}
-	bytes, rows, vocab := ort.TensorElementDataType(ort.TensorElementDataTypeUint8), int64(m.sequences), int64(g.shape.Vocab)
-	if g.input, err = g.onDevice.Tensor(bytes, size); err != nil {
-		return err
+	tensor := func(m *kernels.Memory, t ort.TensorElementDataType, dims ...int64) *kernels.Tensor {
+		if err != nil {
+			return nil
+		}
+		var v *kernels.Tensor
+		v, err = m.Tensor(t, dims...)
+		return v
 	}
-	if g.result, err = g.onDevice.Tensor(ort.TensorElementDataTypeFloat, rows, vocab); err != nil {
-		return err
-	}
-	if g.likely, err = g.onDevice.Tensor(ort.TensorElementDataTypeInt64, rows); err != nil {
-		return err
-	}
-	staged, err := g.onHost.Tensor(bytes, size)
+	size, rows, vocab := g.staged.layout(g.most), int64(g.most.sequences), int64(g.shape.Vocab)
+	g.input = tensor(g.onDevice, ort.TensorElementDataTypeUint8, size)
+	g.result = tensor(g.onDevice, ort.TensorElementDataTypeFloat, rows, vocab)
+	g.likely = tensor(g.onDevice, ort.TensorElementDataTypeInt64, rows)
+	input := tensor(g.onHost, ort.TensorElementDataTypeUint8, size)
+	logits := tensor(g.onHost, ort.TensorElementDataTypeFloat, rows, vocab)
+	best := tensor(g.onHost, ort.TensorElementDataTypeInt64, rows)
 	if err != nil {
 		return err
 	}
-	logits, err := g.onHost.Tensor(ort.TensorElementDataTypeFloat, rows, vocab)
-	if err != nil {
-		return err
-	}
-	best, err := g.onHost.Tensor(ort.TensorElementDataTypeInt64, rows)
-	if err != nil {
-		return err
-	}
-	g.best = kernels.Numbers[int64](best, m.sequences)
-	g.staged, g.logits = kernels.Numbers[byte](staged, int(size)), kernels.Numbers[float32](logits, int(rows*vocab))
-	clear(g.staged)
-	g.ids, g.sel = part[int64](g, inIDs, m.tokens), part[int64](g, inSel, m.sequences)
-	g.starts, g.held, g.pages = part[int32](g, inStarts, m.sequences+1), part[int32](g, inHeld, m.sequences), part[int32](g, inPages, m.sequences*m.width)
+	g.logits, g.best = kernels.Numbers[float32](logits, int(rows*vocab)), kernels.Numbers[int64](best, int(rows))
+	g.staged.cut(kernels.Numbers[byte](input, int(size)), g.most)
 	return nil
 }
 
-// part is n numbers of what is staged for an input.
-func part[T any](g *graph, input, n int) []T {
-	return unsafe.Slice((*T)(unsafe.Pointer(&g.staged[g.offsets[input]])), n)
+// counts is how many numbers of which width each input has at most.
+func counts(m sizes) [inSel + 1]struct{ width, n int } {
+	return [...]struct{ width, n int }{inIDs: {8, m.tokens}, inStarts: {4, m.sequences + 1}, inHeld: {4, m.sequences}, inPages: {4, m.sequences * m.width}, inSel: {8, m.sequences}}
+}
+
+// layout says where each input begins and returns the bytes of all.
+func (s *staged) layout(m sizes) (size int64) {
+	for i, c := range counts(m) {
+		s.offsets[i] = size
+		size += (int64(c.width*c.n) + 63) / 64 * 64
+	}
+	return size
+}
+
+// cut makes the inputs parts of memory.
+func (s *staged) cut(bytes []byte, m sizes) {
+	clear(bytes)
+	s.bytes = bytes
+	s.ids, s.sel = part[int64](s, inIDs, m), part[int64](s, inSel, m)
+	s.starts, s.held, s.pages = part[int32](s, inStarts, m), part[int32](s, inHeld, m), part[int32](s, inPages, m)
+}
+
+func part[T any](s *staged, input int, m sizes) []T {
+	return unsafe.Slice((*T)(unsafe.Pointer(&s.bytes[s.offsets[input]])), counts(m)[input].n)
 }
 
 // allot gives the cache so many pages, in place of those that it had. Their content is anything. No form may have been
@@ -217,7 +228,7 @@ func (g *graph) of(f form) (*bound, error) {
 		for _, d := range in.dims {
 			count *= d
 		}
-		t, e := g.onDevice.View(g.input, g.offsets[in.place], count*width, in.kind, in.dims...)
+		t, e := g.onDevice.View(g.input, g.staged.offsets[in.place], count*width, in.kind, in.dims...)
 		set(&b.inputs[in.place], t, e)
 	}
 	t, e := g.onDevice.View(g.result, 0, n*int64(g.shape.Vocab)*4, ort.TensorElementDataTypeFloat, n, int64(g.shape.Vocab))
@@ -251,7 +262,7 @@ type results struct{ logits, best int }
 // stage puts rows where the device gets them from, fills the call up to a form with room for the results of least
 // tokens, and says what is wanted. What fills it up lies in the page spare.
 func (g *graph) stage(rows []row, least int, spare int32) (f form, want results) {
-	page, tokens, width := g.shape.PageTokens, 0, 1
+	in, page, tokens, width := &g.staged, g.shape.PageTokens, 0, 1
 	for _, r := range rows {
 		tokens += len(r.tokens)
 		width = max(width, (r.held+len(r.tokens)+page-1)/page)
@@ -261,11 +272,11 @@ func (g *graph) stage(rows []row, least int, spare int32) (f form, want results)
 	at := 0
 	for i, r := range rows {
 		for _, t := range r.tokens {
-			g.ids[at] = int64(t)
+			in.ids[at] = int64(t)
 			at++
 		}
-		g.starts[i+1], g.held[i] = int32(at), int32(r.held)
-		table := g.pages[i*f.width : (i+1)*f.width]
+		in.starts[i+1], in.held[i] = int32(at), int32(r.held)
+		table := in.pages[i*f.width : (i+1)*f.width]
 		for p := copy(table, r.pages); p < len(table); p++ {
 			table[p] = spare
 		}
@@ -273,7 +284,7 @@ func (g *graph) stage(rows []row, least int, spare int32) (f form, want results)
 	for i := range rows {
 		if rows[i].sample {
 			rows[i].result = want.logits
-			g.sel[want.logits] = int64(g.starts[i+1] - 1)
+			in.sel[want.logits] = int64(in.starts[i+1] - 1)
 			want.logits++
 		}
 	}
@@ -281,19 +292,19 @@ func (g *graph) stage(rows []row, least int, spare int32) (f form, want results)
 	for i := range rows {
 		if rows[i].best {
 			rows[i].result = all
-			g.sel[all] = int64(g.starts[i+1] - 1)
+			in.sel[all] = int64(in.starts[i+1] - 1)
 			all++
 		}
 	}
 	want.best = all - want.logits
-	clear(g.sel[all:f.sequences])
-	clear(g.ids[at:f.tokens()])
+	clear(in.sel[all:f.sequences])
+	clear(in.ids[at:f.tokens()])
 	for i := len(rows); i < f.sequences; i++ {
 		if at++; i == f.sequences-1 {
 			at = f.tokens()
 		}
-		g.starts[i+1], g.held[i] = int32(at), 0
-		table := g.pages[i*f.width : (i+1)*f.width]
+		in.starts[i+1], in.held[i] = int32(at), 0
+		table := in.pages[i*f.width : (i+1)*f.width]
 		for p := range table {
 			table[p] = spare
 		}
@@ -328,8 +339,8 @@ func (g *graph) run(ctx context.Context, f form, want results, logits int, captu
 			return err
 		}
 	}
-	used := g.offsets[inSel] + int64(8*f.sequences)
-	if err := g.input.Write(g.staged[:used]); err != nil {
+	used := g.staged.offsets[inSel] + int64(8*f.sequences)
+	if err := g.input.Write(g.staged.bytes[:used]); err != nil {
 		return err
 	}
 	if err := g.forward(ctx, b); err != nil {

@@ -13,9 +13,13 @@ import (
 func TestStage(t *testing.T) {
 	t.Parallel()
 	const spare = 99
-	g := &graph{shape: model.Shape{PageTokens: 16, ContextLength: 64}, ids: make([]int64, 100), starts: make([]int32, 20), held: make([]int32, 20), pages: make([]int32, 100), sel: make([]int64, 20)}
-	for i := range g.ids {
-		g.ids[i] = -1 // what an earlier call left
+	g := &graph{shape: model.Shape{PageTokens: 16, ContextLength: 64}}
+	most := sizes{tokens: 100, sequences: 20, width: 4}
+	size := g.staged.layout(most)
+	g.staged.cut(make([]byte, size), most)
+	in := &g.staged
+	for i := range in.ids {
+		in.ids[i] = -1 // what an earlier call left
 	}
 	rows := []row{
 		{tokens: []int32{5}, held: 20, pages: []int32{3, 4, 7}, best: true},
@@ -30,18 +34,18 @@ func TestStage(t *testing.T) {
 		what      string
 		got, want []int32
 	}{
-		{"starts", g.starts[:5], []int32{0, 1, 4, 5, 20}},
-		{"held", g.held[:4], []int32{20, 0, 2, 0}},
-		{"pages", g.pages[:8], []int32{3, 4, 1, spare, 2, spare, spare, spare}},
+		{"starts", in.starts[:5], []int32{0, 1, 4, 5, 20}},
+		{"held", in.held[:4], []int32{20, 0, 2, 0}},
+		{"pages", in.pages[:8], []int32{3, 4, 1, spare, 2, spare, spare, spare}},
 	} {
 		if !slices.Equal(c.got, c.want) {
 			t.Errorf("%s %v, want %v", c.what, c.got, c.want)
 		}
 	}
-	if want := []int64{4, 0, 0, 0}; !slices.Equal(g.sel[:4], want) {
-		t.Errorf("sel %v, want %v", g.sel[:4], want)
+	if want := []int64{4, 0, 0, 0}; !slices.Equal(in.sel[:4], want) {
+		t.Errorf("sel %v, want %v", in.sel[:4], want)
 	}
-	if want := append([]int64{5, 6, 7, 8, 9}, make([]int64, 15)...); !slices.Equal(g.ids[:20], want) || g.ids[20] != -1 {
-		t.Errorf("ids %v, want %v", g.ids[:21], want)
+	if want := append([]int64{5, 6, 7, 8, 9}, make([]int64, 15)...); !slices.Equal(in.ids[:20], want) || in.ids[20] != -1 {
+		t.Errorf("ids %v, want %v", in.ids[:21], want)
 	}
 }

@@ -1,4 +1,9 @@
-package convert
+// Package vocabulary turns the tokens that a GGUF file lists into the files of a model folder: tokenizer.json as Hugging
+// Face's tokenizers library reads it, the names of the tokens at the edges of a text, and the chat template.
+//
+// Previous step: runtime/gguf opens the file. Next step: runtime/convert writes the folder, runtime/tokenizer reads it.
+// It is pure.
+package vocabulary
 
 import (
 	"bytes"
@@ -11,12 +16,12 @@ import (
 	"github.com/pelton-run/pelton/runtime/gguf"
 )
 
-// vocabulary is what a GGUF file says of its tokens, in the form of a model folder.
-type vocabulary struct {
-	tokenizer []byte // tokenizer.json, as Hugging Face's tokenizers library reads it
-	config    []byte // tokenizer_config.json: the names of the tokens at the edges of a text
-	template  []byte // Jinja chat template; empty when the file has none
-	eos       []int32
+// Vocabulary is what a GGUF file says of its tokens, in the form of a model folder.
+type Vocabulary struct {
+	Tokenizer []byte // tokenizer.json, as Hugging Face's tokenizers library reads it
+	Config    []byte // tokenizer_config.json: the names of the tokens at the edges of a text
+	Template  []byte // Jinja chat template; empty when the file has none
+	EOS       []int32
 }
 
 // Kinds of tokens in GGUF that are never made from parts of words.
@@ -119,9 +124,9 @@ func marshal(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// readVocabulary reads the file's tokens, of which there must be size.
-func readVocabulary(f *gguf.File, size int) (vocabulary, error) {
-	var v vocabulary
+// Read reads the file's tokens, of which there must be size.
+func Read(f *gguf.File, size int) (Vocabulary, error) {
+	var v Vocabulary
 	tokens, ok := f.Texts("tokenizer.ggml.tokens")
 	if !ok || len(tokens) != size {
 		return v, fmt.Errorf("metadata tokenizer.ggml.tokens has %d tokens, the embedding has %d", len(tokens), size)
@@ -138,19 +143,19 @@ func readVocabulary(f *gguf.File, size int) (vocabulary, error) {
 	if err != nil {
 		return v, err
 	}
-	if v.eos, err = endTokens(f, ids, kinds); err != nil {
+	if v.EOS, err = endTokens(f, ids, kinds); err != nil {
 		return v, err
 	}
 	if template, ok := f.Text("tokenizer.chat_template"); ok {
 		if !utf8.ValidString(template) {
 			return v, fmt.Errorf("metadata tokenizer.chat_template is no UTF-8 text")
 		}
-		v.template = []byte(template)
+		v.Template = []byte(template)
 	}
-	if v.config, err = edgeNames(f, tokens); err != nil {
+	if v.Config, err = edgeNames(f, tokens); err != nil {
 		return v, err
 	}
-	v.tokenizer, err = marshal(words)
+	v.Tokenizer, err = marshal(words)
 	return v, err
 }
 
