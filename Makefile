@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: bench-compose bench-embed bench-guesses build test check race cover fuzz memory openvino bench bench-agree bench-overload bench-overload-model bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e e2e-images helm-check helm-write tidy rights hostile observe-check console-check
+.PHONY: bench-compose bench-embed bench-gpu bench-guesses build test check race cover fuzz gpu memory openvino bench bench-agree bench-overload bench-overload-model bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e e2e-images helm-check helm-write tidy rights hostile observe-check console-check
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -83,6 +83,12 @@ bench-embed: ## texts/s of MiniLM against PyPI sentence-transformers on the same
 	$(GO) run ./ops/cmd/pelton model pull minilm:q8
 	$(GO) test -c -o .cache/onnx.test ./runtime/onnx
 	.cache/embed/bin/python ops/loadgen/testdata/bench_embed.py .cache/onnx.test $(ROUNDS)
+
+gpu: ## the conformance suite and a comparison with float32 on a GPU; PELTON_ORT_LIB names ONNX Runtime's GPU build, DEVICE the GPU (cuda:0)
+	PELTON_TEST_DEVICE=$(or $(DEVICE),cuda:0) $(GO) test -tags nvml -count 1 -v -run 'Conformance|Agrees' ./runtime/onnx/paged
+
+bench-gpu: build ## the default model on a GPU: engine, whole path, the naive export and Hugging Face transformers; as for gpu
+	DEVICE=$(DEVICE) sh ops/loadgen/testdata/bench_gpu.sh
 
 bench-stream: ## failover gap, resume, cancel, and what the durable path costs
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./integration/chaos
