@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pelton-run/pelton/runtime/convert"
 	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/onnx"
 )
@@ -44,5 +45,31 @@ func TestAutoOpens(t *testing.T) {
 	e := open(t, func(c *onnx.Config) { c.Device, c.MaxSequences = device.Device{Kind: device.Auto}, 2 })
 	if got := e.Info().Device; got != "cpu" && got != "cuda:0" {
 		t.Errorf("auto is %q", got)
+	}
+}
+
+// TestNeedsAGPU opens a model for GPUs where nothing can run it.
+func TestNeedsAGPU(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if _, err := convert.FromGGUF(t.Context(), unpack(t, "llama.gguf"), dir, convert.Options{Variant: convert.FP16}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ device, want string }{{"cpu", "take another variant"}, {"tensorrt:0", "take another variant"}, {"cuda:0", "ONNX Runtime"}} {
+		d, err := device.Parse(c.device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := onnx.OpenModel(onnx.Config{ModelDir: dir, Library: libraryPath(t), Device: d})
+		if err == nil {
+			t.Logf("%s opens it: %+v", c.device, e.Info())
+			if err := e.Shutdown(); err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		if !strings.Contains(err.Error(), c.want) {
+			t.Errorf("on %s: %v, want %q in it", c.device, err, c.want)
+		}
 	}
 }

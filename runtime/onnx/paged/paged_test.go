@@ -8,7 +8,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/pelton-run/pelton/runtime/convert"
@@ -61,27 +60,6 @@ func open(t testing.TB, variant string, change func(*onnx.Config)) onnx.Model {
 		}
 	})
 	return e
-}
-
-// TestNeedsAGPU opens the variant where nothing can run it.
-func TestNeedsAGPU(t *testing.T) {
-	t.Parallel()
-	dir := folder(t, convert.FP16)
-	for _, c := range []struct{ device, want string }{{"cpu", "take another variant"}, {"cuda:0", "ONNX Runtime"}} {
-		d, err := device.Parse(c.device)
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library(t), Device: d})
-		if err == nil {
-			t.Logf("%s opens it: %+v", c.device, e.Info())
-			_ = e.Shutdown()
-			continue
-		}
-		if !strings.Contains(err.Error(), c.want) {
-			t.Errorf("on %s: %v, want %q in it", c.device, err, c.want)
-		}
-	}
 }
 
 func TestConformance(t *testing.T) {

@@ -1,0 +1,20 @@
+package hub_test
+
+import (
+	"testing"
+
+	"github.com/pelton-run/pelton/runtime/convert"
+	"github.com/pelton-run/pelton/runtime/hub"
+)
+
+func TestForGPU(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"smollm2": convert.FP16, hub.Default: convert.FP16, "./some.gguf": convert.FP16,
+		"minilm": "", "unknown": "", "./folder": "", "hf:org/name": "",
+	} {
+		if got := hub.ForGPU(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
