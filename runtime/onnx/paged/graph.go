@@ -312,7 +312,7 @@ func (g *graph) stage(rows []row, least int, spare int32) (f form, want results)
 	return f, want
 }
 
-// capture says that what is staged for a form may be captured, as soon as its time has come.
+// capture has the next run of a form captured, unless it is the form's first, or another was captured just now.
 func (g *graph) capture(b *bound) (err error) {
 	if b.options != nil || b.used < captureAt || g.captured >= mostCaptured || time.Since(g.last) < captureGap {
 		return nil
