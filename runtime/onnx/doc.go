@@ -13,10 +13,10 @@
 // neighbors or the cut of the prompt, nor, unless Info.MinPrefill says so, on whether a token was generated
 // or part of a prompt.
 //
-// Other devices (Config.Device) are used through the library's execution providers; the KV cache stays
-// in the process's memory, and what a device has no kernel for runs on the CPU. Only the CPU has been
-// measured; OpenVINO's provider passes the conformance suite on a CPU (make openvino), the others have
-// not been run.
+// Models for GPUs (model.Shape.PageTokens) are run by package paged, which OpenModel opens. Other graphs run on
+// other devices (Config.Device) through the library's execution providers too: the KV cache stays in the process's
+// memory, and what a device has no kernel for, our operators first of all, runs on the CPU. OpenVINO's provider
+// passes the conformance suite on a CPU (make openvino).
 //
 // The package never samples, never reads text, never downloads. An [Engine] is driven by one
 // goroutine; Info, Memory, SetKVBudget and Footprint may be called from others.
