@@ -138,24 +138,34 @@ func (s *Sampler) draw(d *distribution, u float64, best int32) int32 {
 	return best
 }
 
-// exp is e^x for x in [-tail, 0], relative error below 1e-11. It is not math.Exp, whose assembly gives
-// other last bits on other processors: the same seed has to give the same tokens on every worker. The
-// conversions keep compilers from fusing multiplications with additions, which would do the same.
+// exp is e^x for x in [-tail, 0], relative error below 1e-14. It is not math.Exp, whose assembly gives other last
+// bits on other processors: the same seed has to give the same tokens on every worker. The conversions keep
+// compilers from fusing multiplications with additions, which would do the same.
 func exp(x float64) float64 {
 	const (
-		ln2Hi = 6.93147180369123816490e-01
-		ln2Lo = 1.90821492927058770002e-10
+		perLn2 = 128 / math.Ln2
+		ln2Hi  = 6.93147180369123816490e-01 / 128 // its last 32 bits are 0: a product with k is exact
+		ln2Lo  = 1.90821492927058770002e-10 / 128
 	)
-	k := math.Floor(float64(x*math.Log2E) + 0.5)
-	r := float64(x-float64(k*ln2Hi)) - float64(k*ln2Lo) // in [-0.35, 0.35]
-	p := float64(r*(1.0/362880)) + 1.0/40320            // Taylor's series, ninth order
-	p = float64(r*p) + 1.0/5040
-	p = float64(r*p) + 1.0/720
-	p = float64(r*p) + 1.0/120
-	p = float64(r*p) + 1.0/24
-	p = float64(r*p) + 1.0/6
+	k := int(float64(x*perLn2) - 0.5) // the nearest
+	n := float64(k)
+	r := float64(x-float64(n*ln2Hi)) - float64(n*ln2Lo) // in [-0.0028, 0.0028]
+	p := float64(r*(1.0/24)) + 1.0/6                    // Taylor's series, fourth order
 	p = float64(r*p) + 0.5
 	p = float64(r*p) + 1
 	p = float64(r*p) + 1
-	return p * math.Float64frombits(uint64(1023+int64(k))<<52)
+	return math.Float64frombits(math.Float64bits(powers[k&127]*p) + uint64(k>>7)<<52)
 }
+
+// powers is 2^(i/128), of square roots, which are the same on every processor.
+var powers = func() (p [128]float64) {
+	for i := range p {
+		p[i] = 1
+		for bit, root := 64, math.Sqrt2; bit > 0; bit, root = bit/2, math.Sqrt(root) {
+			if i&bit != 0 {
+				p[i] *= root
+			}
+		}
+	}
+	return p
+}()
