@@ -17,7 +17,6 @@ import (
 	"github.com/pelton-run/pelton/runtime/hub"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/runtime/model"
-	"github.com/pelton-run/pelton/runtime/onnx/session"
 )
 
 // engineFlags say how models are run.
@@ -141,20 +140,38 @@ func (a *app) serveWith(ctx context.Context, names []string, run bool) ([]node.S
 		if library, err = hub.Library(ctx, a.settings.text("ort-lib"), bar.report); err != nil {
 			return nil, err
 		}
-		on = a.choose(on, library)
 	}
 	store := model.Store{Root: a.settings.text("models")}
-	var out []node.Served
-	for _, name := range names {
-		name, variant := hub.SplitRef(name)
-		if variant == "" && on.Kind == device.CUDA {
-			variant = hub.ForGPU(name)
-		}
+	serve := func(name, variant string, on device.Device) (node.Served, error) {
 		dir, m, err := hub.Ensure(ctx, store, name, variant, bar.report)
 		if err != nil {
-			return nil, err
+			return node.Served{}, err
 		}
-		s, err := node.ServeONNX(dir, m, library, a.settings.number("threads"), on)
+		return node.ServeONNX(dir, m, library, a.settings.number("threads"), on)
+	}
+	gpu := on
+	if run {
+		gpus, err := device.GPUs()
+		if err != nil {
+			a.log.Warn("gpus cannot be counted", "error", err)
+		}
+		gpu = on.Choose(library, gpus)
+	}
+	var out []node.Served
+	for _, ref := range names {
+		name, variant := hub.SplitRef(ref)
+		half := ""
+		if variant == "" && gpu.Kind == device.CUDA {
+			half = hub.ForGPU(name)
+		}
+		var s node.Served
+		if half == "" {
+			s, err = serve(name, variant, on)
+		} else if s, err = serve(name, half, gpu); err == nil && on.Kind == device.Auto {
+			var other node.Served
+			other, err = serve(name, "", device.Device{Kind: device.CPU})
+			s.Else = &other
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -164,22 +181,6 @@ func (a *app) serveWith(ctx context.Context, names []string, run bool) ([]node.S
 		out = append(out, s)
 	}
 	return out, nil
-}
-
-// choose resolves --device auto: a GPU where there is one that the library can use, else the CPU.
-func (a *app) choose(on device.Device, library string) device.Device {
-	gpus, err := device.GPUs()
-	if err != nil {
-		a.log.Warn("gpus cannot be counted", "error", err)
-	}
-	d := on.Choose(library, gpus)
-	if on.Kind == device.Auto && d.Kind == device.CUDA {
-		if err := session.Usable(library, d); err != nil {
-			a.log.Warn("models run on the CPU: the GPU cannot be used", "device", d.String(), "error", err)
-			return device.Device{Kind: device.CPU}
-		}
-	}
-	return d
 }
 
 // pinFlag names the models that stay in memory.

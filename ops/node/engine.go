@@ -30,7 +30,8 @@ type Served struct {
 	ContextLength int
 	Vocab         int
 	Created       time.Time
-	Pinned        bool // stays in memory although others need it
+	Pinned        bool    // stays in memory although others need it
+	Else          *Served // optional: the same model in a form that is served when this one does not open
 
 	files   int64    // bytes of its files
 	own     bool     // its engine has memory of its own, on a device, real or modelled

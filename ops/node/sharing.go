@@ -54,20 +54,28 @@ type sharing struct {
 }
 
 // openEngines loads an engine for each worker. Those on devices with memory of their own have it to
-// themselves, the others share what the process may hold.
+// themselves, the others share what the process may hold. A model that does not open becomes what stands in for it.
 func (n *Node) openEngines(ctx context.Context, served []*Served) ([]opened, error) {
 	out := make([]opened, len(served))
 	var together []*Served
 	for i, s := range served {
-		if !s.own {
+		for s.own && out[i].Engine == nil {
+			e, err := s.open(ctx, n.cfg.Log, n.cfg.Memory)
+			switch {
+			case err == nil:
+				out[i] = opened{Engine: e, abandon: func() {}}
+			case s.Else == nil:
+				return nil, fmt.Errorf("model %s: %w", s.Name, err)
+			default:
+				n.cfg.Log.Warn("the model is served in another variant: that for the device does not open", "model", s.Name, "variant", s.Else.Variant, "error", err)
+				other := *s.Else
+				other.Aliases, other.Pinned = s.Aliases, s.Pinned
+				*s = other
+			}
+		}
+		if out[i].Engine == nil {
 			together = append(together, s)
-			continue
 		}
-		e, err := s.open(ctx, n.cfg.Log, n.cfg.Memory)
-		if err != nil {
-			return nil, fmt.Errorf("model %s: %w", s.Name, err)
-		}
-		out[i] = opened{Engine: e, abandon: func() {}}
 	}
 	if len(together) == 0 {
 		return out, nil
@@ -82,8 +90,8 @@ func (n *Node) openEngines(ctx context.Context, served []*Served) ([]opened, err
 	}
 	n.memory = m
 	at := 0
-	for i, s := range served {
-		if !s.own {
+	for i := range out {
+		if out[i].Engine == nil {
 			out[i] = opened{Engine: m.engines[at], Bytes: m.seats[at], abandon: m.seats[at].Abandon}
 			at++
 		}

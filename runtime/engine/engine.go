@@ -82,7 +82,7 @@ type Row struct {
 	Likeliest bool
 	Token     int32
 
-	// Logits has Info.Vocab values when Sample was set and Err is nil, fewer where no later token is
+	// Logits has Info.Vocab values when Sample was set and Err is nil (but see Likeliest), fewer where no later token is
 	// possible, and as many more for each token of Draft: what follows that. It belongs to the engine and
 	// is valid until the next Step; the caller may overwrite it (samplers do).
 	Logits []float32

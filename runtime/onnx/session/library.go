@@ -11,7 +11,6 @@ import (
 
 	ort "github.com/yalue/onnxruntime_go"
 
-	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/onnx/kernels"
 )
 
@@ -49,19 +48,6 @@ func Load(path string) error {
 	}
 	library.path = real
 	return nil
-}
-
-// Usable tells whether the library at a path can run anything on a device: whether its provider is there and
-// loads.
-func Usable(library string, d device.Device) error {
-	if err := Load(library); err != nil {
-		return err
-	}
-	o, err := ort.NewSessionOptions()
-	if err != nil {
-		return err
-	}
-	return errors.Join(addProvider(o, d, false), o.Destroy())
 }
 
 // New loads the graph with the settings under which the kernels' results are reproducible.
