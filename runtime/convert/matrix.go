@@ -1,7 +1,10 @@
 package convert
 
 import (
+	"errors"
 	"fmt"
+	"runtime"
+	"sync"
 
 	"github.com/pelton-run/pelton/runtime/gguf"
 	"github.com/pelton-run/pelton/runtime/quant"
@@ -93,7 +96,7 @@ func (b *builder) rowMajor(name string, p part, columns int) error {
 }
 
 // transposed writes the stacked parts as numbers of type w.real, [columns, rows]: MatMul then needs no transposed weight.
-// The source's bytes are kept while strips of a few columns are unpacked, one quantized block wide.
+// The source's bytes are kept while strips of a few columns are unpacked, one quantized block wide, on all processors.
 func (b *builder) transposed(name string, parts []part, rows, columns int) error {
 	type piece struct {
 		t    gguf.Tensor
@@ -113,29 +116,47 @@ func (b *builder) transposed(name string, parts []part, rows, columns int) error
 		}
 	}
 	b.w.begin(name, b.w.real, columns, rows)
-	strip, row := make([]float32, width*rows), make([]float32, width)
-	for c := 0; c < columns; c += width {
-		if err := b.ctx.Err(); err != nil {
-			return err
-		}
+	turn := func(c int, to []byte) ([]byte, error) {
 		n, at := min(width, columns-c), 0
+		strip, row := make([]float32, n*rows), make([]float32, n)
 		for _, p := range pieces {
 			values, size := p.t.Format.BlockValues(), p.t.Format.BlockBytes()
 			for r := range p.rows {
 				src := p.raw[r*p.t.RowBytes()+c/values*size:][:n/values*size]
-				if err := p.t.Format.Dequantize(row[:n], src); err != nil {
-					return fmt.Errorf("tensor %s: %w", p.t.Name, err)
+				if err := p.t.Format.Dequantize(row, src); err != nil {
+					return nil, fmt.Errorf("tensor %s: %w", p.t.Name, err)
 				}
-				for i, v := range row[:n] {
+				for i, v := range row {
 					strip[i*rows+at] = v
 				}
 				at++
 			}
 		}
-		if err := finite(strip[:n*rows]); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		if err := finite(strip); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		b.w.writeFloats(strip[:n*rows])
+		return b.w.real.encode(to, strip), nil
+	}
+	turned, errs := make([][]byte, runtime.GOMAXPROCS(0)), make([]error, runtime.GOMAXPROCS(0))
+	for c := 0; c < columns; c += width * len(turned) {
+		if err := b.ctx.Err(); err != nil {
+			return err
+		}
+		var wait sync.WaitGroup
+		for i := range turned {
+			if at := c + i*width; at < columns {
+				wait.Go(func() { turned[i], errs[i] = turn(at, turned[i][:0]) })
+			} else {
+				turned[i] = turned[i][:0]
+			}
+		}
+		wait.Wait()
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+		for _, t := range turned {
+			b.w.write(t)
+		}
 	}
 	return nil
 }

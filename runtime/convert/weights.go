@@ -12,6 +12,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/pelton-run/pelton/runtime/model"
@@ -107,19 +108,25 @@ func (w *weights) write(b []byte) {
 // writeFloats writes numbers of type w.real.
 func (w *weights) writeFloats(v []float32) {
 	var b [1 << 12]byte
-	width := w.real.width()
 	for len(v) > 0 {
-		n := min(len(v), len(b)/width)
-		for i, x := range v[:n] {
-			if w.real == typeHalf {
-				binary.LittleEndian.PutUint16(b[2*i:], quant.ToHalf(x))
-			} else {
-				binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(x))
-			}
-		}
-		w.write(b[:width*n])
+		n := min(len(v), len(b)/w.real.width())
+		w.write(w.real.encode(b[:0], v[:n]))
 		v = v[n:]
 	}
+}
+
+// encode appends numbers as they are stored, in single or half precision.
+func (t dataType) encode(to []byte, v []float32) []byte {
+	at := len(to)
+	to = slices.Grow(to, len(v)*t.width())[:at+len(v)*t.width()]
+	for i, x := range v {
+		if t == typeHalf {
+			binary.LittleEndian.PutUint16(to[at+2*i:], quant.ToHalf(x))
+		} else {
+			binary.LittleEndian.PutUint32(to[at+4*i:], math.Float32bits(x))
+		}
+	}
+	return to
 }
 
 // floats writes a whole initializer of type w.real.

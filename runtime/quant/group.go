@@ -90,18 +90,21 @@ func (g Grouping) number(out []byte, i int, v float32) error {
 
 // ToHalf is the IEEE 754 half-precision number nearest to v, of two the even one.
 func ToHalf(v float32) uint16 {
+	const (
+		infinite, half = 0x7f800000, 0x3f000000 // as bits: infinity, 0.5
+		tooLarge       = 0x477ff000             // 65520: half way from the largest to what would be the next
+		normal         = 0x38800000             // 2^-14
+		bias           = (127 - 15) << 10       // of the exponents, where they lie in a half
+	)
 	bits := math.Float32bits(v)
-	sign := uint16(bits >> 16 & 0x8000)
-	x := math.Abs(float64(v))
+	sign, x := uint16(bits>>16&0x8000), bits&0x7fffffff
 	switch {
-	case v != v:
+	case x > infinite:
 		return sign | 0x7e00
-	case x >= 65520: // half way from the largest to what would be the next
+	case x >= tooLarge:
 		return sign | 0x7c00
-	case x < 0x1p-14:
-		return sign | uint16(math.RoundToEven(x*0x1p24)) // a carry makes it the smallest normal number
+	case x < normal: // the last bit of numbers from 0.5 on is worth as much as that of a half below 2^-14
+		return sign | uint16(math.Float32bits(math.Float32frombits(x)+0.5)-half)
 	}
-	exponent := int(bits>>23&0xff) - 127
-	fraction := math.RoundToEven(math.Ldexp(x, 10-exponent)) - 1024 // a carry raises the exponent
-	return sign | uint16((exponent+15)<<10+int(fraction))
+	return sign | uint16((x+0xfff+x>>13&1)>>13-bias) // a carry raises the exponent
 }
