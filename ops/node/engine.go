@@ -59,7 +59,7 @@ func (s Served) Model() dispatcher.Model {
 // starts.
 func ServeONNX(dir string, m model.Manifest, library string, threads int, on device.Device) (Served, error) {
 	if m.Kind != "" {
-		return serveGraph(dir, m, library, threads)
+		return serveGraph(dir, m, library, threads, on)
 	}
 	tok, err := tokenizer.Load(dir)
 	if err != nil {

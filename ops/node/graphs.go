@@ -9,6 +9,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/ops/auth"
+	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/runtime/model"
@@ -30,10 +31,10 @@ type answers struct {
 	open     func(*slog.Logger) (engine.Graph, error)
 }
 
-// serveGraph prepares a model that answers in one call.
-func serveGraph(dir string, m model.Manifest, library string, threads int) (Served, error) {
+// serveGraph prepares a model that answers in one call, on a device.
+func serveGraph(dir string, m model.Manifest, library string, threads int, on device.Device) (Served, error) {
 	a := &answers{manifest: m, open: func(log *slog.Logger) (engine.Graph, error) {
-		return onnx.OpenNet(onnx.Config{ModelDir: dir, Library: library, Threads: threads, Logger: log})
+		return onnx.OpenNet(onnx.Config{ModelDir: dir, Library: library, Threads: threads, Device: on, Logger: log})
 	}}
 	s := Served{Name: m.Name, Variant: m.Variant, ContextLength: m.Shape.ContextLength, Vocab: m.Shape.Vocab, Created: m.Created, answers: a}
 	if m.Kind == model.KindEmbed {

@@ -64,9 +64,12 @@ func OpenNet(cfg Config) (*Net, error) {
 	return n, nil
 }
 
-// defaultUnits is the most tokens of one call of a model that embeds: more at once is slower on CPUs,
-// because what passes between the nodes leaves the caches (measured; see make bench-embed).
-const defaultUnits = 256
+// The most tokens of one call of a model that embeds. On CPUs more at once is slower, because what passes between
+// the nodes leaves the caches (measured; see make bench-embed); a GPU takes about as long for a few as for thousands.
+const (
+	defaultUnits = 256
+	gpuUnits     = 8192
+)
 
 func newNet(m model.Manifest, c Config, limit int) (_ *Net, err error) {
 	start, before := time.Now(), memory.Resident()
@@ -76,7 +79,11 @@ func newNet(m model.Manifest, c Config, limit int) (_ *Net, err error) {
 	if n.info.Limit == 0 {
 		n.info.Limit = max(1, m.MaxBatch)
 		if n.embeds {
-			n.info.Limit = max(defaultUnits, m.Shape.ContextLength)
+			units := defaultUnits
+			if c.Device.NVIDIA() {
+				units = gpuUnits
+			}
+			n.info.Limit = max(units, m.Shape.ContextLength)
 		}
 	}
 	path := filepath.Join(c.ModelDir, model.GraphFile)

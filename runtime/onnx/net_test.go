@@ -9,12 +9,14 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/hub"
 	"github.com/pelton-run/pelton/runtime/model"
@@ -22,14 +24,14 @@ import (
 	"github.com/pelton-run/pelton/runtime/wordpiece"
 )
 
-// openMiniLM opens all-MiniLM-L6-v2, fetched once into the user's cache.
+// openMiniLM opens all-MiniLM-L6-v2, fetched once into the user's cache, on the device under test.
 func openMiniLM(t testing.TB, variant string, change func(*onnx.Config)) (*onnx.Net, *wordpiece.Tokenizer) {
 	t.Helper()
 	dir, _, err := hub.Ensure(t.Context(), model.Store{Root: model.DefaultRoot()}, "minilm", variant, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := onnx.Config{ModelDir: dir, Library: libraryPath(t)}
+	c := onnx.Config{ModelDir: dir, Library: libraryPath(t), Device: testDevice(t)}
 	if change != nil {
 		change(&c)
 	}
@@ -137,7 +139,7 @@ func TestEmbedsLikeThePythonOriginal(t *testing.T) {
 	}
 }
 
-// TestEmbeddingsDoNotDependOnTheBatch: a text's vector is the same, bit for bit, alone and beside others.
+// TestEmbeddingsDoNotDependOnTheBatch: a text's vector is the same alone and beside others, bit for bit but on GPUs.
 func TestEmbeddingsDoNotDependOnTheBatch(t *testing.T) {
 	t.Parallel()
 	for _, variant := range []string{"fp32", "q8"} {
@@ -160,7 +162,11 @@ func TestEmbeddingsDoNotDependOnTheBatch(t *testing.T) {
 			for _, size := range []int{2, 5, 12} {
 				for lo := 0; lo+size <= len(rows); lo += size {
 					for i, got := range embed(t, n, rows[lo:lo+size]...) {
-						if want := alone[lo+i]; !bytes.Equal(got, want) {
+						want, off := alone[lo+i], 0.0
+						if testDevice(t).NVIDIA() {
+							off = 1e-5
+						}
+						if !bytes.Equal(got, want) && 1-cosine(floats(got), floats(want)) > off {
 							t.Fatalf("text %d of %d tokens beside %d others: cosine %v with itself alone", lo+i, len(rows[lo+i]), size-1, cosine(floats(got), floats(want)))
 						}
 					}
@@ -173,7 +179,8 @@ func TestEmbeddingsDoNotDependOnTheBatch(t *testing.T) {
 // TestNetRefuses: what does not fit the model is the caller's error, and the model goes on.
 func TestNetRefuses(t *testing.T) {
 	t.Parallel()
-	n, _ := openMiniLM(t, "fp32", nil)
+	// GPUs read zeros where a token or position is outside its table; workers check both.
+	n, _ := openMiniLM(t, "fp32", func(c *onnx.Config) { c.Device = device.Device{Kind: device.CPU} })
 	good := pack([]int32{101, 102})
 	change := func(f func(in []engine.Tensor)) []engine.Tensor {
 		in := append([]engine.Tensor(nil), good...)
@@ -216,9 +223,12 @@ func TestNetRefuses(t *testing.T) {
 
 func BenchmarkEmbed(b *testing.B) {
 	for _, variant := range []string{"fp32", "q8"} {
-		for name, rows := range map[string]int{"1text": 1, "8texts": 8, "32texts": 32} {
-			b.Run(variant+"/"+name, func(b *testing.B) {
+		for _, rows := range []int{1, 8, 32, 256} {
+			b.Run(fmt.Sprintf("%s/%dtexts", variant, rows), func(b *testing.B) {
 				n, _ := openMiniLM(b, variant, nil)
+				if rows > 32 && rows*32 > n.Info().Limit {
+					b.Skipf("calls hold %d tokens", n.Info().Limit)
+				}
 				var batch [][]int32
 				for range rows {
 					row := make([]int32, 32)
