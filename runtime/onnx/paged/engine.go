@@ -31,14 +31,14 @@ type Config struct {
 	Session       session.Config
 	Dir           string // model folder
 	KVBudget      int64  // bytes of cache; default: four fifths of what the device has free
-	MaxSequences  int    // open at once; default 256
-	MaxStepTokens int    // prompt tokens of a row; default 1024
+	MaxSequences  int    // open at once; default 512
+	MaxStepTokens int    // prompt tokens of a row; default 2048
 	Logger        *slog.Logger
 }
 
 const (
-	defaultSequences  = 256
-	defaultStepTokens = 1024
+	defaultSequences  = 512
+	defaultStepTokens = 2048
 	// freeShare is the part of the device's free memory that the cache takes.
 	freeShare = 0.8
 	// blindBudget is the cache where nobody says how much memory the device has.

@@ -241,7 +241,7 @@ func (g *graph) of(f form) (*bound, error) {
 		return nil, err
 	}
 	page := g.shape.PageTokens
-	copy(kernels.Numbers[int32](t, 3), []int32{int32(f.longest()), int32(f.width * page), int32(least(f.width, page))})
+	copy(kernels.Numbers[int32](t, 3), []int32{int32(f.longest()), int32(f.width * page), int32(f.least(page))})
 	g.forms[f] = b
 	return b, nil
 }
@@ -374,9 +374,13 @@ func (g *graph) forward(ctx context.Context, b *bound) error {
 	if err != nil {
 		return err
 	}
+	start := time.Now()
 	err = g.session.RunWithOptions(b.inputs, b.outputs, options)
 	release()
 	if err == nil {
+		if b.options != nil && !b.proven {
+			g.log.Debug("call captured", "number", g.captured, "took", time.Since(start))
+		}
 		b.proven = true
 		return nil
 	}

@@ -38,7 +38,22 @@ func fit(sequences, tokens, width, page, context int) form {
 	}
 	filling := f.extra - extra + 1
 	f.width = power(max(width, (filling+page-1)/page))
+	if f.wide() && bits.Len(uint(f.width))%2 == 0 {
+		f.width = min(2*f.width, power((context+page-1)/page))
+	}
 	return f
+}
+
+// wide tells whether a form has so many sequences that attention is not divided along them, so that it hardly matters
+// how many pages they may use: widths are powers of four then, and there are fewer forms.
+func (f form) wide() bool { return f.sequences >= 64 }
+
+// least is how many tokens the longest sequence of the form has at the least, 1 when nobody needs to know.
+func (f form) least(page int) int {
+	if f.width == 1 || f.wide() {
+		return 1
+	}
+	return f.width/2*page + 1
 }
 
 // step is the first of steps that is at least n, or n.
@@ -51,11 +66,3 @@ func step(steps []int, n int) int {
 
 // power is the smallest power of two that is at least n.
 func power(n int) int { return 1 << bits.Len(uint(max(n, 1)-1)) }
-
-// least is how many tokens the longest sequence of a form of this width has at the least, 1 when nobody knows.
-func least(width, page int) int {
-	if width == 1 {
-		return 1
-	}
-	return width/2*page + 1
-}

@@ -24,9 +24,9 @@ func TestFit(t *testing.T) {
 			t.Fatalf("%+v has %d tokens too many and no sequence for them", f, f.tokens()-tokens)
 		case f.sequences > sequences && (filling < 0 || filling+1 > f.width*page || filling+1 > context):
 			t.Fatalf("%+v: %d tokens fill it up, in %d pages of %d, context %d", f, filling, f.width, page, context)
-		case f.longest() < tokens-sequences+1, least(f.width, page) > f.width*page:
-			t.Fatalf("%+v: bounds %d, %d", f, f.longest(), least(f.width, page))
-		case f.width/2 >= width && f.width/2*page >= filling+1 && f.width > 1:
+		case f.longest() < tokens-sequences+1, f.least(page) > f.width*page:
+			t.Fatalf("%+v: bounds %d, %d", f, f.longest(), f.least(page))
+		case f.width/4 >= width && f.width/4*page >= filling+1, !f.wide() && f.width/2 >= width && f.width/2*page >= filling+1:
 			t.Fatalf("%+v is wider than it need be", f)
 		}
 	})
