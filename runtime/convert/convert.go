@@ -104,6 +104,9 @@ func fromFile(ctx context.Context, f *gguf.File, dir string, opt Options) (model
 		m.Parameters += t.Elements()
 	}
 	if opt.Variant == FP16 {
+		if err := checkPaged(h); err != nil {
+			return m, err
+		}
 		h.KVWidth, h.PageTokens = kvWidth(opt.Variant), pageTokens(h.HeadDim)
 		m.Shape = h.Shape
 	}

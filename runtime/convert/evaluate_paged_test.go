@@ -32,6 +32,20 @@ func pagedAttention(n node) array {
 	}, c)
 }
 
+// decodeAttention is our own operator DecodeAttention (runtime/onnx/kernels): that of the first tokens, each of a
+// sequence of its own, over the same cache. What the others' gave is put behind.
+func decodeAttention(n node) array {
+	qkv, others, keys, held, table := n.in[0], n.in[1], n.in[2], n.in[4].i, n.in[5]
+	page, kvHeads, dim := keys.dims[1], n.ints["kv_heads"], keys.dims[3]
+	c := cache{keys, n.in[3], func(t, group, position int) int {
+		number := int(table.i[t*table.dims[1]+position/page])
+		return ((number*page+position%page)*kvHeads + group) * dim
+	}}
+	first := array{dims: []int{len(held), qkv.dims[1]}, f: qkv.f[:len(held)*qkv.dims[1]]}
+	out := attend(first, n.in[6], n.in[7], n.ints["heads"], kvHeads, func(t int) int { return int(held[t]) }, c)
+	return array{dims: []int{qkv.dims[0], out.dims[1]}, f: slices.Concat(out.f, others.f)}
+}
+
 // largest is ArgMax along the last axis.
 func largest(x array) array {
 	width := x.dims[len(x.dims)-1]
@@ -48,8 +62,8 @@ func largest(x array) array {
 	return out
 }
 
-// checkPaged feeds a graph with pages all tokens but the last beside another sequence, then the last alone, and
-// returns the logits behind tokens 0, 2, the last but one and the last.
+// checkPaged feeds a graph with pages all tokens but the last beside another sequence, then the last beside a third
+// one, and returns the logits behind tokens 0, 2, the last but one and the last.
 func checkPaged(t *testing.T, e *evaluator, s model.Shape, ids []int64) []float32 {
 	t.Helper()
 	caches := map[string]array{}
@@ -60,14 +74,12 @@ func checkPaged(t *testing.T, e *evaluator, s model.Shape, ids []int64) []float3
 		}
 	}
 	vector := func(v ...int64) array { return array{dims: []int{len(v)}, i: v} }
-	feed := func(ids, starts, held, table, sel []int64) []float32 {
-		in := map[string]array{
-			"ids": vector(ids...), "sel": vector(sel...), model.PagedStarts: vector(starts...), model.PagedHeld: vector(held...),
-			model.PagedPages: {dims: []int{len(held), len(table) / len(held)}, i: table}, model.PagedBounds: vector(0, 0, 0),
-		}
+	table := func(rows int, v ...int64) array { return array{dims: []int{rows, len(v) / rows}, i: v} }
+	feed := func(in map[string]array) []float32 {
 		for name, a := range caches {
 			in[name] = a
 		}
+		in[model.PagedBounds] = vector(0, 0, 0)
 		out := e.run(in)
 		for i, best := range out["best"].i {
 			row := out["logits"].f[i*s.Vocab:][:s.Vocab]
@@ -78,9 +90,18 @@ func checkPaged(t *testing.T, e *evaluator, s model.Shape, ids []int64) []float3
 		return out["logits"].f
 	}
 	last := int64(len(ids) - 1)
-	other := []int64{9, 8, 7}
-	first := feed(slices.Concat(other, ids[:last]), []int64{0, 3, 3 + last}, []int64{0, 0}, []int64{2, 0, 3, 0}, []int64{3, 5, 2 + last})
-	return slices.Concat(first, feed(ids[last:], []int64{0, 1}, []int64{last}, []int64{3}, []int64{0}))
+	// One sequence decodes its first token, another brings three and ours all but the last.
+	first := feed(map[string]array{
+		"ids": vector(append([]int64{11, 9, 8, 7}, ids[:last]...)...), "sel": vector(4, 6, 3+last),
+		model.PagedDecoding: vector(1), model.PagedDecodingHeld: vector(0), model.PagedDecodingPages: table(1, 1, 0),
+		model.PagedStarts: vector(0, 3, 3+last), model.PagedHeld: vector(0, 0), model.PagedPages: table(2, 2, 0, 3, 0),
+	})
+	// Ours decodes, behind another one and before two tokens of a third.
+	return slices.Concat(first, feed(map[string]array{
+		"ids": vector(12, ids[last], 5, 6), "sel": vector(1),
+		model.PagedDecoding: vector(2), model.PagedDecodingHeld: vector(1, last), model.PagedDecodingPages: table(2, 1, 3),
+		model.PagedStarts: vector(0, 2), model.PagedHeld: vector(3), model.PagedPages: table(1, 2),
+	}))
 }
 
 // TestHalf compares graphs for GPUs with the reference, by the definitions of their operators: nothing but a GPU

@@ -267,6 +267,11 @@ func (e *evaluator) compute(n node) []array {
 		return []array{attention(n)}
 	case "PagedAttention":
 		return []array{pagedAttention(n)}
+	case "DecodeAttention":
+		return []array{decodeAttention(n), {}}
+	case "Slice":
+		from, width := int(n.in[1].i[0]), x.dims[1]
+		return []array{{dims: []int{x.dims[0] - from, width}, f: x.f[from*width:]}}
 	case "Cast":
 		return []array{x}
 	case "ArgMax":

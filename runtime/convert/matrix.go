@@ -95,8 +95,11 @@ func (b *builder) rowMajor(name string, p part, columns int) error {
 	})
 }
 
+// stripColumns is how many columns are unpacked at once: blocks of all formats have a power of two, at most 256.
+const stripColumns = 128
+
 // transposed writes the stacked parts as numbers of type w.real, [columns, rows]: MatMul then needs no transposed weight.
-// The source's bytes are kept while strips of a few columns are unpacked, one quantized block wide, on all processors.
+// The source's bytes are kept while strips of some columns, whole quantized blocks, are unpacked on all processors.
 func (b *builder) transposed(name string, parts []part, rows, columns int) error {
 	type piece struct {
 		t    gguf.Tensor
@@ -108,7 +111,7 @@ func (b *builder) transposed(name string, parts []part, rows, columns int) error
 	for _, p := range parts {
 		err := b.chunks(p, columns, func(t gguf.Tensor, raw []byte, rows int) error {
 			pieces = append(pieces, piece{t, raw, rows})
-			width = max(width, t.Format.BlockValues(), min(quant.Block, columns))
+			width = max(width, t.Format.BlockValues(), min(stripColumns, columns))
 			return nil
 		})
 		if err != nil {

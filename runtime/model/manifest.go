@@ -22,9 +22,10 @@ const (
 	TokenizerConfigFile = "tokenizer_config.json"
 )
 
-// Format is the version of the folder layout that this code writes. Folders of format 1 are read as well,
-// unless they hold a decoder's graph of Pelton's own, which had other inputs.
-const Format = 2
+// Format is the version of the folder layout that this code writes. Folders of format 2 are read as well, unless
+// their cache is in pages, and those of format 1, unless they hold a decoder's graph of Pelton's own: these had
+// other inputs.
+const Format = 3
 
 // Manifest describes one variant of a model. Sizes are in elements unless they say bytes.
 type Manifest struct {
@@ -89,10 +90,12 @@ func (m Manifest) Dimensions() int { return m.Shape.Hidden }
 //
 // With PageTokens, graphs for GPUs have in place of places
 //
-//	inputs   starts [B+1] int32, where each of B sequences begins among the tokens, and their number,
-//	         held [B] int32, how many tokens of each the cache has already,
-//	         pages [B,P] int32, the numbers of the pages in which each lies,
-//	         bounds [3] int32 in host memory, the most tokens that one sequence brings here, and the most that one
+//	inputs   decoding [1] int64 in host memory, how many sequences bring one token: their tokens come first,
+//	         decoding_held [D] int32, how many tokens of each the cache has already,
+//	         decoding_pages [D,P] int32, the numbers of the pages in which each lies,
+//	         starts [B+1] int32, where each of B more sequences begins among the other tokens, and their number,
+//	         held [B] and pages [B,P] of those,
+//	         bounds [3] int32 in host memory, the most tokens that one of those brings here, and the most that one
 //	         then has, at most and at least,
 //	         keys.N and values.N [pages,PageTokens,KVHeads,HeadDim] float16
 //
@@ -114,6 +117,10 @@ type Shape struct {
 
 // Names of the inputs of graphs with pages, see Shape.
 const (
+	PagedDecoding      = "decoding"
+	PagedDecodingHeld  = "decoding_held"
+	PagedDecodingPages = "decoding_pages"
+
 	PagedStarts = "starts"
 	PagedHeld   = "held"
 	PagedPages  = "pages"

@@ -43,7 +43,8 @@ func CheckName(name string) error {
 // Validate returns everything that is wrong with the manifest, joined; nil when nothing is. It reads
 // no file.
 func (m Manifest) Validate() error {
-	if own := m.Kind == "" && m.Graph == nil; m.Format != Format && (m.Format != 1 || own) {
+	own := m.Kind == "" && m.Graph == nil
+	if m.Format != Format && (m.Format != 2 || m.Shape.PageTokens > 0) && (m.Format != 1 || own) {
 		return fmt.Errorf("format %d is not the %d that this version reads: pull the model again", m.Format, Format)
 	}
 	var all []error

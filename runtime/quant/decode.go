@@ -10,14 +10,24 @@ import (
 // Products are converted before they are added, which forbids a fused multiply-add: every platform makes
 // the same bits, and so the same model folder.
 
+// Formats without blocks are unpacked any number of values at once.
+
 func decodeF32(dst []float32, src []byte) {
-	dst[0] = math.Float32frombits(binary.LittleEndian.Uint32(src))
+	for i := range dst {
+		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
+	}
 }
 
-func decodeF16(dst []float32, src []byte) { dst[0] = half(src) }
+func decodeF16(dst []float32, src []byte) {
+	for i := range dst {
+		dst[i] = half(src[2*i:])
+	}
+}
 
 func decodeBF16(dst []float32, src []byte) {
-	dst[0] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src)) << 16)
+	for i := range dst {
+		dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)
+	}
 }
 
 func decodeQ40(dst []float32, src []byte) {

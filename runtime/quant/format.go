@@ -86,6 +86,10 @@ func (f Format) Dequantize(dst []float32, src []byte) error {
 	if err != nil {
 		return err
 	}
+	if l.values == 1 {
+		l.decode(dst, src)
+		return nil
+	}
 	for len(dst) > 0 {
 		l.decode(dst[:l.values], src)
 		dst, src = dst[l.values:], src[l.bytes:]

@@ -12,16 +12,17 @@
 const OrtApi *ort_api;
 enum level level;
 
-static operator *const operators[] = {&attention_operator, &block_product, &block_rows};
+static operator *const operators[] = {&attention_operator, &block_product, &block_rows, &decode_attention};
 
 static const operator *of(const OrtCustomOp *op) { return (const operator *)op; }
 
 static const char *name(const OrtCustomOp *op) { return of(op)->name; }
-static const char *provider(const OrtCustomOp *op) { return NULL; } // the CPU's
+static const char *provider(const OrtCustomOp *op) { return of(op)->provider; }
 
 static int type(char letter) {
     switch (letter | 0x20) {
     case 'f': return ORT_FLOAT;
+    case 'h': return ORT_HALF;
     case 'b': return ORT_UINT8;
     case 'i': return ORT_INT32;
     default: return ORT_INT64;

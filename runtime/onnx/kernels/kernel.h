@@ -8,17 +8,17 @@
 #pragma STDC FP_CONTRACT OFF // gcc has it off with -std=c11
 #endif
 
-// operator describes one operator of domain "pelton". Types of inputs and outputs are letters: f float32,
-// b uint8, i int32, l int64; a capital one may be left out.
+// operator describes one operator of domain "pelton". Types of inputs and outputs are letters: f float32, h float16,
+// b uint8, i int32, l int64; a capital one may be left out. All lie in the provider's own memory.
 typedef struct {
     OrtCustomOp base; // first: the library hands a pointer to it back; filled when it is registered
-    const char *name, *inputs, *outputs;
+    const char *name, *inputs, *outputs, *provider; // provider NULL is the CPU's
     OrtStatus *(*create)(const OrtKernelInfo *, void **kernel); // the kernel is freed with free()
     OrtStatus *(*compute)(void *kernel, OrtKernelContext *);    // may run on several threads at once
 } operator;
 
 // The operators, each in its own file.
-extern operator attention_operator, block_product, block_rows;
+extern operator attention_operator, block_product, block_rows, decode_attention;
 
 #define MAX_RANK 8
 

@@ -47,7 +47,7 @@ func TestPlaces(t *testing.T) {
 	}
 	fmt.Fprintf(&program, "_Static_assert(sizeof(struct OrtCustomOp) == %d * sizeof(void *), \"OrtCustomOp\");\n", strings.Count(members, "(*Get")+strings.Count(members, "(*Create")+strings.Count(members, "(*Kernel")+strings.Count(members, "(*Release")+strings.Count(members, "(*Infer")+1)
 	for name, value := range map[string]int{
-		"ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT": 1, "ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8": 2, "ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32": 6, "ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64": 7,
+		"ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT": 1, "ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8": 2, "ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32": 6, "ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64": 7, "ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16": 10,
 		"INPUT_OUTPUT_REQUIRED": 0, "INPUT_OUTPUT_OPTIONAL": 1, "ORT_FAIL": 1, "ORT_INVALID_ARGUMENT": 2, "ORT_API_VERSION": 24,
 	} {
 		fmt.Fprintf(&program, "_Static_assert(%s == %d, \"%s\");\n", name, value, name)

@@ -57,6 +57,7 @@ typedef struct {
     X(OrtStatus *, CreateAllocator, 131, (const OrtSession *, const OrtMemoryInfo *, OrtAllocator **))          \
     X(void, ReleaseAllocator, 132, (OrtAllocator *))                                                            \
     X(OrtStatus *, AddRunConfigEntry, 165, (OrtRunOptions *, const char *key, const char *value))                \
+    X(OrtStatus *, KernelContext_GetGPUComputeStream, 193, (const OrtKernelContext *, void **))                 \
     X(OrtStatus *, KernelContext_ParallelFor, 274,                                                              \
       (const OrtKernelContext *, void (*)(void *, size_t), size_t total, size_t batches, void *))
 
@@ -74,7 +75,7 @@ ORT_CALLS(X)
 extern const OrtApi *ort_api;
 #define ort(name) ((ort_##name)ort_api->call[ORT_##name])
 
-enum { ORT_FLOAT = 1, ORT_UINT8 = 2, ORT_INT32 = 6, ORT_INT64 = 7 }; // ONNXTensorElementDataType
+enum { ORT_FLOAT = 1, ORT_UINT8 = 2, ORT_INT32 = 6, ORT_INT64 = 7, ORT_HALF = 10 }; // ONNXTensorElementDataType
 enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 };                         // OrtCustomOpInputOutputCharacteristic
 enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };                     // OrtErrorCode
 

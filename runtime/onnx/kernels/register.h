@@ -5,6 +5,7 @@
 char *pelton_load(const char *library); // before anything else
 char *pelton_add(void *session_options);
 void pelton_level(int level);
+void pelton_image(const char *ptx); // kernels for NVIDIA GPUs, for as long as the process lives
 
 // Tensors in the memory of a session's device, or of the host beside it, which the caller ends before the
 // allocator; those made of data do not own it.

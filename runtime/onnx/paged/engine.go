@@ -89,8 +89,8 @@ func Open(m model.Manifest, c Config) (_ *Engine, err error) {
 	long := min(c.MaxStepTokens, s.ContextLength)
 	e := &Engine{log: c.Logger, limits: kvcache.Limits{Vocab: s.Vocab, MaxStepTokens: long}, thread: newThread(), tokens: c.MaxSequences + long}
 	// A call that is full may take a sequence more to be filled up to its form.
-	most := sizes{sequences: step(sequenceSteps, c.MaxSequences+1), width: power(pages(s, s.ContextLength))}
-	most.tokens = most.sequences + step(extraSteps, e.tokens)
+	most := form{decoding: step(decodingSteps, c.MaxSequences), others: step(othersSteps, c.MaxSequences+1), extra: step(extraSteps, e.tokens), width: power(pages(s, s.ContextLength))}
+	most.results = most.decoding
 	e.thread.do(func() { e.graph, err = newGraph(filepath.Join(c.Dir, m.GraphName()), s, most, c.Session, c.Logger) })
 	if err != nil {
 		e.thread.end()
@@ -176,7 +176,7 @@ func (e *Engine) firstRun() (check string, err error) {
 
 // capture captures the calls in which short sequences decode; the others are when they come.
 func (e *Engine) capture() error {
-	for _, n := range sequenceSteps {
+	for _, n := range decodingSteps {
 		for i := 0; i < captureAt && n <= e.info.MaxSequences; i++ {
 			e.graph.last = time.Time{} // nobody waits
 			f, want := e.graph.stage(e.some(n, 1), 0, e.pool.spare)
@@ -335,7 +335,7 @@ func (e *Engine) Step(ctx context.Context, rows []*engine.Row) error {
 }
 
 // call runs as many rows as fit into a call, at least one; their logits go to the graph's from row logits on.
-func (e *Engine) call(ctx context.Context, rows []*engine.Row, logits int) (n int, want results, err error) {
+func (e *Engine) call(ctx context.Context, rows []*engine.Row, logits int) (n int, want wanted, err error) {
 	tokens := 0
 	e.staging = e.staging[:0]
 	e.mu.Lock()
@@ -415,9 +415,9 @@ func (e *Engine) all(ctx context.Context, row *engine.Row, out [][]float32) ([][
 	e.thread.do(func() {
 		f, _ := e.graph.stage(e.staging, n, e.pool.spare)
 		for i := range n {
-			e.graph.staged.sel[i] = int64(i)
+			e.graph.staged.sel[i] = int64(e.staging[0].last - n + 1 + i)
 		}
-		err = e.graph.run(ctx, f, results{logits: n}, 0, false)
+		err = e.graph.run(ctx, f, wanted{logits: n}, 0, false)
 	})
 	if err != nil {
 		return nil, err

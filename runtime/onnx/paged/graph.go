@@ -22,16 +22,16 @@ import (
 // Places of the graph's values among its inputs (model.Shape says what they hold).
 const (
 	inIDs = iota
+	inDecodingHeld
+	inDecodingPages
 	inStarts
 	inHeld
 	inPages
 	inSel
+	inDecoding // from here on not staged
 	inBounds
 	inCaches // keys and values in turn, layer by layer
 )
-
-// sizes bound what one call holds, filled up.
-type sizes struct{ tokens, sequences, width int }
 
 // graph is the session with the memory that it reads and writes. All of it belongs to one thread of the operating
 // system (see thread): so does what the library captured.
@@ -39,7 +39,7 @@ type graph struct {
 	session *ort.DynamicAdvancedSession
 	device  device.Device
 	shape   model.Shape
-	most    sizes
+	most    form // the largest one
 	log     *slog.Logger
 
 	onDevice *kernels.Memory
@@ -62,13 +62,11 @@ type graph struct {
 
 // staged is what a call tells the device, as it lies in input, in memory of the host.
 type staged struct {
-	bytes   []byte
-	offsets [inSel + 1]int64
-	ids     []int64
-	starts  []int32
-	held    []int32
-	pages   []int32
-	sel     []int64
+	bytes                      []byte // for the largest form
+	used                       int64  // of them, by a call
+	ids, sel                   []int64
+	decodingHeld, starts, held []int32
+	decodingPages, pages       []int32
 }
 
 // bound is a form's values and how it is run.
@@ -89,14 +87,14 @@ const (
 	mostCaptured = 512
 )
 
-func newGraph(path string, s model.Shape, most sizes, c session.Config, log *slog.Logger) (_ *graph, err error) {
+func newGraph(path string, s model.Shape, most form, c session.Config, log *slog.Logger) (_ *graph, err error) {
 	g := &graph{log: log, device: c.Device, shape: s, most: most, forms: map[form]*bound{}, inputs: make([]ort.Value, inCaches+2*s.Layers)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.destroy())
 		}
 	}()
-	names := []string{"ids", model.PagedStarts, model.PagedHeld, model.PagedPages, "sel", model.PagedBounds}
+	names := []string{"ids", model.PagedDecodingHeld, model.PagedDecodingPages, model.PagedStarts, model.PagedHeld, model.PagedPages, "sel", model.PagedDecoding, model.PagedBounds}
 	for l := range s.Layers {
 		names = append(names, fmt.Sprintf("keys.%d", l), fmt.Sprintf("values.%d", l))
 	}
@@ -141,7 +139,8 @@ func (g *graph) place() (err error) {
 		v, err = m.Tensor(t, dims...)
 		return v
 	}
-	size, rows, vocab := g.staged.layout(g.most), int64(g.most.sequences), int64(g.shape.Vocab)
+	_, size := layout(g.most)
+	rows, vocab := int64(g.most.results), int64(g.shape.Vocab)
 	g.input = tensor(g.onDevice, ort.TensorElementDataTypeUint8, size)
 	g.result = tensor(g.onDevice, ort.TensorElementDataTypeFloat, rows, vocab)
 	g.likely = tensor(g.onDevice, ort.TensorElementDataTypeInt64, rows)
@@ -152,34 +151,64 @@ func (g *graph) place() (err error) {
 		return err
 	}
 	g.logits, g.best = kernels.Numbers[float32](logits, int(rows*vocab)), kernels.Numbers[int64](best, int(rows))
-	g.staged.cut(kernels.Numbers[byte](input, int(size)), g.most)
+	g.staged.bytes = kernels.Numbers[byte](input, int(size))
+	clear(g.staged.bytes)
 	return nil
 }
 
-// counts is how many numbers of which width each input has at most.
-func counts(m sizes) [inSel + 1]struct{ width, n int } {
-	return [...]struct{ width, n int }{inIDs: {8, m.tokens}, inStarts: {4, m.sequences + 1}, inHeld: {4, m.sequences}, inPages: {4, m.sequences * m.width}, inSel: {8, m.sequences}}
-}
-
-// layout says where each input begins and returns the bytes of all.
-func (s *staged) layout(m sizes) (size int64) {
-	for i, c := range counts(m) {
-		s.offsets[i] = size
-		size += (int64(c.width*c.n) + 63) / 64 * 64
+// dims are those of a staged input of a form, the second one 0 if there is none.
+func (f form) dims(input int) (rows, columns int64) {
+	switch input {
+	case inIDs:
+		return int64(f.tokens()), 0
+	case inDecodingHeld:
+		return int64(f.decoding), 0
+	case inDecodingPages:
+		return int64(f.decoding), int64(f.width)
+	case inStarts:
+		return int64(f.others + 1), 0
+	case inHeld:
+		return int64(f.others), 0
+	case inPages:
+		return int64(f.others), int64(f.width)
 	}
-	return size
+	return int64(f.results), 0 // inSel
 }
 
-// cut makes the inputs parts of memory.
-func (s *staged) cut(bytes []byte, m sizes) {
-	clear(bytes)
-	s.bytes = bytes
-	s.ids, s.sel = part[int64](s, inIDs, m), part[int64](s, inSel, m)
-	s.starts, s.held, s.pages = part[int32](s, inStarts, m), part[int32](s, inHeld, m), part[int32](s, inPages, m)
+// kind is the type of a staged input, and the bytes of a number.
+func kind(input int) (t ort.TensorElementDataType, width int64) {
+	if input == inIDs || input == inSel {
+		return ort.TensorElementDataTypeInt64, 8
+	}
+	return ort.TensorElementDataTypeInt32, 4
 }
 
-func part[T any](s *staged, input int, m sizes) []T {
-	return unsafe.Slice((*T)(unsafe.Pointer(&s.bytes[s.offsets[input]])), counts(m)[input].n)
+// span is where an input lies among the bytes of a form.
+type span struct{ at, bytes int64 }
+
+// layout says where each staged input of a form lies, and the bytes of all.
+func layout(f form) (spans [inSel + 1]span, size int64) {
+	for i := range spans {
+		_, width := kind(i)
+		rows, columns := f.dims(i)
+		spans[i] = span{size, width * rows * max(1, columns)}
+		size += (spans[i].bytes + 63) / 64 * 64
+	}
+	return spans, size
+}
+
+// cut makes the inputs parts of the memory, as a form needs them.
+func (s *staged) cut(f form) {
+	spans, size := layout(f)
+	s.used = size
+	s.ids, s.sel = part[int64](s, spans[inIDs]), part[int64](s, spans[inSel])
+	s.decodingHeld, s.decodingPages = part[int32](s, spans[inDecodingHeld]), part[int32](s, spans[inDecodingPages])
+	s.starts, s.held, s.pages = part[int32](s, spans[inStarts]), part[int32](s, spans[inHeld]), part[int32](s, spans[inPages])
+}
+
+func part[T any](s *staged, at span) []T {
+	var zero T
+	return unsafe.Slice((*T)(unsafe.Pointer(&s.bytes[at.at])), int(at.bytes)/int(unsafe.Sizeof(zero)))
 }
 
 // allot gives the cache so many pages, in place of those that it had. Their content is anything. No form may have been
@@ -209,39 +238,31 @@ func (g *graph) of(f form) (*bound, error) {
 	b := &bound{inputs: append([]ort.Value(nil), g.inputs...), outputs: make([]ort.Value, 2)}
 	var err error
 	set := func(v *ort.Value, t *kernels.Tensor, e error) { *v, err = t, errors.Join(err, e) }
-	n := int64(f.sequences)
-	for _, in := range []struct {
-		place int
-		kind  ort.TensorElementDataType
-		dims  []int64
-	}{
-		{inIDs, ort.TensorElementDataTypeInt64, []int64{int64(f.tokens())}},
-		{inStarts, ort.TensorElementDataTypeInt32, []int64{n + 1}},
-		{inHeld, ort.TensorElementDataTypeInt32, []int64{n}},
-		{inPages, ort.TensorElementDataTypeInt32, []int64{n, int64(f.width)}},
-		{inSel, ort.TensorElementDataTypeInt64, []int64{n}},
-	} {
-		count, width := int64(1), int64(8)
-		if in.kind == ort.TensorElementDataTypeInt32 {
-			width = 4
+	spans, _ := layout(f)
+	for i, at := range spans {
+		element, _ := kind(i)
+		dims := make([]int64, 1, 2)
+		var columns int64
+		if dims[0], columns = f.dims(i); columns > 0 {
+			dims = append(dims, columns)
 		}
-		for _, d := range in.dims {
-			count *= d
-		}
-		t, e := g.onDevice.View(g.input, g.staged.offsets[in.place], count*width, in.kind, in.dims...)
-		set(&b.inputs[in.place], t, e)
+		t, e := g.onDevice.View(g.input, at.at, at.bytes, element, dims...)
+		set(&b.inputs[i], t, e)
 	}
+	n := int64(f.results)
 	t, e := g.onDevice.View(g.result, 0, n*int64(g.shape.Vocab)*4, ort.TensorElementDataTypeFloat, n, int64(g.shape.Vocab))
 	set(&b.outputs[0], t, e)
 	t, e = g.onDevice.View(g.likely, 0, 8*n, ort.TensorElementDataTypeInt64, n)
 	set(&b.outputs[1], t, e)
-	t, e = g.onHost.Tensor(ort.TensorElementDataTypeInt32, 3)
-	set(&b.inputs[inBounds], t, e)
+	decoding, e := g.onHost.Tensor(ort.TensorElementDataTypeInt64, 1)
+	set(&b.inputs[inDecoding], decoding, e)
+	bounds, e := g.onHost.Tensor(ort.TensorElementDataTypeInt32, 3)
+	set(&b.inputs[inBounds], bounds, e)
 	if err != nil {
 		return nil, err
 	}
-	page := g.shape.PageTokens
-	copy(kernels.Numbers[int32](t, 3), []int32{int32(f.longest()), int32(f.width * page), int32(f.least(page))})
+	kernels.Numbers[int64](decoding, 1)[0] = int64(f.decoding)
+	copy(kernels.Numbers[int32](bounds, 3), []int32{int32(max(1, f.extra)), int32(f.width * g.shape.PageTokens), 1})
 	g.forms[f] = b
 	return b, nil
 }
@@ -253,63 +274,93 @@ type row struct {
 	pages  []int32
 	sample bool // logits are wanted
 	best   bool // the likeliest token is
+	last   int  // its last token's place among the call's
 	result int  // where either is, among the call's
 }
 
-// results is what is wanted of a call: so many logits first, then so many likeliest tokens.
-type results struct{ logits, best int }
+// wanted is what is wanted of a call: so many logits first, then so many likeliest tokens.
+type wanted struct{ logits, best int }
 
-// stage puts rows where the device gets them from, fills the call up to a form with room for the results of least
-// tokens, and says what is wanted. What fills it up lies in the page spare.
-func (g *graph) stage(rows []row, least int, spare int32) (f form, want results) {
-	in, page, tokens, width := &g.staged, g.shape.PageTokens, 0, 1
+// stage puts rows where the device gets them from, those of one token first, fills the call up to a form with room for
+// so many results, and says what is wanted. What fills it up lies in the page spare.
+func (g *graph) stage(rows []row, results int, spare int32) (f form, want wanted) {
+	page := g.shape.PageTokens
+	n := need{width: 1}
 	for _, r := range rows {
-		tokens += len(r.tokens)
-		width = max(width, (r.held+len(r.tokens)+page-1)/page)
+		n.width = max(n.width, (r.held+len(r.tokens)+page-1)/page)
+		if len(r.tokens) == 1 {
+			n.decoding++
+			continue
+		}
+		n.others++
+		n.extra += len(r.tokens)
 	}
-	least = max(least, len(rows))
-	f = fit(least, tokens+least-len(rows), width, page, g.shape.ContextLength)
-	at := 0
-	for i, r := range rows {
+	f = fit(n, results, page, g.shape.ContextLength)
+	in := &g.staged
+	in.cut(f)
+	decoding, others, at := 0, 0, f.decoding
+	in.starts[0] = 0
+	for i := range rows {
+		r := &rows[i]
+		if len(r.tokens) == 1 {
+			in.ids[decoding], in.decodingHeld[decoding], r.last = int64(r.tokens[0]), int32(r.held), decoding
+			fill(in.decodingPages, decoding, f.width, r.pages, spare)
+			decoding++
+			continue
+		}
 		for _, t := range r.tokens {
 			in.ids[at] = int64(t)
 			at++
 		}
-		in.starts[i+1], in.held[i] = int32(at), int32(r.held)
-		table := in.pages[i*f.width : (i+1)*f.width]
-		for p := copy(table, r.pages); p < len(table); p++ {
-			table[p] = spare
-		}
+		r.last = at - 1
+		in.held[others], in.starts[others+1] = int32(r.held), int32(at-f.decoding)
+		fill(in.pages, others, f.width, r.pages, spare)
+		others++
+	}
+	clear(in.ids[decoding:f.decoding])
+	clear(in.decodingHeld[decoding:])
+	for i := decoding; i < f.decoding; i++ {
+		fill(in.decodingPages, i, f.width, nil, spare)
+	}
+	clear(in.ids[at:])
+	clear(in.held[others:])
+	for i := others; i < f.others; i++ { // the first one has all tokens that fill it up
+		in.starts[i+1] = int32(f.extra)
+		fill(in.pages, i, f.width, nil, spare)
+	}
+	return f, g.choose(rows)
+}
+
+// fill writes row i of a table of pages.
+func fill(table []int32, i, width int, pages []int32, spare int32) {
+	to := table[i*width : (i+1)*width]
+	for p := copy(to, pages); p < len(to); p++ {
+		to[p] = spare
+	}
+}
+
+// choose stages of which tokens results are wanted.
+func (g *graph) choose(rows []row) (want wanted) {
+	sel, n := g.staged.sel, 0
+	take := func(r *row) {
+		r.result = n
+		sel[n] = int64(r.last)
+		n++
 	}
 	for i := range rows {
 		if rows[i].sample {
-			rows[i].result = want.logits
-			in.sel[want.logits] = int64(in.starts[i+1] - 1)
-			want.logits++
+			take(&rows[i])
 		}
 	}
-	all := want.logits
+	want.logits = n
 	for i := range rows {
 		if rows[i].best {
-			rows[i].result = all
-			in.sel[all] = int64(in.starts[i+1] - 1)
-			all++
+			take(&rows[i])
 		}
 	}
-	want.best = all - want.logits
-	clear(in.sel[all:f.sequences])
-	clear(in.ids[at:f.tokens()])
-	for i := len(rows); i < f.sequences; i++ {
-		if at++; i == f.sequences-1 {
-			at = f.tokens()
-		}
-		in.starts[i+1], in.held[i] = int32(at), 0
-		table := in.pages[i*f.width : (i+1)*f.width]
-		for p := range table {
-			table[p] = spare
-		}
-	}
-	return f, want
+	want.best = n - want.logits
+	clear(sel[n:])
+	return want
 }
 
 // capture has the next run of a form captured, unless it is the form's first, or another was captured just now.
@@ -328,7 +379,7 @@ func (g *graph) capture(b *bound) (err error) {
 
 // run runs the graph on what is staged for a form, captured if it may be, and copies the logits that are wanted to the
 // rows from logits on, the likeliest tokens to best. A run ends with ctx.
-func (g *graph) run(ctx context.Context, f form, want results, logits int, capture bool) error {
+func (g *graph) run(ctx context.Context, f form, want wanted, logits int, capture bool) error {
 	b, err := g.of(f)
 	if err != nil {
 		return err
@@ -339,8 +390,7 @@ func (g *graph) run(ctx context.Context, f form, want results, logits int, captu
 			return err
 		}
 	}
-	used := g.staged.offsets[inSel] + int64(8*f.sequences)
-	if err := g.input.Write(g.staged.bytes[:used]); err != nil {
+	if err := g.input.Write(g.staged.bytes[:g.staged.used]); err != nil {
 		return err
 	}
 	if err := g.forward(ctx, b); err != nil {

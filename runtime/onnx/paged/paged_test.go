@@ -19,8 +19,12 @@ import (
 	"github.com/pelton-run/pelton/runtime/onnx"
 )
 
+// folder is that of the default model, or the one that PELTON_TEST_MODEL names.
 func folder(t testing.TB, variant string) string {
 	t.Helper()
+	if dir := os.Getenv("PELTON_TEST_MODEL"); dir != "" {
+		return dir
+	}
 	dir, _, err := hub.Ensure(context.Background(), model.Store{Root: model.DefaultRoot()}, hub.Default, variant, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -131,15 +135,25 @@ func largest(v []float32) (at int) {
 func BenchmarkDecode(b *testing.B) {
 	e := open(b, convert.FP16, nil)
 	for _, want := range []string{"logits", "likeliest", "nothing"} {
-		for _, n := range []int{1, 8, 32, 64, 128, 256} {
-			b.Run(fmt.Sprintf("%s/b%d", want, n), func(b *testing.B) { decode(b, e, n, want) })
+		for _, n := range []int{1, 8, 32, 64, 128, 256, 512} {
+			b.Run(fmt.Sprintf("%s/b%d", want, n), func(b *testing.B) { decode(b, e, n, 200, want) })
 		}
 	}
 }
 
-func decode(b *testing.B, e engine.Engine, n int, want string) {
+// BenchmarkContext steps sequences that hold more tokens.
+func BenchmarkContext(b *testing.B) {
+	e := open(b, convert.FP16, nil)
+	for _, held := range []int{1000, 4000} {
+		for _, n := range []int{1, 8, 64} {
+			b.Run(fmt.Sprintf("%d/b%d", held, n), func(b *testing.B) { decode(b, e, n, held, "likeliest") })
+		}
+	}
+}
+
+func decode(b *testing.B, e engine.Engine, n, held int, want string) {
 	const most = 300
-	rows := fill(b, e, n, 200, 200+most)
+	rows := fill(b, e, n, held, held+most)
 	for _, r := range rows {
 		r.Sample, r.Likeliest = want != "nothing", want == "likeliest"
 	}
@@ -186,9 +200,13 @@ func fill(b *testing.B, e engine.Engine, n, prompt, most int) (rows []*engine.Ro
 		if err != nil {
 			b.Fatal(err)
 		}
-		rows = append(rows, &engine.Row{Seq: s, Tokens: text, Sample: true})
-		step(b, e, rows[len(rows)-1:])
-		rows[len(rows)-1].Tokens = text[:1]
+		row := &engine.Row{Seq: s, Sample: true}
+		for at := 0; at < prompt; at += len(row.Tokens) {
+			row.Tokens = text[at:min(prompt, at+e.Info().MaxStepTokens)]
+			step(b, e, []*engine.Row{row})
+		}
+		row.Tokens = text[:1]
+		rows = append(rows, row)
 	}
 	return rows
 }

@@ -12,22 +12,23 @@ func TestFit(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		page := 1 << rapid.IntRange(4, 8).Draw(t, "page")
 		context := rapid.IntRange(page, 1<<15).Draw(t, "context")
-		sequences := rapid.IntRange(1, 1100).Draw(t, "sequences")
-		tokens := sequences + rapid.IntRange(0, 5000).Draw(t, "extra")
-		width := rapid.IntRange(1, (context+page-1)/page).Draw(t, "width")
-		f := fit(sequences, tokens, width, page, context)
-		filling := f.tokens() - tokens - (f.sequences - sequences) // beside one of each further sequence
+		n := need{decoding: rapid.IntRange(0, 1100).Draw(t, "decoding"), others: rapid.IntRange(0, 1100).Draw(t, "others")}
+		if n.others > 0 {
+			n.extra = 2*n.others + rapid.IntRange(0, 5000).Draw(t, "extra")
+		}
+		n.width = rapid.IntRange(1, (context+page-1)/page).Draw(t, "width")
+		results := rapid.IntRange(0, 1100).Draw(t, "results")
+		f := fit(n, results, page, context)
+		filling := f.extra - n.extra
 		switch {
-		case f.sequences < sequences, f.tokens() < tokens, f.width < width, f.width&(f.width-1) != 0:
-			t.Fatalf("%+v does not hold it", f)
-		case f.sequences == sequences && f.tokens() != tokens:
-			t.Fatalf("%+v has %d tokens too many and no sequence for them", f, f.tokens()-tokens)
-		case f.sequences > sequences && (filling < 0 || filling+1 > f.width*page || filling+1 > context):
-			t.Fatalf("%+v: %d tokens fill it up, in %d pages of %d, context %d", f, filling, f.width, page, context)
-		case f.longest() < tokens-sequences+1, f.least(page) > f.width*page:
-			t.Fatalf("%+v: bounds %d, %d", f, f.longest(), f.least(page))
-		case f.width/4 >= width && f.width/4*page >= filling+1, !f.wide() && f.width/2 >= width && f.width/2*page >= filling+1:
-			t.Fatalf("%+v is wider than it need be", f)
+		case f.decoding < max(1, n.decoding), f.others < max(1, n.others), filling < 0, f.results < max(1, results), f.width < n.width, f.width&(f.width-1) != 0:
+			t.Fatalf("%+v does not hold %+v", f, n)
+		case f.results < n.decoding+n.others:
+			t.Fatalf("%+v has not a result for each of %+v", f, n)
+		case filling > 0 && (f.others == n.others || filling > f.width*page || filling > context):
+			t.Fatalf("%+v: %d tokens fill up %+v, in pages of %d, context %d", f, filling, n, page, context)
+		case f.width/4 >= n.width && f.width/4*page >= filling:
+			t.Fatalf("%+v is wider than %+v need be", f, n)
 		}
 	})
 }
