@@ -105,6 +105,9 @@ func newNet(m model.Manifest, c Config, limit int) (_ *Net, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("first run: %w", err), n.Shutdown())
 	}
+	if c.Device.NVIDIA() {
+		check = "" // its last bits vary
+	}
 	n.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), session.Class(c.Device), check)
 	n.weights, n.arena = max(0, loaded-before), max(0, memory.Resident()-loaded)
 	n.log.Info("graph open", "model", m.Name, "variant", m.Variant, "fingerprint", n.info.Fingerprint, "threads", c.Threads,

@@ -4,11 +4,8 @@ package paged
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
 	"math"
 	"path/filepath"
@@ -101,9 +98,8 @@ func Open(m model.Manifest, c Config) (_ *Engine, err error) {
 		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Session.Device.String(), Vocab: s.Vocab, ContextLength: s.ContextLength,
 		KVBytesPerToken: s.KVBytesPerToken(), BlockTokens: s.PageTokens, MaxSequences: c.MaxSequences, MaxStepTokens: long, MinPrefill: 1, Varies: true,
 	}
-	check := ""
 	e.thread.do(func() {
-		if check, err = e.firstRun(); err == nil {
+		if err = e.firstRun(); err == nil {
 			if err = e.allot(c.KVBudget); err == nil {
 				err = e.capture()
 			}
@@ -112,7 +108,7 @@ func Open(m model.Manifest, c Config) (_ *Engine, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("first run: %w", err), e.unload())
 	}
-	e.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s-%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), session.Class(c.Session.Device), check)
+	e.info.Fingerprint = fmt.Sprintf("%s-%s-ort%s-%s", m.Variant, model.Fingerprint(m), ort.GetVersion(), session.Class(c.Session.Device))
 	e.rest = memory.Resident() - before - e.weights
 	e.log.Info("engine open", "model", m.Name, "variant", m.Variant, "fingerprint", e.info.Fingerprint, "device", e.info.Device,
 		"pages", len(e.pool.free), "kv", e.most, "took", time.Since(start))
@@ -151,27 +147,25 @@ func (e *Engine) some(n, first int) []row {
 	return rows
 }
 
-// firstRun takes the scratch memory of the largest call and returns a hash of the logits of fixed tokens. What it
+// firstRun takes the scratch memory of the largest call and looks whether the model's values are numbers. What it
 // leaves in the pages does not matter.
-func (e *Engine) firstRun() (check string, err error) {
+func (e *Engine) firstRun() error {
 	g := e.graph
 	if err := g.allot(pages(g.shape, e.info.MaxStepTokens)); err != nil {
-		return "", err
+		return err
 	}
 	for _, rows := range [][]row{e.some(e.info.MaxSequences, e.info.MaxStepTokens), e.some(1, min(8, e.info.MaxStepTokens))} {
 		f, want := g.stage(rows, 0, 0)
 		if err := g.run(context.Background(), f, want, 0, false); err != nil {
-			return "", err
+			return err
 		}
 	}
-	sum, logits := fnv.New64a(), g.some(0, 1)
-	for i, v := range logits {
+	for i, v := range g.some(0, 1) {
 		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
-			return "", fmt.Errorf("logit %d is %g: the model's values leave half precision, take another variant", i, v)
+			return fmt.Errorf("logit %d is %g: the model's values leave half precision, take another variant", i, v)
 		}
-		_ = binary.Write(sum, binary.LittleEndian, v) // a hash never fails
 	}
-	return hex.EncodeToString(sum.Sum(nil)[:4]), nil
+	return nil
 }
 
 // capture captures the calls in which short sequences decode; the others are when they come.
