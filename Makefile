@@ -84,8 +84,9 @@ bench-embed: ## texts/s of MiniLM against PyPI sentence-transformers on the same
 	$(GO) test -c -o .cache/onnx.test ./runtime/onnx
 	.cache/embed/bin/python ops/loadgen/testdata/bench_embed.py .cache/onnx.test $(ROUNDS)
 
-gpu: ## the conformance suite and a comparison with float32 on a GPU; PELTON_ORT_LIB names ONNX Runtime's GPU build, DEVICE the GPU (cuda:0)
-	PELTON_TEST_DEVICE=$(or $(DEVICE),cuda:0) $(GO) test -tags nvml -count 1 -v -run 'Conformance|Agrees' ./runtime/onnx/paged
+gpu: ## the conformance suite, a comparison with float32 and embeddings on a GPU; PELTON_ORT_LIB names ONNX Runtime's GPU build, DEVICE the GPU (cuda:0)
+	PELTON_TEST_DEVICE=$(or $(DEVICE),cuda:0) $(GO) test -tags nvml -count 1 -v -run 'Conformance|Agrees|Share' ./runtime/onnx/paged
+	PELTON_TEST_DEVICE=$(or $(DEVICE),cuda:0) $(GO) test -tags nvml -count 1 -v -run 'TestEmbed.*/fp32|TestTextsPerSecond' ./runtime/onnx
 
 bench-gpu: build ## the default model on a GPU: engine, whole path, the naive export and Hugging Face transformers; as for gpu
 	DEVICE=$(DEVICE) sh ops/loadgen/testdata/bench_gpu.sh

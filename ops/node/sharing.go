@@ -63,6 +63,9 @@ func (n *Node) openEngines(ctx context.Context, served []*Served) ([]opened, err
 			e, err := s.open(ctx, n.cfg.Log, n.cfg.Memory)
 			switch {
 			case err == nil:
+				if sharer, ok := e.(engine.Sharer); ok {
+					sharer.Keep(e.Memory().Budget) // nobody else wants what is free
+				}
 				out[i] = opened{Engine: e, abandon: func() {}}
 			case s.Else == nil:
 				return nil, fmt.Errorf("model %s: %w", s.Name, err)

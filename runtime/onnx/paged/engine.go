@@ -232,6 +232,7 @@ func (e *Engine) SetKVBudget(bytes int64) {
 		bytes = e.most
 	}
 	e.cache.SetBudget(bytes)
+	e.giveBack()
 }
 
 // Open reserves pages for a sequence of at most tokens tokens.
@@ -244,6 +245,7 @@ func (e *Engine) Open(tokens int) (engine.Seq, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s, err := e.cache.Open(tokens)
+	e.giveBack()
 	if err != nil {
 		return 0, err
 	}
@@ -252,15 +254,22 @@ func (e *Engine) Open(tokens int) (engine.Seq, error) {
 	return s, nil
 }
 
-// Close gives a sequence's pages back.
+// Close gives a sequence's pages back, but for those that are kept for others.
 func (e *Engine) Close(s engine.Seq) {
 	e.step.Lock()
 	defer e.step.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if place, ok := e.cache.Close(s); ok {
-		e.pool.give(place.Slot)
+	place, ok := e.cache.Find(s)
+	if !ok {
+		return
 	}
+	keeps := 0
+	if _, all := e.cache.Close(s); !all {
+		keeps = (place.Length + e.info.BlockTokens - 1) / e.info.BlockTokens
+	}
+	e.pool.trim(place.Slot, keeps)
+	e.giveBack()
 }
 
 // Shutdown unloads the model and frees all memory; it waits for a running step.
@@ -365,7 +374,9 @@ func (e *Engine) record() {
 		}
 		if r.Err != nil {
 			r.Logits = nil
+			continue
 		}
+		e.cache.Note(r.Seq, r.Tokens)
 	}
 }
 

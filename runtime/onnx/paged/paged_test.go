@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/pelton-run/pelton/runtime/convert"
@@ -109,6 +110,55 @@ func TestAgrees(t *testing.T) {
 		if far > 1+n/100 || same < n-2-n/50 {
 			t.Errorf("%d tokens: %d with the same next one, %d with logits further apart than 0.02 of their length", n, same, far)
 		}
+	}
+}
+
+// TestShare compares sequences that took the beginning of their prompt over, from an open one and from one that is
+// kept, with one that computed it all, and looks that none takes over from another tenant's.
+func TestShare(t *testing.T) {
+	e := open(t, convert.FP16, func(c *onnx.Config) { c.MaxSequences = 8 })
+	sharer, page := e.(engine.Sharer), e.Info().BlockTokens
+	sharer.Keep(e.Memory().Budget)
+	r := rand.New(rand.NewPCG(3, 4))
+	common := make([]int32, 3*page+50)
+	for i := range common {
+		common[i] = int32(r.IntN(e.Info().Vocab))
+	}
+	begin := func(scope string, prompt []int32) (s engine.Seq, logits []float32, shared int) {
+		s, err := e.Open(len(prompt) + 8)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared = sharer.Share(s, scope, prompt)
+		row := &engine.Row{Seq: s, Tokens: prompt[shared:], Sample: true}
+		if err := e.Step(t.Context(), []*engine.Row{row}); err != nil || row.Err != nil {
+			t.Fatal(err, row.Err)
+		}
+		return s, slices.Clone(row.Logits), shared
+	}
+	source, _, _ := begin("ann", common)
+	for _, from := range []string{"an open one", "one that is kept"} {
+		for _, n := range []int{3*page + 50, 2*page + 1, page - 1} {
+			prompt := append(slices.Clone(common[:n]), int32(len(from)), 6, 7)
+			s, got, shared := begin("ann", prompt)
+			other, want, none := begin("bob", prompt)
+			if shared != n/page*page || none != 0 {
+				t.Errorf("%d tokens in common with %s: %d were taken over, and %d from another tenant's", n, from, shared, none)
+			}
+			if d := apart(got, want); d > 0.02 {
+				t.Errorf("%d tokens in common with %s: logits are %g of their length from those that were computed", n, from, d)
+			}
+			e.Close(s)
+			e.Close(other)
+		}
+		e.Close(source)
+	}
+	if m := e.Memory(); m.Reserved != 0 || m.Kept == 0 {
+		t.Errorf("at the end: %+v", m)
+	}
+	sharer.Keep(0)
+	if m := e.Memory(); m.Kept != 0 {
+		t.Errorf("nothing may be kept: %+v", m)
 	}
 }
 

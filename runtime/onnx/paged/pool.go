@@ -5,11 +5,12 @@ package paged
 type pool struct {
 	free  []int32
 	of    [][]int32 // by slot
+	users []int     // slots that have a page, by page
 	spare int32     // behind the others: for what nobody reads
 }
 
 func newPool(pages, slots int) *pool {
-	p := &pool{free: make([]int32, pages), of: make([][]int32, slots), spare: int32(pages)}
+	p := &pool{free: make([]int32, pages), of: make([][]int32, slots), users: make([]int, pages), spare: int32(pages)}
 	for i := range p.free {
 		p.free[i] = int32(pages - 1 - i) // the first page goes first
 	}
@@ -21,10 +22,30 @@ func (p *pool) take(slot, n int) {
 	rest := len(p.free) - n
 	p.of[slot] = append(p.of[slot][:0], p.free[rest:]...)
 	p.free = p.free[:rest]
+	for _, page := range p.of[slot] {
+		p.users[page] = 1
+	}
 }
 
-// give takes a slot's pages back.
-func (p *pool) give(slot int) {
-	p.free = append(p.free, p.of[slot]...)
-	p.of[slot] = p.of[slot][:0]
+// trim takes a slot's pages back but for the first n.
+func (p *pool) trim(slot, n int) {
+	for _, page := range p.of[slot][n:] {
+		if p.users[page]--; p.users[page] == 0 {
+			p.free = append(p.free, page)
+		}
+	}
+	p.of[slot] = p.of[slot][:n]
+}
+
+// share gives slot to the pages of slot from in place of its own, those before n that are not before at. Both only
+// read them from now on.
+func (p *pool) share(from, to, at, n int) {
+	for i := at; i < n; i++ {
+		own, page := p.of[to][i], p.of[from][i]
+		p.users[page]++
+		p.of[to][i] = page
+		if p.users[own]--; p.users[own] == 0 {
+			p.free = append(p.free, own)
+		}
+	}
 }

@@ -3,22 +3,62 @@ package paged
 import (
 	"slices"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
+// TestPool lets slots take, share, trim and give pages: each page is free or has as many users as slots have it.
 func TestPool(t *testing.T) {
 	t.Parallel()
-	p := newPool(5, 3)
-	p.take(0, 2)
-	p.take(2, 3)
-	if got := slices.Sorted(slices.Values(slices.Concat(p.of...))); !slices.Equal(got, []int32{0, 1, 2, 3, 4}) || len(p.free) != 0 {
-		t.Errorf("all pages taken: %v of %v, free %v; want each once", p.of, got, p.free)
-	}
-	p.give(0)
-	p.give(1)
-	p.take(1, 2)
-	if len(p.of[0]) != 0 || len(p.of[1]) != 2 || slices.ContainsFunc(p.of[1], func(i int32) bool { return slices.Contains(p.of[2], i) }) {
-		t.Errorf("pages given and taken again: %v", p.of)
-	}
+	rapid.Check(t, func(t *rapid.T) {
+		const pages, slots = 30, 6
+		p := newPool(pages, slots)
+		slot := rapid.IntRange(0, slots-1)
+		t.Repeat(map[string]func(*rapid.T){
+			"take": func(t *rapid.T) {
+				if s := slot.Draw(t, "slot"); len(p.of[s]) == 0 && len(p.free) > 0 {
+					n := rapid.IntRange(1, len(p.free)).Draw(t, "n")
+					p.take(s, n)
+					if len(p.of[s]) != n {
+						t.Fatalf("%d pages taken, want %d", len(p.of[s]), n)
+					}
+				}
+			},
+			"share": func(t *rapid.T) {
+				from, to := slot.Draw(t, "from"), slot.Draw(t, "to")
+				n := rapid.IntRange(0, min(len(p.of[from]), len(p.of[to]))).Draw(t, "n")
+				at := rapid.IntRange(0, n).Draw(t, "at")
+				p.share(from, to, at, n)
+				if !slices.Equal(p.of[from][at:n], p.of[to][at:n]) {
+					t.Fatalf("%v and %v are not the same from %d to %d", p.of[from], p.of[to], at, n)
+				}
+			},
+			"trim": func(t *rapid.T) {
+				s := slot.Draw(t, "slot")
+				p.trim(s, rapid.IntRange(0, len(p.of[s])).Draw(t, "n"))
+			},
+			"": func(t *rapid.T) {
+				users := make([]int, pages)
+				for _, own := range p.of {
+					for i, page := range own {
+						users[page]++
+						if slices.Contains(own[:i], page) {
+							t.Fatalf("a slot has a page twice: %v", own)
+						}
+					}
+				}
+				for _, page := range p.free {
+					if users[page]--; users[page] != -1 {
+						t.Fatalf("page %d is free and taken, or free twice", page)
+					}
+					users[page] = 0
+				}
+				if !slices.Equal(users, p.users) {
+					t.Fatalf("pages have users %v, the pool says %v", users, p.users)
+				}
+			},
+		})
+	})
 }
 
 func TestNewEnough(t *testing.T) {
