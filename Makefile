@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 10s
 
-.PHONY: bench-compose bench-embed bench-gpu bench-guesses build test check race cover fuzz gpu memory openvino bench bench-agree bench-overload bench-overload-model bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e e2e-images helm-check helm-write tidy rights hostile observe-check console-check
+.PHONY: ptx bench-compose bench-embed bench-gpu bench-guesses build test check race cover fuzz gpu memory openvino bench bench-agree bench-overload bench-overload-model bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e e2e-images helm-check helm-write tidy rights hostile observe-check console-check
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -83,6 +83,12 @@ bench-embed: ## texts/s of MiniLM against PyPI sentence-transformers on the same
 	$(GO) run ./ops/cmd/pelton model pull minilm:q8
 	$(GO) test -c -o .cache/onnx.test ./runtime/onnx
 	.cache/embed/bin/python ops/loadgen/testdata/bench_embed.py .cache/onnx.test $(ROUNDS)
+
+ptx: ## compiles the kernels for NVIDIA GPUs, after a change of runtime/onnx/kernels/decode.cu; no GPU is needed
+	mkdir -p .cache
+	test -x .cache/ptx/bin/python || python3 -m venv .cache/ptx
+	.cache/ptx/bin/pip install -q nvidia-cuda-nvrtc-cu12==12.9.86
+	.cache/ptx/bin/python runtime/onnx/kernels/testdata/ptx.py runtime/onnx/kernels/decode.cu runtime/onnx/kernels/decode.ptx
 
 gpu: ## the conformance suite, a comparison with float32 and embeddings on a GPU; PELTON_ORT_LIB names ONNX Runtime's GPU build, DEVICE the GPU (cuda:0)
 	PELTON_TEST_DEVICE=$(or $(DEVICE),cuda:0) $(GO) test -tags nvml -count 1 -v -run 'Conformance|Agrees|Share' ./runtime/onnx/paged

@@ -1,0 +1,46 @@
+package kernels_test
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestPTX: what is built in was compiled from the source that lies beside it.
+func TestPTX(t *testing.T) {
+	t.Parallel()
+	source, err := os.ReadFile("decode.cu")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ptx, err := os.ReadFile("decode.ptx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(ptx), "\n")
+	if want := fmt.Sprintf("// decode.cu %x", sha256.Sum256(source)); first != want {
+		t.Errorf("decode.ptx begins with %q, want %q: run make ptx", first, want)
+	}
+}
+
+// TestDecodeEmulated runs the kernels for GPUs on the host; testdata/emulate.cpp compares them with the definition.
+func TestDecodeEmulated(t *testing.T) {
+	t.Parallel()
+	compiler := os.Getenv("CXX")
+	if compiler == "" {
+		compiler = "c++"
+	}
+	program := filepath.Join(t.TempDir(), "emulate")
+	if out, err := exec.CommandContext(t.Context(), compiler, "-std=c++20", "-O1", "-w", "-I.", "testdata/emulate.cpp", "-o", program, "-pthread").CombinedOutput(); err != nil {
+		t.Skipf("no compiler for C++20 here: %v: %.300s", err, out)
+	}
+	out, err := exec.CommandContext(t.Context(), program).CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil || strings.Count(string(out), "splits:") != 5 || strings.Contains(string(out), "FAIL") {
+		t.Errorf("the kernels differ from the definition: %v", err)
+	}
+}
