@@ -19,7 +19,8 @@
 
 #include "kernel.h"
 
-enum { GROUP = 16, BLOCK = 32, TILE = 4 }; // TILE is the most rows of activations of one call
+// TILE is the most rows of activations of one call, MANY that of one of many_kernels.
+enum { GROUP = 16, BLOCK = 32, TILE = 4, MANY = 16 };
 
 // AHEAD is how far ahead of their use weights are fetched, in bytes: across pages, which the processor's own
 // prefetching does not do.
@@ -36,6 +37,7 @@ typedef struct {
     float *scale;   // [rows, blocks]
     float *sum;     // [rows, blocks]: scale times the sum of q
     int32_t *shift; // [rows, blocks]: -128 times the sum of q
+    float *lanes;   // scale and sum as many_kernels take them; NULL where there are none
 } activations;
 
 // finish notes a block's scale and the sum of its q.
@@ -47,8 +49,19 @@ static inline void finish(const activations *a, size_t block, float scale, int32
 
 static inline size_t blocks_of(const form *f) { return (size_t)f->columns / BLOCK; }
 
+// lanes_of is where block b of a chunk of MANY rows has its scales, one for each row, and behind them its sums.
+static inline float *lanes_of(const form *f, const activations *a, size_t chunk, size_t b) { return a->lanes + 2 * MANY * (chunk * blocks_of(f) + b); }
+
 static inline size_t block_bytes(const form *f) {
     return GROUP * (f->bits == 4 ? BLOCK / 2 + 2 * (f->wide ? 4 : 2) : BLOCK + (f->wide ? 4 : 2));
+}
+
+// spread writes a row's scales and sums among the lanes.
+static inline void spread(const form *f, const activations *a, size_t row) {
+    for (size_t b = 0, at = row * blocks_of(f); b < blocks_of(f); b++, at++) {
+        float *lane = lanes_of(f, a, row / MANY, b) + row % MANY;
+        lane[0] = a->scale[at], lane[MANY] = a->sum[at];
+    }
 }
 
 // The attributes of a kernel, and whether weights are what they say.
@@ -69,6 +82,17 @@ typedef struct {
 } block_kernels;
 
 extern const block_kernels blocks_portable, blocks_avx2, blocks_avx512;
+
+// Kernels for 4-bit weights and many rows; begin and end stand around their use on a thread.
+typedef struct {
+    void (*begin)(void), (*end)(void);
+    // unpack prepares a group, in GROUP bytes for each column.
+    void (*unpack)(const form *, const uint8_t *group, uint8_t *to);
+    // many multiplies n rows of activations, at most MANY, with a group. It reads those of MANY rows.
+    void (*many)(const form *, const uint8_t *group, const uint8_t *unpacked, const activations *a, size_t row, size_t n, float out[MANY][GROUP]);
+} many_kernels;
+
+extern const many_kernels many_amx;
 void blocks_avx2_quantize(const form *, const float *x, const activations *a, size_t row);
 void blocks_avx2_gate(float gate[GROUP], const float up[GROUP]);
 

@@ -57,7 +57,7 @@ OrtStatus *parallel(const OrtKernelContext *, void (*task)(void *data, size_t i)
     } while (0)
 
 // The instructions that kernels may use, in rising order; PORTABLE is what every processor has.
-enum level { PORTABLE, AVX2, AVX512VNNI, LEVELS };
+enum level { PORTABLE, AVX2, AVX512VNNI, AMX, LEVELS };
 extern enum level level; // in use, see kernels.Select
 
 #if defined(__x86_64__)

@@ -10,7 +10,7 @@ import (
 const Version = "k2"
 
 // levels are the names of enum level in kernel.h.
-var levels = []string{"portable", "avx2", "avx512vnni"}
+var levels = []string{"portable", "avx2", "avx512vnni", "amx"}
 
 // Levels are the levels of instructions that this processor has, in rising order.
 func Levels() []string { return levels[:slices.Index(levels, Level())+1] }
@@ -22,6 +22,9 @@ func Level() string {
 	case !x.HasAVX2 || !x.HasFMA: // all that have AVX2 convert half precision as well
 		return levels[0]
 	case x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VNNI:
+		if x.HasAMXTile && x.HasAMXInt8 && amx() {
+			return levels[3]
+		}
 		return levels[2]
 	}
 	return levels[1]

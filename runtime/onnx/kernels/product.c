@@ -32,16 +32,27 @@ OrtStatus *check_weights(const form *f, const tensor *weights) {
 
 static const block_kernels *kernels(void) {
 #if defined(__x86_64__)
-    if (level == AVX512VNNI) return &blocks_avx512;
+    if (level >= AVX512VNNI) return &blocks_avx512;
     if (level == AVX2) return &blocks_avx2;
 #endif
     return &blocks_portable;
+}
+
+// LEAST_MANY is from how many rows on kernels for many are used: a group is unpacked for all of them first.
+enum { LEAST_MANY = 12 };
+
+static const many_kernels *kernels_for_many(const form *f, size_t rows) {
+#if defined(__x86_64__) && defined(__linux__)
+    if (level >= AMX && f->bits == 4 && rows >= LEAST_MANY) return &many_amx;
+#endif
+    return NULL;
 }
 
 // work is one product under way.
 typedef struct {
     const form *form;
     const block_kernels *kernels;
+    const many_kernels *many; // NULL: for few rows
     const float *x;
     float *out;
     const uint8_t *weights;
@@ -53,18 +64,32 @@ typedef struct {
 static void quantize_row(void *data, size_t row) {
     const work *w = data;
     w->kernels->quantize(w->form, w->x + row * w->form->columns, &w->a, row);
+    if (w->many) spread(w->form, &w->a, row);
 }
 
-static void multiply_group(const work *w, size_t g) {
+// multiply_rows multiplies n rows with a group, which is unpacked if it is for many.
+static void multiply_rows(const work *w, const uint8_t *group, const uint8_t *unpacked, size_t row, size_t n, float out[MANY][GROUP]) {
+    if (unpacked && n > TILE) {
+        w->many->many(w->form, group, unpacked, &w->a, row, n, out);
+        return;
+    }
+    for (size_t m = 0; m < n; m += TILE) w->kernels->tile(w->form, group, &w->a, row + m, n - m < TILE ? n - m : TILE, out + m);
+}
+
+// multiply_group multiplies all rows with group g; unpacked is memory for it, NULL for few rows.
+static void multiply_group(const work *w, size_t g, uint8_t *unpacked) {
     const form *f = w->form;
-    size_t bytes = blocks_of(f) * block_bytes(f), width = f->gated ? f->rows / 2 : f->rows, at = g * GROUP;
+    size_t bytes = blocks_of(f) * block_bytes(f), width = f->gated ? f->rows / 2 : f->rows, at = g * GROUP, most = unpacked ? MANY : TILE;
     size_t columns = width - at < GROUP ? width - at : GROUP;
     const uint8_t *weights = w->weights + g * bytes * (f->gated ? 2 : 1);
-    float out[TILE][GROUP], up[TILE][GROUP];
-    for (size_t row = 0; row < w->rows; row += TILE) {
-        size_t n = w->rows - row < TILE ? w->rows - row : TILE;
-        w->kernels->tile(f, weights, &w->a, row, n, out);
-        if (f->gated) w->kernels->tile(f, weights + bytes, &w->a, row, n, up);
+    uint8_t *second = unpacked && f->gated ? unpacked + GROUP * f->columns : NULL;
+    float out[MANY][GROUP], up[MANY][GROUP];
+    if (unpacked) w->many->unpack(f, weights, unpacked);
+    if (second) w->many->unpack(f, weights + bytes, second);
+    for (size_t row = 0; row < w->rows; row += most) {
+        size_t n = w->rows - row < most ? w->rows - row : most;
+        multiply_rows(w, weights, unpacked, row, n, out);
+        if (f->gated) multiply_rows(w, weights + bytes, second, row, n, up);
         for (size_t m = 0; m < n; m++) {
             if (f->gated) w->kernels->gate(out[m], up[m]);
             float *to = w->out + (row + m) * width + at;
@@ -76,7 +101,11 @@ static void multiply_group(const work *w, size_t g) {
 static void multiply(void *data, size_t i) {
     const work *w = data;
     size_t end = (i + 1) * w->share < w->groups ? (i + 1) * w->share : w->groups;
-    for (size_t g = i * w->share; g < end; g++) multiply_group(w, g);
+    uint8_t *unpacked = w->many ? malloc((w->form->gated ? 2 : 1) * GROUP * w->form->columns) : NULL; // without memory as for few rows
+    if (unpacked) w->many->begin();
+    for (size_t g = i * w->share; g < end; g++) multiply_group(w, g, unpacked);
+    if (unpacked) w->many->end();
+    free(unpacked);
 }
 
 // Tasks of at least this many multiplications: long enough to pay for the hand-over to another thread, short
@@ -86,9 +115,11 @@ enum { TASK = 1 << 17 };
 static OrtStatus *run(const OrtKernelContext *c, work *w) {
     const form *f = w->form;
     size_t values = w->rows * f->columns, blocks = w->rows * blocks_of(f);
-    char *memory = malloc(values * f->bits / 4 + 3 * 4 * blocks);
+    size_t filled = (w->rows + MANY - 1) / MANY * MANY, lanes = w->many ? 2 * filled * blocks_of(f) : 0;
+    char *memory = malloc(4 * lanes + 3 * 4 * blocks + (w->many ? filled : w->rows) * f->columns * (f->bits / 4));
     if (!memory) return invalid("out of memory for %zu rows", w->rows);
-    w->a = (activations){.scale = (float *)memory, .sum = (float *)memory + blocks, .shift = (int32_t *)memory + 2 * blocks, .q = memory + 12 * blocks};
+    float *numbers = (float *)memory + lanes;
+    w->a = (activations){.scale = numbers, .sum = numbers + blocks, .shift = (int32_t *)numbers + 2 * blocks, .q = numbers + 3 * blocks, .lanes = w->many ? (float *)memory : NULL};
     OrtStatus *error = NULL;
     if (values < 1 << 15) // a few microseconds
         for (size_t row = 0; row < w->rows; row++) quantize_row(w, row);
@@ -115,6 +146,7 @@ static OrtStatus *compute(void *kernel, OrtKernelContext *c) {
     try(output(c, 0, &out));
     work w = {.form = f, .kernels = kernels(), .x = x.data, .out = out.data, .weights = weights.data,
               .rows = elements(&x) / f->columns, .groups = f->gated ? groups / 2 : groups};
+    w.many = kernels_for_many(f, w.rows);
     return w.rows ? run(c, &w) : NULL;
 }
 

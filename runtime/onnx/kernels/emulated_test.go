@@ -44,3 +44,22 @@ func TestDecodeEmulated(t *testing.T) {
 		t.Errorf("the kernels differ from the definition: %v", err)
 	}
 }
+
+// TestAMXEmulated runs the kernels for AMX with that written out in C; testdata/emulate_amx.c compares their bits with the
+// definition. On a processor that has AMX, TestBlockProduct runs them too.
+func TestAMXEmulated(t *testing.T) {
+	t.Parallel()
+	compiler := os.Getenv("CC")
+	if compiler == "" {
+		compiler = "cc"
+	}
+	program := filepath.Join(t.TempDir(), "emulate")
+	if out, err := exec.CommandContext(t.Context(), compiler, "-std=c11", "-O1", "-w", "-I.", "testdata/emulate_amx.c", "-o", program, "-lm").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %.1000s", err, out)
+	}
+	out, err := exec.CommandContext(t.Context(), program).CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil || !strings.Contains(string(out), "108 products compared") || strings.Contains(string(out), "FAIL") {
+		t.Errorf("the kernels differ from the definition: %v", err)
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !(cgo && linux && amd64)
+
+package kernels
+
+func amx() bool { return false }
