@@ -25,12 +25,15 @@ load() { bin/pelton bench --url "http://$http" --seed 7 --output-tokens 64 -o wi
 say 'engine'
 PELTON_TEST_DEVICE=$device go test -tags nvml -run '^$' -bench . -benchtime 100x ./runtime/onnx/paged | grep -E 'Benchmark|FAIL'
 
+say 'embeddings'
+PELTON_TEST_DEVICE=$device go test -tags nvml -run '^$' -bench 'Embed/fp32' -benchtime 50x ./runtime/onnx | grep -E 'Benchmark|FAIL'
+
 serve smollm2:fp16
-for n in 1 8 32 128 256; do
+for n in 1 8 32 128 256 512; do
 	say "$n open, 60 tokens in, 64 out"
 	load --concurrency "$n" --requests $((n * 10 + 20)) --input-tokens 60
 done
-for rate in 250 500 500 750; do # the second at 500 finds all of its calls captured
+for rate in 500 500 600 750; do # the second finds most of its calls captured
 	say "$rate requests/s, 100 to 500 tokens in, 64 out"
 	load --rate "$rate" --duration 10s --warm-up 2s --input-tokens 100-500 --slo-ttft 200ms
 done
