@@ -33,11 +33,17 @@ type Served struct {
 	Pinned        bool    // stays in memory although others need it
 	Else          *Served // optional: the same model in a form that is served when this one does not open
 
-	files   int64    // bytes of its files
-	own     bool     // its engine has memory of its own, on a device, real or modelled
-	answers *answers // a model that answers in one call; nil writes text
-	// open opens an engine, one with memory of its own with so many bytes of KV cache; 0 is its own default.
-	open func(ctx context.Context, log *slog.Logger, kv int64) (budgeted, error)
+	files   int64         // bytes of its files
+	own     bool          // its engine has memory of its own, on a device, real or modelled
+	on      device.Device // the real one
+	answers *answers      // a model that answers in one call; nil writes text
+	open    func(ctx context.Context, log *slog.Logger, r room) (budgeted, error)
+}
+
+// room is what an engine with memory of its own may take of it.
+type room struct {
+	kv     int64          // bytes of KV cache; 0 is its own default
+	beside onnx.Neighbors // on its device
 }
 
 // budgeted is an engine whose KV budget is set after it was loaded, when its real footprint is known.
@@ -71,9 +77,9 @@ func ServeONNX(dir string, m model.Manifest, library string, threads int, on dev
 	}
 	return Served{
 		Name: m.Name, Variant: m.Variant, Tokenizer: tok, EOS: m.EOS, ContextLength: m.Shape.ContextLength, Vocab: m.Shape.Vocab, Created: m.Created,
-		files: files, own: m.Shape.PageTokens > 0,
-		open: func(_ context.Context, log *slog.Logger, kv int64) (budgeted, error) {
-			return onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library, Threads: threads, Device: on, KVBudget: kv, Logger: log})
+		files: files, own: m.Shape.PageTokens > 0, on: on,
+		open: func(_ context.Context, log *slog.Logger, r room) (budgeted, error) {
+			return onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library, Threads: threads, Device: on, KVBudget: r.kv, Neighbors: r.beside, Logger: log})
 		},
 	}, nil
 }
@@ -115,10 +121,10 @@ func (c SimConfig) Serve(name string) (Served, error) {
 	}
 	return Served{
 		Name: name, Variant: info.Variant, Tokenizer: tok, EOS: sim.EOS(), ContextLength: info.ContextLength, Vocab: info.Vocab, Created: time.Now(), own: true,
-		open: func(_ context.Context, _ *slog.Logger, kv int64) (budgeted, error) {
+		open: func(_ context.Context, _ *slog.Logger, r room) (budgeted, error) {
 			cfg := cfg
-			if kv > 0 {
-				cfg.KVBudget = kv
+			if r.kv > 0 {
+				cfg.KVBudget = r.kv
 			}
 			return sim.New(cfg), nil
 		},

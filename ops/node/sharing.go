@@ -15,6 +15,7 @@ import (
 	"github.com/pelton-run/pelton/ops/residence"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/memory"
+	"github.com/pelton-run/pelton/runtime/onnx"
 	"github.com/pelton-run/pelton/runtime/onnx/session"
 	"github.com/pelton-run/pelton/worker/intake"
 )
@@ -60,7 +61,7 @@ func (n *Node) openEngines(ctx context.Context, served []*Served) ([]opened, err
 	var together []*Served
 	for i, s := range served {
 		for s.own && out[i].Engine == nil {
-			e, err := s.open(ctx, n.cfg.Log, n.cfg.Memory)
+			e, err := s.open(ctx, n.cfg.Log, room{n.cfg.Memory, beside(served, i)})
 			switch {
 			case err == nil:
 				if sharer, ok := e.(engine.Sharer); ok {
@@ -100,6 +101,21 @@ func (n *Node) openEngines(ctx context.Context, served []*Served) ([]opened, err
 		}
 	}
 	return out, nil
+}
+
+// beside is what of served takes memory of the same device as number i.
+func beside(served []*Served, i int) (n onnx.Neighbors) {
+	for k, other := range served {
+		switch {
+		case k == i || !other.own || other.on.Kind == "" || other.on != served[i].on:
+		case k < i:
+			n.Before++
+		default:
+			n.After++
+			n.Weights += other.files
+		}
+	}
+	return n
 }
 
 // limit is how many bytes the process may hold.
@@ -156,7 +172,7 @@ func (h *sharing) add(ctx context.Context, i int, s *Served, log *slog.Logger) (
 	})
 	h.seats[i], err = h.manager.Add(ctx, residence.Model{Name: s.Name, Pinned: s.Pinned, Bytes: s.files + arenaGuess,
 		Open: func(ctx context.Context) (residence.Loaded, error) {
-			e, err := s.open(ctx, log, 0)
+			e, err := s.open(ctx, log, room{})
 			if err != nil {
 				return nil, err
 			}

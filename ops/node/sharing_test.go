@@ -6,6 +6,9 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+
+	"github.com/pelton-run/pelton/runtime/device"
+	"github.com/pelton-run/pelton/runtime/onnx"
 )
 
 // TestElse: a model whose variant for the device does not open is served as the other one, by all workers; without
@@ -18,7 +21,7 @@ func TestElse(t *testing.T) {
 	}
 	fails := works
 	fails.Aliases, fails.Variant = []string{"short"}, "half"
-	fails.open = func(context.Context, *slog.Logger, int64) (budgeted, error) {
+	fails.open = func(context.Context, *slog.Logger, room) (budgeted, error) {
 		return nil, errors.New("the device is full")
 	}
 	n := &Node{cfg: Config{Log: slog.New(slog.DiscardHandler)}}
@@ -37,5 +40,17 @@ func TestElse(t *testing.T) {
 	}
 	if fails.Variant != works.Variant || len(fails.Aliases) != 1 {
 		t.Errorf("served is %s with aliases %v, want %s with those of the model", fails.Variant, fails.Aliases, works.Variant)
+	}
+}
+
+// TestBeside: an engine knows what comes before and after it on the same device, and of nothing else.
+func TestBeside(t *testing.T) {
+	t.Parallel()
+	first, second := device.Device{Kind: device.CUDA}, device.Device{Kind: device.CUDA, Index: 1}
+	list := []*Served{{own: true, on: first, files: 1}, {own: true, on: second, files: 10}, {own: true, files: 100}, {own: true, on: first, files: 1000}, {on: first, files: 10000}}
+	for i, want := range []onnx.Neighbors{{After: 1, Weights: 1000}, {}, {}, {Before: 1}} {
+		if got := beside(list, i); got != want {
+			t.Errorf("beside model %d are %+v, want %+v", i, got, want)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/onnx/paged"
 	"github.com/pelton-run/pelton/runtime/onnx/session"
 )
 
@@ -43,12 +44,16 @@ type Config struct {
 	Threads int  // of one step; 0 means all cores that the process may use
 	Spin    Spin // how they wait
 
-	KVBudget      int64 // bytes of KV cache; 0 means MaxSequences full contexts, SetKVBudget changes it
-	MaxSequences  int   // open at once; 0 means 64, at most 1024
-	MaxStepTokens int   // most tokens of a prefill row; 0 means 64, from 4 to 4096
+	KVBudget      int64     // bytes of KV cache; 0 means MaxSequences full contexts, SetKVBudget changes it
+	Neighbors     Neighbors // who shares the memory of a GPU
+	MaxSequences  int       // open at once; 0 means 64, at most 1024
+	MaxStepTokens int       // most tokens of a prefill row; 0 means 64, from 4 to 4096
 
 	Logger *slog.Logger // nil discards
 }
+
+// Neighbors are the models that are opened on the same GPU.
+type Neighbors = paged.Neighbors
 
 // Bounds of the configuration.
 const (

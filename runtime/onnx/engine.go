@@ -57,7 +57,7 @@ func OpenModel(cfg Config) (Model, error) {
 			return openExport(m, c)
 		}
 		if m.Shape.PageTokens > 0 {
-			return paged.Open(m, paged.Config{Session: c.session(), Dir: c.ModelDir, KVBudget: c.KVBudget, MaxSequences: cfg.MaxSequences, MaxStepTokens: cfg.MaxStepTokens, Logger: c.Logger})
+			return paged.Open(m, paged.Config{Session: c.session(), Dir: c.ModelDir, KVBudget: c.KVBudget, Neighbors: c.Neighbors, MaxSequences: cfg.MaxSequences, MaxStepTokens: cfg.MaxStepTokens, Logger: c.Logger})
 		}
 		return newEngine(m, c)
 	})

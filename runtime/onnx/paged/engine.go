@@ -27,17 +27,16 @@ import (
 type Config struct {
 	Session       session.Config
 	Dir           string // model folder
-	KVBudget      int64  // bytes of cache; default: four fifths of what the device has free
-	MaxSequences  int    // open at once; default 512
-	MaxStepTokens int    // prompt tokens of a row; default 2048
+	KVBudget      int64  // bytes of cache; default: four fifths of what the device has free, or an equal share of it
+	Neighbors     Neighbors
+	MaxSequences  int // open at once; default 512
+	MaxStepTokens int // prompt tokens of a row; default 2048
 	Logger        *slog.Logger
 }
 
 const (
 	defaultSequences  = 512
 	defaultStepTokens = 2048
-	// freeShare is the part of the device's free memory that the cache takes.
-	freeShare = 0.8
 	// blindBudget is the cache where nobody says how much memory the device has.
 	blindBudget = 2 << 30
 )
@@ -100,7 +99,7 @@ func Open(m model.Manifest, c Config) (_ *Engine, err error) {
 	}
 	e.thread.do(func() {
 		if err = e.firstRun(); err == nil {
-			if err = e.allot(c.KVBudget); err == nil {
+			if err = e.allot(c.KVBudget, c.Neighbors); err == nil {
 				err = e.capture()
 			}
 		}
@@ -183,7 +182,7 @@ func (e *Engine) capture() error {
 }
 
 // allot allocates the pool of pages.
-func (e *Engine) allot(budget int64) error {
+func (e *Engine) allot(budget int64, beside Neighbors) error {
 	s, d := e.graph.shape, e.graph.device
 	if err := e.graph.allot(1); err != nil { // gives back what the first run had
 		return err
@@ -192,7 +191,7 @@ func (e *Engine) allot(budget int64) error {
 		budget = blindBudget
 		gpus, err := device.GPUs()
 		if err == nil && d.Index < len(gpus) {
-			budget = int64(freeShare * float64(gpus[d.Index].Free))
+			budget = beside.share(gpus[d.Index].Free)
 		}
 	}
 	page := e.info.KVBytes(s.PageTokens)

@@ -61,11 +61,32 @@ func TestPool(t *testing.T) {
 	})
 }
 
-func TestNewEnough(t *testing.T) {
+// TestNeighbors opens models one after the other on a device: their caches are equal and leave a fifth.
+func TestNeighbors(t *testing.T) {
 	t.Parallel()
-	for version, want := range map[string]bool{"1.31.0": true, "1.31.1": true, "1.40.0": true, "2.0.0": true, "1.24.4": false, "0.99.0": false, "": false, "dev": false} {
-		if err := newEnough(version); (err == nil) != want {
-			t.Errorf("version %q: %v", version, err)
+	rapid.Check(t, func(t *rapid.T) {
+		weights := rapid.SliceOfN(rapid.Int64Range(1, 1e5), 1, 8).Draw(t, "weights")
+		free := int64(1e6)
+		var caches []int64
+		for i, w := range weights {
+			n := Neighbors{Before: i, After: len(weights) - i - 1}
+			for _, other := range weights[i+1:] {
+				n.Weights += other
+			}
+			free -= w
+			cache := n.share(free)
+			free -= cache
+			caches = append(caches, cache)
 		}
+		sum := int64(0)
+		for _, c := range caches {
+			sum += c
+		}
+		if slices.Max(caches)-slices.Min(caches) > 50 || sum/4-free > 50 || free-sum/4 > 50 {
+			t.Fatalf("weights %v: caches %v, %d left", weights, caches, free)
+		}
+	})
+	if got := (Neighbors{After: 1, Weights: 2000}).share(1000); got != 0 {
+		t.Errorf("weights that do not fit leave a cache of %d", got)
 	}
 }

@@ -56,3 +56,12 @@ func TestStage(t *testing.T) {
 		t.Errorf("sel %v, want %v", in.sel, want)
 	}
 }
+
+func TestNewEnough(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[string]bool{"1.31.0": true, "1.31.1": true, "1.40.0": true, "2.0.0": true, "1.24.4": false, "0.99.0": false, "": false, "dev": false} {
+		if err := newEnough(version); (err == nil) != want {
+			t.Errorf("version %q: %v", version, err)
+		}
+	}
+}
