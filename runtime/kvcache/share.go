@@ -12,7 +12,7 @@ const leastShared = 16
 // Share makes a sequence, which holds the beginning of prompt, known to others of its scope, and finds the
 // one of them, open or kept, that holds more of prompt: the first `tokens` tokens at place from are those of prompt,
 // its last one excepted. It returns how many the sequence holds when there is none. The caller copies, and
-// says so with Append and Note.
+// says so with Append and Note; TakeOver does.
 func (k *Cache) Share(id engine.Seq, scope string, prompt []int32) (from Place, tokens int) {
 	s, ok := k.open[id]
 	if !ok || scope == "" {
@@ -40,6 +40,27 @@ func (k *Cache) Share(id engine.Seq, scope string, prompt []int32) (from Place, 
 		}
 	}
 	return from, tokens
+}
+
+// TakeOver is Share with the books kept: the sequence holds the tokens of prompt from `held` to n, at most `most` more,
+// once the caller has made them its own from what lies at place from. n is a multiple of unit, or nothing is taken over
+// and n is held.
+func (k *Cache) TakeOver(id engine.Seq, scope string, prompt []int32, unit, most int) (from Place, held, n int) {
+	s, ok := k.open[id]
+	if !ok {
+		return Place{}, 0, 0
+	}
+	held = s.length
+	if held%unit != 0 {
+		return Place{}, held, held
+	}
+	from, n = k.Share(id, scope, prompt)
+	n = min(n, held+most)
+	if n -= n % unit; n <= held || k.Append(id, n-held) != nil {
+		return Place{}, held, held
+	}
+	k.Note(id, prompt[held:n])
+	return from, held, n
 }
 
 // Keep lets closed sequences that have a scope stay in memory, up to so many bytes, until the memory is wanted;

@@ -158,3 +158,40 @@ func TestKeep(t *testing.T) {
 	}
 	check("a sequence wants the slot", 0, 1)
 }
+
+// TestTakeOver: what is taken over is a multiple of the unit and not more than allowed, and is in the books at once, for
+// others as well.
+func TestTakeOver(t *testing.T) {
+	t.Parallel()
+	k := kvcache.New(kvcache.Config{BlockTokens: 16, BytesPerToken: 1, ContextLength: 128, MaxSequences: 4})
+	open := func() engine.Seq {
+		s, err := k.Open(128)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first, second, third := open(), open(), open()
+	if _, held, n := k.TakeOver(first, "ann", numbers(0, 100), 32, 128); held != 0 || n != 0 {
+		t.Errorf("the first one takes over %d to %d, there is nothing", held, n)
+	}
+	if err := k.Append(first, 100); err != nil {
+		t.Fatal(err)
+	}
+	k.Note(first, numbers(0, 100))
+	for _, c := range []struct{ unit, most, held, n int }{{32, 40, 0, 32}, {32, 128, 32, 64}, {32, 128, 64, 64}, {1, 128, 64, 90}} {
+		if _, held, n := k.TakeOver(second, "ann", numbers(0, 91), c.unit, c.most); held != c.held || n != c.n {
+			t.Errorf("%+v: took over %d to %d", c, held, n)
+		}
+		if at, _ := k.Find(second); at.Length != c.n {
+			t.Errorf("%+v: the sequence holds %d", c, at.Length)
+		}
+	}
+	k.Close(first)
+	if from, _, n := k.TakeOver(third, "ann", numbers(0, 85), 1, 128); n != 84 || from.Length != 90 {
+		t.Errorf("from the second one %d tokens were taken over, of %d", n, from.Length)
+	}
+	if _, held, n := k.TakeOver(third, "ann", numbers(0, 91), 32, 128); held != 84 || n != 84 {
+		t.Errorf("between units %d to %d were taken over", held, n)
+	}
+}

@@ -18,19 +18,14 @@ func (e *Engine) Share(s engine.Seq, scope string, prompt []int32) int {
 	defer e.step.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	own, ok := e.cache.Find(s)
-	if !ok || e.graph == nil || e.info.MinPrefill > 1 {
+	own, _ := e.cache.Find(s)
+	if e.graph == nil || e.info.MinPrefill > 1 {
 		return own.Length
 	}
-	from, n := e.cache.Share(s, scope, prompt)
-	if n = min(n, own.Length+mostCopied); n <= own.Length {
-		return own.Length
+	from, held, n := e.cache.TakeOver(s, scope, prompt, 1, mostCopied)
+	if n > held {
+		e.graph.kv.copy(from.Slot, own.Slot, held, n)
 	}
-	if err := e.cache.Append(s, n-own.Length); err != nil {
-		return own.Length
-	}
-	e.cache.Note(s, prompt[own.Length:n])
-	e.graph.kv.copy(from.Slot, own.Slot, own.Length, n)
 	return n
 }
 

@@ -26,11 +26,11 @@ import (
 // Config of an engine; what is 0 gets its default.
 type Config struct {
 	Session       session.Config
-	Dir           string // model folder
-	KVBudget      int64  // bytes of cache; default: four fifths of what the device has free, or an equal share of it
-	Neighbors     Neighbors
-	MaxSequences  int // open at once; default 512
-	MaxStepTokens int // prompt tokens of a row; default 2048
+	Dir           string    // model folder
+	KVBudget      int64     // bytes of cache; default: four fifths of what the device has free, or an equal share of it
+	Neighbors     Neighbors // who shares the device
+	MaxSequences  int       // open at once; default 512
+	MaxStepTokens int       // prompt tokens of a row; default 2048
 	Logger        *slog.Logger
 }
 

@@ -11,20 +11,13 @@ func (e *Engine) Share(s engine.Seq, scope string, prompt []int32) int {
 	defer e.step.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	own, ok := e.cache.Find(s)
+	own, _ := e.cache.Find(s)
+	if e.graph == nil {
+		return own.Length
+	}
 	page := e.info.BlockTokens
-	if !ok || e.graph == nil || own.Length%page != 0 {
-		return own.Length
-	}
-	from, n := e.cache.Share(s, scope, prompt)
-	if n -= n % page; n <= own.Length {
-		return own.Length
-	}
-	if err := e.cache.Append(s, n-own.Length); err != nil {
-		return own.Length
-	}
-	e.cache.Note(s, prompt[own.Length:n])
-	e.pool.share(from.Slot, own.Slot, own.Length/page, n/page)
+	from, held, n := e.cache.TakeOver(s, scope, prompt, page, len(prompt))
+	e.pool.share(from.Slot, own.Slot, held/page, n/page)
 	return n
 }
 
