@@ -93,10 +93,6 @@ static OrtStatus *run(const OrtKernelContext *c, work *w) {
     return error;
 }
 
-static int is(const tensor *t, size_t rank, int64_t first, int64_t last) {
-    return t->rank == rank && t->dims[0] == first && t->dims[rank - 1] == last;
-}
-
 static OrtStatus *compute(void *kernel, OrtKernelContext *c) {
     const form *f = kernel;
     tensor qkv, keys, values, places, cos, sin, out = {.rank = 2};

@@ -82,6 +82,7 @@ static OrtStatus *open_driver(void) {
 static OrtStatus *load(gpu *g, int device) {
     char name[32];
     try(check("multiprocessors", driver.attribute(&g->multiprocessors, 16, device)));
+    if (!image) return invalid("the kernels for GPUs are not handed over");
     try(check("load the attention kernels", driver.load(&g->module, image)));
     for (int l = 0; l < 2; l++)
         for (size_t h = 0; h < sizeof sizes / sizeof *sizes; h++) {
@@ -131,10 +132,6 @@ static int splits(const gpu *g, const call *c, int rows) {
     int64_t wanted = (BLOCKS_EACH * g->multiprocessors + blocks - 1) / blocks, most = ((int64_t)c->width << c->bits) / 64;
     if (wanted > most) wanted = most;
     return wanted < 1 ? 1 : wanted > MOST_SPLITS ? MOST_SPLITS : (int)wanted;
-}
-
-static int is(const tensor *t, size_t rank, int64_t first, int64_t last) {
-    return t->rank == rank && t->dims[0] == first && t->dims[rank - 1] == last;
 }
 
 static OrtStatus *compute(void *kernel, OrtKernelContext *context) {

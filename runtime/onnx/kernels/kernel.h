@@ -35,6 +35,10 @@ static inline size_t elements(const tensor *t) {
     return n;
 }
 
+static inline int is(const tensor *t, size_t rank, int64_t first, int64_t last) {
+    return t->rank == rank && t->dims[0] == first && t->dims[rank - 1] == last;
+}
+
 // Each returns NULL or the error that the kernel returns in turn.
 OrtStatus *input(const OrtKernelContext *, size_t index, tensor *);
 OrtStatus *output(OrtKernelContext *, size_t index, tensor *); // of the shape that the tensor has

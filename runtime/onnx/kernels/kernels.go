@@ -11,7 +11,6 @@ package kernels
 import "C"
 
 import (
-	_ "embed"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,11 +19,6 @@ import (
 
 	ort "github.com/yalue/onnxruntime_go"
 )
-
-// ptx is decode.cu, compiled by `make ptx`.
-//
-//go:embed decode.ptx
-var ptx string
 
 var registered struct {
 	mu     sync.Mutex
@@ -43,7 +37,6 @@ func Add(library string, options *ort.SessionOptions) error {
 			return fmt.Errorf("operators of onnx runtime %s: %w", library, err)
 		}
 		C.pelton_level(C.int(slices.Index(levels, Level())))
-		C.pelton_image(C.CString(ptx))
 		registered.loaded = true
 	}
 	if err := failure(C.pelton_add(raw(options))); err != nil {

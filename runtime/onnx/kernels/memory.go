@@ -9,7 +9,9 @@ package kernels
 import "C"
 
 import (
+	_ "embed"
 	"fmt"
+	"sync"
 	"unsafe"
 
 	ort "github.com/yalue/onnxruntime_go"
@@ -90,8 +92,19 @@ func (t *Tensor) Read(at int64, b []byte) error {
 	return failure(C.pelton_cuda_copy(unsafe.Pointer(unsafe.SliceData(b)), unsafe.Add(t.data, at), C.size_t(len(b)), 1))
 }
 
-// UseCUDA makes a device the calling thread's.
-func UseCUDA(device int) error { return failure(C.pelton_cuda_use(C.int(device))) }
+// ptx is decode.cu, compiled by `make ptx`.
+//
+//go:embed decode.ptx
+var ptx string
+
+// image hands ptx over, where it stays.
+var image = sync.OnceFunc(func() { C.pelton_image(C.CString(ptx)) })
+
+// UseCUDA makes a device the calling thread's, and the operators for it ready.
+func UseCUDA(device int) error {
+	image()
+	return failure(C.pelton_cuda_use(C.int(device)))
+}
 
 // Free gives everything back; nil has nothing, nor has one that is freed.
 func (m *Memory) Free() {
