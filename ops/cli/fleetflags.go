@@ -142,8 +142,8 @@ func (a *app) serveWith(ctx context.Context, names []string, run bool) ([]node.S
 		}
 	}
 	store := model.Store{Root: a.settings.text("models")}
-	serve := func(name, variant string, on device.Device) (node.Served, error) {
-		dir, m, err := hub.Ensure(ctx, store, name, variant, bar.report)
+	serve := func(ctx context.Context, name, variant string, on device.Device, p hub.Progress) (node.Served, error) {
+		dir, m, err := hub.Ensure(ctx, store, name, variant, p)
 		if err != nil {
 			return node.Served{}, err
 		}
@@ -166,11 +166,11 @@ func (a *app) serveWith(ctx context.Context, names []string, run bool) ([]node.S
 		}
 		var s node.Served
 		if half == "" {
-			s, err = serve(name, variant, on)
-		} else if s, err = serve(name, half, gpu); err == nil && on.Kind == device.Auto {
-			var other node.Served
-			other, err = serve(name, "", device.Device{Kind: device.CPU})
-			s.Else = &other
+			s, err = serve(ctx, name, variant, on, bar.report)
+		} else if s, err = serve(ctx, name, half, gpu, bar.report); err == nil && on.Kind == device.Auto {
+			s.Else = func(ctx context.Context) (node.Served, error) {
+				return serve(ctx, name, "", device.Device{Kind: device.CPU}, nil)
+			}
 		}
 		if err != nil {
 			return nil, err

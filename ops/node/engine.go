@@ -30,8 +30,9 @@ type Served struct {
 	ContextLength int
 	Vocab         int
 	Created       time.Time
-	Pinned        bool    // stays in memory although others need it
-	Else          *Served // optional: the same model in a form that is served when this one does not open
+	Pinned        bool // stays in memory although others need it
+	// Else, optional, makes ready the same model in a form that is served when this one does not open.
+	Else func(context.Context) (Served, error)
 
 	files   int64         // bytes of its files
 	own     bool          // its engine has memory of its own, on a device, real or modelled

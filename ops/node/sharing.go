@@ -71,8 +71,11 @@ func (n *Node) openEngines(ctx context.Context, served []*Served) ([]opened, err
 			case s.Else == nil:
 				return nil, fmt.Errorf("model %s: %w", s.Name, err)
 			default:
-				n.cfg.Log.Warn("the model is served in another variant: that for the device does not open", "model", s.Name, "variant", s.Else.Variant, "error", err)
-				other := *s.Else
+				n.cfg.Log.Warn("the model is served in another variant: that for the device does not open", "model", s.Name, "error", err)
+				other, err := s.Else(ctx)
+				if err != nil {
+					return nil, fmt.Errorf("model %s: another variant: %w", s.Name, err)
+				}
 				other.Aliases, other.Pinned = s.Aliases, s.Pinned
 				*s = other
 			}

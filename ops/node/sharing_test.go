@@ -28,7 +28,15 @@ func TestElse(t *testing.T) {
 	if _, err := n.openEngines(t.Context(), []*Served{&fails}); err == nil || !strings.Contains(err.Error(), "the device is full") {
 		t.Errorf("without another variant: %v, want the device's error", err)
 	}
-	fails.Else = &works
+	fails.Else = func(context.Context) (Served, error) { return Served{}, errors.New("no network") }
+	if _, err := n.openEngines(t.Context(), []*Served{&fails}); err == nil || !strings.Contains(err.Error(), "no network") {
+		t.Errorf("without the other variant: %v, want why it is not there", err)
+	}
+	made := 0
+	fails.Else = func(context.Context) (Served, error) {
+		made++
+		return works, nil
+	}
 	out, err := n.openEngines(t.Context(), []*Served{&fails, &fails, &works})
 	if err != nil || len(out) != 3 {
 		t.Fatalf("%d engines, %v", len(out), err)
@@ -37,6 +45,9 @@ func TestElse(t *testing.T) {
 		if err := e.Shutdown(); err != nil {
 			t.Error(err)
 		}
+	}
+	if made != 1 {
+		t.Errorf("the other variant was made ready %d times", made)
 	}
 	if fails.Variant != works.Variant || len(fails.Aliases) != 1 {
 		t.Errorf("served is %s with aliases %v, want %s with those of the model", fails.Variant, fails.Aliases, works.Variant)
