@@ -22,7 +22,7 @@ func (w *worker) begin() {
 	held := 0
 	for i := range w.running {
 		r := &w.running[i]
-		w.views = append(w.views, batch.View{Rank: r.rank, Order: r.order, Prompt: r.Prompt, Rest: r.Rest()})
+		w.views = append(w.views, batch.View{Rank: r.rank, Order: r.order, Rest: r.Rest()})
 	}
 	w.pieces = w.planner.Plan(w.pieces[:0], w.views)
 	w.prompt, w.single = 0, 0

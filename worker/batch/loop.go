@@ -298,7 +298,7 @@ func (l *Loop) plan() (done Step) {
 				done.SharedTokens += l.share(s)
 			}
 			t.ready = append(t.ready, s)
-			t.views = append(t.views, View{Rank: s.spec.Rank, Order: s.order, Prompt: s.Prompt, Rest: s.Rest()})
+			t.views = append(t.views, View{Rank: s.spec.Rank, Order: s.order, Rest: s.Rest()})
 		}
 	}
 	t.pieces = l.planner.Plan(t.pieces[:0], t.views)

@@ -9,11 +9,11 @@ import (
 // Pace learns from past steps what they cost, and says how many prompt tokens may join the next one. Two want
 // to wait little: streams for their next token, prompts for their first one.
 //
-//   - Prompts that the device feeds within [patience] join in pieces that take about as long as the streams'
-//     own step. A step beside prompts then takes at most about twice as long as one without, and each such
-//     prompt has its first token within twice the time that it takes alone.
-//   - A longer prompt gets as much more as brings it through within patience, at most all the room there is. At
-//     twice its time it would keep those behind it waiting for seconds.
+//   - Prompts join in pieces that take somewhat less than the streams' own step, so that a step beside them takes
+//     less than twice as long as one without, and a prompt little more than twice the time that it takes alone.
+//   - Where that is too little for the prompts that come, they wait, and steps become longer: each may take
+//     [growth] times what steps usually took of late. So the time between tokens rises to what the load needs,
+//     and stays even: neither prompts nor streams wait for the other in turns.
 //   - When nobody decodes, prompts get all the room there is.
 //
 // Pure: time is an argument.
@@ -21,13 +21,20 @@ type Pace struct {
 	plain, mixed contracts.StepSums // of steps without prompt tokens, and with some
 	fit          contracts.StepFit  // of both
 	since        int                // steps that fit does not know yet
+	usual        float64            // milliseconds that a stream waited for its token of late
 }
 
 const (
-	// patience is how soon the first token of a prompt should come, of what the worker can do about it.
-	patience = 300 * time.Millisecond
+	// beside is how long, in steps of the streams alone, what joins such a step takes: with it and what varies by
+	// itself, the slowest hundredth of the tokens comes within twice the usual time.
+	beside = 0.8
+	// growth is how much longer than usual a step may take for prompts that wait.
+	growth = 1.25
+	// growthFade is how fast what is usual follows: within a second or two on CPUs, soon enough for prompts that
+	// fill many steps, and slowly enough that steps are alike.
+	growthFade = 1. / 32
 	// paceFloor keeps prompts going beside few and fast streams, in tokens.
-	paceFloor = 16
+	paceFloor = 8
 	// paceFade is how much less the steps before count with each step.
 	paceFade = 0.02
 	// paceLag is after how many steps the constants are found anew.
@@ -44,6 +51,9 @@ func (p *Pace) Observe(prompt, rows int, took time.Duration) {
 	if p.fit.Known() {
 		ms = min(ms, paceMost*p.fit.Took(float64(prompt), float64(rows)))
 	}
+	if rows > 0 {
+		p.usual += growthFade * (ms - p.usual)
+	}
 	sums := &p.plain
 	if prompt > 0 {
 		sums = &p.mixed
@@ -58,18 +68,17 @@ func (p *Pace) Observe(prompt, rows int, took time.Duration) {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// Budget is the most prompt tokens that should join a step in which rows sequences decode, when the longest
-// prompt that they should make room for has so many tokens; from paceFloor (or most, if that is less) to most.
-func (p *Pace) Budget(rows, longest, most int) int {
+// Budget is the most prompt tokens that should join a step in which rows sequences decode, at least paceFloor and
+// at most most; pressing says whether prompts may make steps longer if they must wait otherwise.
+func (p *Pace) Budget(rows int, pressing bool, most int) int {
 	token := p.fit.PerToken
 	if rows == 0 || !p.fit.Known() || token == 0 {
 		return most
 	}
 	plain := p.fit.Took(0, float64(rows))
-	budget := max(plain/token, paceFloor)
-	spare := milliseconds(patience) - float64(longest)*token // is left for the streams until it is through
-	if spare <= 0 {
-		return most
+	spare := beside * plain
+	if pressing {
+		spare = max(spare, growth*p.usual-plain)
 	}
-	return int(min(max(budget, float64(longest)*plain/spare), float64(most)))
+	return int(min(max(spare/token, paceFloor), float64(most)))
 }

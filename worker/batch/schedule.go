@@ -9,10 +9,9 @@ import (
 
 // View is what [Schedule] needs to know of one running sequence.
 type View struct {
-	Rank   int    // class of the job, 0 most urgent
-	Order  uint64 // arrival, lower is older
-	Prompt int    // tokens
-	Rest   int    // of them, not fed yet; 0 when the sequence decodes or replays
+	Rank  int    // class of the job, 0 most urgent
+	Order uint64 // arrival, lower is older
+	Rest  int    // prompt tokens not fed yet; 0 when the sequence decodes or replays
 }
 
 // Limits bound one step.
@@ -91,8 +90,8 @@ func (l Limits) valid() bool {
 	return l.Min >= 1 && l.Row >= 2*l.Min-1 && l.Budget >= 2*l.Min-1
 }
 
-// Planner decides what each step of a device contains: [Schedule] within what its [Pace] allows. Streams make
-// room for no long prompt that is less urgent than one of them. Pure; not safe for concurrent use.
+// Planner decides what each step of a device contains: [Schedule] within what its [Pace] allows. Steps do not
+// become longer for prompts that are less urgent than one of the streams. Pure; not safe for concurrent use.
 type Planner struct {
 	Limits Limits
 
@@ -102,7 +101,7 @@ type Planner struct {
 
 // Plan appends the next step to into.
 func (p *Planner) Plan(into []Piece, views []View) []Piece {
-	decoding, urgent, longest := 0, math.MaxInt, 0
+	decoding, urgent, pressing := 0, math.MaxInt, false
 	for i := range views {
 		if views[i].Rest == 0 {
 			decoding++
@@ -110,12 +109,10 @@ func (p *Planner) Plan(into []Piece, views []View) []Piece {
 		}
 	}
 	for i := range views {
-		if v := &views[i]; v.Rest > 0 && v.Rank <= urgent {
-			longest = max(longest, v.Prompt)
-		}
+		pressing = pressing || views[i].Rest > 0 && views[i].Rank <= urgent
 	}
 	l := p.Limits
-	l.Budget = max(p.pace.Budget(decoding, longest, l.Budget), 2*l.Min-1)
+	l.Budget = max(p.pace.Budget(decoding, pressing, l.Budget), 2*l.Min-1)
 	into = Schedule(into, p.steps, views, l)
 	if len(into) > 0 {
 		p.steps++

@@ -39,7 +39,7 @@ LOADS = [
     Load("60 in, 64 out, 8 open", "60", "64", 8, 32, 1.5, 0.5, True),
     Load("60 in, 64 out, 16 open", "60", "64", 16, 48, 1.5, 0.5, False),
     Load("60 in, 64 out, 32 open", "60", "64", 32, 64, 1.5, 0.5, False),
-    Load("512 in, 64 out, 4 open", "512", "64", 4, 12, 1.0, 1.0, False),
+    Load("512 in, 64 out, 4 open", "512", "64", 4, 24, 1.0, 1.0, False),
     Load("1500 in, 64 out, 4 open", "1500", "64", 4, 8, 1.0, 1.0, False),
     Load("20-900 in, 16-128 out, 8 open", "20-900", "16-128", 8, 24, 1.0, 1.0, False),
 ]
