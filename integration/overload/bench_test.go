@@ -52,15 +52,17 @@ type scene struct {
 	mix        loadgen.Mix
 	classes    string // weights
 	objectives admission.Objectives
+	alone      bool // only p0 is asked for, of what the classes ask
 }
 
 // BenchmarkOverload offers 1, 2 and 4 times what the fleet can do, and twice of it as unevenly as Azure's code
-// trace comes, to the build that judges and to the one that takes everything, and prints what came of it.
+// trace comes, to the build that judges and to the one that takes everything, and prints what came of it. Of the
+// trace's most urgent class alone, without anybody else, no order of the classes can serve more.
 func BenchmarkOverload(b *testing.B) {
 	capacity := 0.0
 	var lines results
 	for _, build := range builds() {
-		for _, l := range []load{{1, false}, {2, false}, {4, false}, {2, true}} {
+		for _, l := range []load{{times: 1}, {times: 2}, {times: 4}, {times: 2, azure: true}, {times: 2, azure: true, alone: true}} {
 			f := simulated(b, build)
 			s := f.scene(b, "default")
 			if capacity == 0 {
@@ -105,7 +107,7 @@ func newScene(b *testing.B, t loadgen.Target, m loadgen.Mix, classes string, o a
 	if err != nil {
 		b.Fatal(err)
 	}
-	return &scene{t, p, m, classes, o}
+	return &scene{target: t, prompter: p, mix: m, classes: classes, objectives: o}
 }
 
 func objectives() admission.Objectives {
@@ -222,6 +224,9 @@ func (s *scene) run(b *testing.B, phases ...phase) []loadgen.Sample {
 		}
 		plan = append(plan, part...)
 	}
+	if s.alone {
+		plan = slices.DeleteFunc(plan, func(r loadgen.Request) bool { return r.Class != contracts.P0 })
+	}
 	slices.SortStableFunc(plan, func(x, y loadgen.Request) int { return int(x.At - y.At) })
 	samples, err := loadgen.Run(b.Context(), loadgen.Config{Plan: plan, Target: s.target, Prompter: s.prompter, Timeout: giveUp})
 	if err != nil {
@@ -230,17 +235,22 @@ func (s *scene) run(b *testing.B, phases ...phase) []loadgen.Sample {
 	return samples
 }
 
-// load is so many times the capacity, in bursts that are drawn or those of Azure's trace.
+// load is so many times the capacity, in bursts that are drawn or those of Azure's trace; alone is what p0 has of
+// it, and nothing else.
 type load struct {
-	times float64
-	azure bool
+	times        float64
+	azure, alone bool
 }
 
 func (l load) String() string {
+	name := fmt.Sprintf("%gx", l.times)
 	if l.azure {
-		return fmt.Sprintf("%gx, Azure", l.times)
+		name += ", Azure"
 	}
-	return fmt.Sprintf("%gx", l.times)
+	if l.alone {
+		name += ", p0 alone"
+	}
+	return name
 }
 
 type result struct {
@@ -263,6 +273,7 @@ func (s *scene) measure(b *testing.B, build string, capacity float64, l load) re
 	if l.azure {
 		come = azure
 	}
+	s.alone = l.alone
 	samples := s.run(b, phase{0, *surge, l.times * capacity, come, ""}, phase{*surge, *surge + *surge/2, normal * capacity, evenly, ""})
 	r := result{build: build, load: l, rate: l.times * capacity, inTime: map[contracts.Class]float64{}}
 	sent, good := map[contracts.Class]int{}, map[contracts.Class]int{}

@@ -59,7 +59,7 @@ func BenchmarkModel(b *testing.B) {
 			} else {
 				s.warm(b, capacity)
 			}
-			lines = append(lines, s.measure(b, build, capacity, load{times, false}))
+			lines = append(lines, s.measure(b, build, capacity, load{times: times}))
 			p.Kill()
 		}
 	}
