@@ -30,9 +30,9 @@ const (
 	beside = 0.8
 	// growth is how much longer than usual a step may take for prompts that wait.
 	growth = 1.25
-	// growthFade is how fast what is usual follows: within a second or two on CPUs, soon enough for prompts that
-	// fill many steps, and slowly enough that steps are alike.
-	growthFade = 1. / 32
+	// usualRise and usualFall are how fast what is usual follows longer and shorter steps: soon enough for prompts
+	// that fill many steps, slowly enough that steps are alike, and down last, or longer and shorter ones take turns.
+	usualRise, usualFall = 1. / 32, 1. / 64
 	// paceFloor keeps prompts going beside few and fast streams, in tokens.
 	paceFloor = 8
 	// paceFade is how much less the steps before count with each step.
@@ -52,7 +52,7 @@ func (p *Pace) Observe(prompt, rows int, took time.Duration) {
 		ms = min(ms, paceMost*p.fit.Took(float64(prompt), float64(rows)))
 	}
 	if rows > 0 {
-		p.usual += growthFade * (ms - p.usual)
+		p.usual += max(usualFall*(ms-p.usual), usualRise*(ms-p.usual))
 	}
 	sums := &p.plain
 	if prompt > 0 {
