@@ -32,7 +32,7 @@ const (
 	growth = 1.25
 	// usualRise and usualFall are how fast what is usual follows longer and shorter steps: soon enough for prompts
 	// that fill many steps, slowly enough that steps are alike, and down last, or longer and shorter ones take turns.
-	usualRise, usualFall = 1. / 32, 1. / 64
+	usualRise, usualFall = 1. / 32, 1. / 48
 	// paceFloor keeps prompts going beside few and fast streams, in tokens.
 	paceFloor = 8
 	// paceFade is how much less the steps before count with each step.
@@ -51,7 +51,7 @@ func (p *Pace) Observe(prompt, rows int, took time.Duration) {
 	if p.fit.Known() {
 		ms = min(ms, paceMost*p.fit.Took(float64(prompt), float64(rows)))
 	}
-	if rows > 0 {
+	if rows > 0 { // the larger of the two is the rise of a longer step, and the fall of a shorter one
 		p.usual += max(usualFall*(ms-p.usual), usualRise*(ms-p.usual))
 	}
 	sums := &p.plain
