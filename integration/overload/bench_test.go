@@ -52,7 +52,6 @@ type scene struct {
 	mix        loadgen.Mix
 	classes    string // weights
 	objectives admission.Objectives
-	alone      bool // only p0 is asked for, of what the classes ask
 }
 
 // BenchmarkOverload offers 1, 2 and 4 times what the fleet can do, and twice of it as unevenly as Azure's code
@@ -107,7 +106,7 @@ func newScene(b *testing.B, t loadgen.Target, m loadgen.Mix, classes string, o a
 	if err != nil {
 		b.Fatal(err)
 	}
-	return &scene{target: t, prompter: p, mix: m, classes: classes, objectives: o}
+	return &scene{t, p, m, classes, o}
 }
 
 func objectives() admission.Objectives {
@@ -157,7 +156,7 @@ func (s *scene) saturate(b *testing.B, open int) float64 {
 // warm lets a new fleet learn what its steps take, at a load that it can do.
 func (s *scene) warm(b *testing.B, capacity float64) {
 	b.Helper()
-	s.run(b, phase{0, 6 * time.Second, 0.7 * capacity, evenly, ""})
+	s.run(b, phase{0, 6 * time.Second, 0.7 * capacity, evenly, "", false})
 }
 
 // phase is a time with so many requests a second.
@@ -166,6 +165,7 @@ type phase struct {
 	rate        float64
 	come        arrivals
 	tenant      string
+	alone       bool // only what p0 has of it
 }
 
 // arrivals draws when so many requests a second come in a time.
@@ -219,13 +219,13 @@ func (s *scene) run(b *testing.B, phases ...phase) []loadgen.Sample {
 			times[i] += ph.from
 		}
 		part := m.Fill(rng, loadgen.At(times))
+		if ph.alone {
+			part = slices.DeleteFunc(part, func(r loadgen.Request) bool { return r.Class != contracts.P0 })
+		}
 		for i := range part {
 			part[i].Tenant = ph.tenant
 		}
 		plan = append(plan, part...)
-	}
-	if s.alone {
-		plan = slices.DeleteFunc(plan, func(r loadgen.Request) bool { return r.Class != contracts.P0 })
 	}
 	slices.SortStableFunc(plan, func(x, y loadgen.Request) int { return int(x.At - y.At) })
 	samples, err := loadgen.Run(b.Context(), loadgen.Config{Plan: plan, Target: s.target, Prompter: s.prompter, Timeout: giveUp})
@@ -273,8 +273,7 @@ func (s *scene) measure(b *testing.B, build string, capacity float64, l load) re
 	if l.azure {
 		come = azure
 	}
-	s.alone = l.alone
-	samples := s.run(b, phase{0, *surge, l.times * capacity, come, ""}, phase{*surge, *surge + *surge/2, normal * capacity, evenly, ""})
+	samples := s.run(b, phase{0, *surge, l.times * capacity, come, "", l.alone}, phase{*surge, *surge + *surge/2, normal * capacity, evenly, "", l.alone})
 	r := result{build: build, load: l, rate: l.times * capacity, inTime: map[contracts.Class]float64{}}
 	sent, good := map[contracts.Class]int{}, map[contracts.Class]int{}
 	goodTokens, badTokens, refused, inSurge := 0, 0, 0, 0

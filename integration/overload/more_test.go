@@ -32,14 +32,14 @@ func BenchmarkFlood(b *testing.B) {
 		s.classes = "p3:1"
 		s.warm(b, capacity)
 		var ttft []time.Duration
-		for _, x := range s.run(b, append([]phase{{0, *surge, 0.2 * capacity, evenly, "light"}, {0, *surge, 0.7 * capacity, evenly, "heavy"}}, flood...)...) {
+		for _, x := range s.run(b, append([]phase{{0, *surge, 0.2 * capacity, evenly, "light", false}, {0, *surge, 0.7 * capacity, evenly, "heavy", false}}, flood...)...) {
 			if x.Tenant == "light" && len(x.Pieces) > 0 {
 				ttft = append(ttft, x.Pieces[0]-x.At)
 			}
 		}
 		return at(ttft, 95)
 	}
-	before, beside := p95(), p95(phase{2 * time.Second, *surge, 4 * capacity, evenly, "heavy"})
+	before, beside := p95(), p95(phase{2 * time.Second, *surge, 4 * capacity, evenly, "heavy", false})
 	fmt.Printf("capacity %.1f requests/s; TTFT p95 of a tenant: %v, beside a flood of another one %v: %+.0f %%\n", capacity, before.Round(time.Millisecond), beside.Round(time.Millisecond), 100*(beside.Seconds()/before.Seconds()-1))
 }
 
