@@ -146,7 +146,8 @@ def probe():
     return {"version": PROBE[0], "python": str(venv("probe", *PROBE))}
 
 
-steps = [once(step.__name__)(step) for step in (llama, probe, export, vllm, genai) if step.__name__ in (sys.argv[3:] or step.__name__)]
+wanted = sys.argv[3:]
+steps = [once(step.__name__)(step) for step in (llama, probe, export, vllm, genai) if not wanted or step.__name__ in wanted]
 (folder / "built.json").write_text(json.dumps({s["name"]: s for s in steps}, indent=1))
 for s in steps:
     print(f"{s['name']:8}", s.get("version") or "left out: " + s["missing"])
