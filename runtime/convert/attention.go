@@ -1,6 +1,6 @@
 package convert
 
-// attention adds the first half of layer i, up to the output projection.
+// attention adds the beginning of layer i, up to what its heads have seen.
 func (b *builder) attention(i int) error {
 	h, n, p := b.h, itoa(i), "blk."+itoa(i)+"."
 	q, kv := h.Heads*h.HeadDim, h.KVHeads*h.HeadDim
@@ -30,7 +30,7 @@ func (b *builder) attention(i int) error {
 		b.pelton("Attention", p+"attention", []string{in, "keys." + n, "values." + n, "places", "cos", "sin"}, []string{p + "attention.out"},
 			attribute{"heads", h.Heads}, attribute{"kv_heads", h.KVHeads}, attribute{"width", kvWidth(b.variant)})
 	}
-	return b.matrix(p+"o", p+"attention.out", p+"o.out", q, part{p + "attn_output.weight", h.Hidden, 0})
+	return nil
 }
 
 // addBias adds the biases of Q, K and V in one piece to the layer's qkv.out.

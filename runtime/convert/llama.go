@@ -14,9 +14,10 @@ import (
 //
 //	norm → QKV (+ bias, + norms of heads) → Attention (rotary inside) → output → skip and norm → gate and up → SiLU(gate)·up → down → skip and norm
 //
-// with Q, K and V fused into one matrix, and gate and up into another. The rows whose logits are wanted
-// are gathered before the last norm, so that the head, a fifth of the weights, runs for them only. Names
-// of the graph's inputs and outputs are those of runtime/model.Shape.
+// with Q, K and V fused into one matrix, and gate and up into another. The rows whose logits are wanted are
+// gathered before the last norm, so that the head, a fifth of the weights, runs for them only; of Q4, whose
+// products make the same bits of a row whatever stands beside it, as soon as the last layer has seen the others.
+// Names of the graph's inputs and outputs are those of runtime/model.Shape.
 type builder struct {
 	ctx     context.Context
 	src     *gguf.File
@@ -79,8 +80,14 @@ func (b *builder) layer(i int) error {
 	if err := b.attention(i); err != nil {
 		return err
 	}
-	h, p := b.h, "blk."+itoa(i)+"."
-	if err := b.skipNorm(p+"ffn_norm", "x."+itoa(i), p+"o.out", p+"ffn.in", p+"x"); err != nil {
+	h, p, residual, seen := b.h, "blk."+itoa(i)+".", "x."+itoa(i), "blk."+itoa(i)+".attention.out"
+	if i == h.Layers-1 && b.variant == Q4 {
+		residual, seen = b.selected(residual), b.selected(seen)
+	}
+	if err := b.matrix(p+"o", seen, p+"o.out", h.Heads*h.HeadDim, part{p + "attn_output.weight", h.Hidden, 0}); err != nil {
+		return err
+	}
+	if err := b.skipNorm(p+"ffn_norm", residual, p+"o.out", p+"ffn.in", p+"x"); err != nil {
 		return err
 	}
 	if err := gate(b, p); err != nil {
@@ -95,6 +102,12 @@ func (b *builder) layer(i int) error {
 		return nil
 	}
 	return b.skipNorm("blk."+next+".attn_norm", p+"x", p+"down.out", "n."+next, "x."+next)
+}
+
+// selected adds the choice of the rows whose logits are wanted.
+func (b *builder) selected(of string) string {
+	b.onnx("Gather", of+".select", []string{of, "sel"}, []string{of + ".selected"}, attribute{"axis", 0})
+	return of + ".selected"
 }
 
 // gate adds layer prefix p's gate, behind its SiLU, and its product with up.
@@ -202,12 +215,13 @@ func (b *builder) tied() bool {
 // head adds the choice of rows, the last norm and the logits.
 func (b *builder) head() error {
 	h := b.h
-	last := "x." + itoa(h.Layers)
-	rows, logits := "selected", "logits"
-	if b.variant == Fused || b.variant == Naive {
-		rows, logits = last, "logits.all"
-	} else {
-		b.onnx("Gather", "select", []string{last, "sel"}, []string{rows}, attribute{"axis", 0})
+	rows, logits := "x."+itoa(h.Layers), "logits"
+	switch b.variant {
+	case Fused, Naive:
+		logits = "logits.all"
+	case Q4: // selected in the last layer
+	default:
+		rows = b.selected(rows)
 	}
 	if err := b.norm(tensorLastNorm); err != nil {
 		return err
