@@ -1,17 +1,12 @@
 package tokenizer
 
 import (
-	"hash/maphash"
 	"math"
 	"sync"
-	"sync/atomic"
 )
 
 const (
-	shortWord = 48      // symbols up to which merging scans all pairs instead of keeping a heap
-	cacheWord = 24      // longest word, in bytes, that is cached
-	cacheIDs  = 8       // and the most tokens that it may have
-	cacheSize = 1 << 14 // words that are cached at most
+	shortWord = 48 // symbols up to which merging scans all pairs instead of keeping a heap
 	noMerge   = math.MaxUint64
 )
 
@@ -32,24 +27,21 @@ func (b *bpe) encode(dst []int32, word string, s *scratch) []int32 {
 	if len(word) == 1 && b.runes == nil {
 		return b.appendByte(dst, word[0], len(dst))
 	}
-	if id, ok := b.whole[word]; ok {
-		return append(dst, id)
+	if b.whole != nil {
+		if id, ok := b.whole[word]; ok {
+			return append(dst, id)
+		}
 	}
 	if len(word) > cacheWord {
 		return b.merge(dst, word, s)
 	}
-	slot := b.cache.slot(word)
-	if e := slot.Load(); e != nil && string(e.word[:e.length]) == word {
-		return append(dst, e.ids[:e.tokens]...)
+	key := keyOf(word)
+	if ids, ok := b.cache.get(dst, key, len(word)); ok {
+		return ids
 	}
 	start := len(dst)
 	dst = b.merge(dst, word, s)
-	if n := len(dst) - start; n <= cacheIDs {
-		e := &cached{length: uint8(len(word)), tokens: uint8(n)}
-		copy(e.word[:], word)
-		copy(e.ids[:], dst[start:])
-		slot.Store(e)
-	}
+	b.cache.put(key, len(word), dst[start:])
 	return dst
 }
 
@@ -263,27 +255,6 @@ func (t *mergeTable) get(left, right int32) uint64 {
 func (t *mergeTable) put(left, right int32, rank int, merged int32) {
 	pair := uint64(uint32(left))<<32 | uint64(uint32(right))
 	*t.slot(pair) = mergeSlot{pair: pair, merge: uint64(rank)<<32 | uint64(uint32(merged))}
-}
-
-// wordCache keeps the tokens of short words: one entry a slot, the newest stays. Lookups take no lock.
-type wordCache struct {
-	seed  maphash.Seed
-	slots []atomic.Pointer[cached]
-}
-
-// cached is a word and its tokens in one line of the processor's cache.
-type cached struct {
-	word           [cacheWord]byte
-	ids            [cacheIDs]int32
-	length, tokens uint8
-}
-
-func newWordCache() wordCache {
-	return wordCache{seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[cached], cacheSize)}
-}
-
-func (c *wordCache) slot(word string) *atomic.Pointer[cached] {
-	return &c.slots[maphash.String(c.seed, word)%cacheSize]
 }
 
 // scratch is the working memory of one Encode.

@@ -31,7 +31,7 @@ type golden struct {
 	IDs       []int32
 }
 
-func (g *golden) text(t *testing.T) string {
+func (g *golden) text(t testing.TB) string {
 	t.Helper()
 	if g.Text != nil {
 		return *g.Text
@@ -43,7 +43,7 @@ func (g *golden) text(t *testing.T) string {
 	return string(b)
 }
 
-func readLines[T any](t *testing.T, path string) []T {
+func readLines[T any](t testing.TB, path string) []T {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -225,4 +225,44 @@ func spell(tok *tokenizer.Tokenizer, ids []int32) string {
 		b.Write(tok.TokenBytes(id))
 	}
 	return b.String()
+}
+
+// BenchmarkCount counts the tokens of this repository's documents and code, 4 kB at a time: as in a loop, and as in
+// a server, where between two prompts other work has taken the processor's caches.
+func BenchmarkCount(b *testing.B) {
+	tok := load(b, "smollm2", "")
+	var all []byte
+	for _, pattern := range []string{"../../*.md", "../*.md", "../*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, f := range files {
+			text, err := os.ReadFile(f)
+			if err != nil {
+				b.Fatal(err)
+			}
+			all = append(all, text...)
+		}
+	}
+	text := string(all[:len(all)/4000*4000])
+	other := make([]byte, 64<<20)
+	for _, cold := range []bool{false, true} {
+		b.Run(map[bool]string{false: "warm", true: "cold"}[cold], func(b *testing.B) {
+			b.SetBytes(int64(len(text)))
+			b.ReportAllocs()
+			for b.Loop() {
+				for at := 0; at < len(text); at += 4000 {
+					if cold {
+						b.StopTimer()
+						for i := 0; i < len(other); i += 64 {
+							other[i]++
+						}
+						b.StartTimer()
+					}
+					tok.Count(text[at : at+4000])
+				}
+			}
+		})
+	}
 }

@@ -80,14 +80,26 @@ func classAt(s string, i int) (class, int) {
 }
 
 // run returns the end of the run of characters of class c that starts at byte i.
-func run(s string, i int, c class) int {
-	for {
-		k, n := classAt(s, i)
-		if k != c {
+func run(s string, i int, c class) int { return scan(s, i, c, true) }
+
+// scan returns where, from byte i on, the first character is that is of class c if within is false, and not if it
+// is true.
+func scan(s string, i int, c class, within bool) int {
+	for i < len(s) {
+		if b := s[i]; b < utf8.RuneSelf {
+			if asciiClass[b] == c != within {
+				return i
+			}
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if slowClass(r) == c != within {
 			return i
 		}
 		i += n
 	}
+	return i
 }
 
 // nextGPT2 is gpt2Pattern.
@@ -235,13 +247,4 @@ func nextDigits(s string) int {
 	return notNumber(s)
 }
 
-func notNumber(s string) int {
-	for i := 0; i < len(s); {
-		c, n := classAt(s, i)
-		if c == number {
-			return i
-		}
-		i += n
-	}
-	return len(s)
-}
+func notNumber(s string) int { return scan(s, 0, number, false) }
