@@ -120,21 +120,30 @@ func (d *Dispatcher) release(ctx context.Context, m jetstream.Msg) (wait time.Du
 		return 0, nil
 	}
 	defer d.rescue(tenant, job, &err)
-	if last, err := d.out.Last(ctx, subject.Out(tenant, job)); last != nil || err != nil {
-		return 0, err // it was canceled, or it was queued before and our acknowledgement was lost
+	last, err := d.out.Last(ctx, subject.Out(tenant, job))
+	if err != nil {
+		return 0, err
+	}
+	if last != nil {
+		if c, err := state.Decode(last); err != nil || c.Final() {
+			return 0, nil // it was canceled, or it has ended
+		}
 	}
 	a := new(contracts.Admitted)
 	if err := contracts.Decode(m.Data(), a); err != nil {
 		return 0, d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeInternal, "the scheduled job is damaged"})
 	}
-	if wait := time.Until(time.UnixMilli(a.Job.NotBefore)); wait > 0 {
+	// One that has begun was queued before, and our acknowledgement was lost: then the queue knows it. Or it comes
+	// from a backup, in which the records are younger than the queue.
+	begun := last != nil
+	if wait := time.Until(time.UnixMilli(a.Job.NotBefore)); wait > 0 && !begun {
 		return wait, nil
 	}
-	if _, err := d.catalog.Find(a.Job.Model); err != nil {
+	if _, err := d.catalog.Find(a.Job.Model); err != nil && !begun {
 		e := contracts.AsError(err)
 		return 0, d.endDue(ctx, tenant, job, ending{contracts.FinishError, e.Code, e.Message})
 	}
-	if a.Job.Deadline > 0 && a.Job.Deadline <= time.Now().UnixMilli() {
+	if a.Job.Deadline > 0 && a.Job.Deadline <= time.Now().UnixMilli() && !begun {
 		return 0, d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeDeadlineExceeded, "the deadline passed before the scheduled job could be queued"})
 	}
 	meta, err := m.Metadata()

@@ -166,6 +166,33 @@ func TestScheduledSurvivesARestart(t *testing.T) {
 	oneFinal(t, again.Conn(), "j")
 }
 
+// TestScheduledWithRecordsIsQueued: after a restore a scheduled job may have begun, because OUT is copied after JOBS.
+// It must be queued all the same, or nobody ever ends it.
+func TestScheduledWithRecordsIsQueued(t *testing.T) {
+	t.Parallel()
+	d, b := start(t, nil)
+	j := at("j", time.Second)
+	if _, err := d.Submit(testContext(t), j); err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(b.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch := &chain{js: js, out: subject.Out(tenant, "j")}
+	for i, r := range []*contracts.Chunk{{Claim: &contracts.Claim{Worker: "gone", Attempt: 1, Model: model, Class: contracts.P2}}, {Tokens: []int32{97}, Text: "a"}} {
+		r.V, r.Job, r.Fence = 1, "j", 5
+		if err := ch.write(r); err != nil {
+			t.Fatalf("record %d: %v", i, err)
+		}
+	}
+	if n := stored(t, b, topology.StreamJobs); n != 0 {
+		t.Fatalf("%d jobs are queued before their time", n)
+	}
+	waitFor(t, "the job to be queued", func() bool { return stored(t, b, topology.StreamJobs) == 1 })
+	waitFor(t, "SCHED to be empty", func() bool { return stored(t, b, topology.StreamSched) == 0 })
+}
+
 // TestRetryOfADeadLetter: a job that was given up is kept, listed, submitted again and then forgotten.
 func TestRetryOfADeadLetter(t *testing.T) {
 	t.Parallel()

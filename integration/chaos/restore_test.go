@@ -7,11 +7,13 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/topology"
@@ -69,8 +71,39 @@ func TestRestore(t *testing.T) {
 		})
 	}
 	all.Wait()
+	if ctx.Err() != nil {
+		again.missing(t)
+	}
 	again.collect(ctx)
 	report(t, again.history)
+}
+
+// missing says of each job that has no final record where the broker has it.
+func (r *run) missing(t *testing.T) {
+	t.Helper()
+	for id, got := range r.history.Received {
+		if got[0].Final != nil {
+			continue
+		}
+		t.Errorf("%s: %d tokens came, then nothing; out of order: %v", id, got[0].Tokens(), got[0].Wrong)
+		for _, stream := range []string{topology.StreamSched, topology.StreamJobs, topology.StreamDead, topology.StreamOut} {
+			s, err := r.js.Stream(t.Context(), stream)
+			if err != nil {
+				t.Errorf("stream %s: %v", stream, err)
+				continue
+			}
+			info, err := s.Info(t.Context(), jetstream.WithSubjectFilter(">"))
+			if err != nil {
+				t.Errorf("stream %s: %v", stream, err)
+				continue
+			}
+			for subject, n := range info.State.Subjects {
+				if strings.HasSuffix(subject, "."+id) || stream == topology.StreamJobs {
+					t.Errorf("stream %s has %d messages on %s", stream, n, subject)
+				}
+			}
+		}
+	}
 }
 
 // order submits the job of kind number i, to begin after a while.
