@@ -17,10 +17,8 @@ const fullScan = 20
 // its worker's to end; it is looked at again in case that worker dies.
 func (d *Dispatcher) expire(ctx context.Context, tenant, job string) (again bool) {
 	last, err := d.out.Last(ctx, subject.Out(tenant, job))
-	if err == nil && last != nil {
-		if c, err := state.Decode(last); err != nil || c.Final() {
-			return false
-		}
+	if err == nil && state.Ended(last) {
+		return false
 	}
 	var s settlement
 	if err == nil {

@@ -6,9 +6,11 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/contractstest"
+	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher"
 )
 
@@ -109,6 +111,36 @@ func TestHeldJobs(t *testing.T) {
 		}
 	}
 	waitFor(t, "JOBS to be empty", func() bool { return leftInQueue(t, b.Conn()) == 0 })
+}
+
+// TestHeldWithRecordsIsLetIn: as TestScheduledWithRecordsIsQueued.
+func TestHeldWithRecordsIsLetIn(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	d, stop := startDispatcher(t, testConfig(b.Conn()))
+	measured(t, b.Conn(), d)
+	ctx := testContext(t)
+	for i := range 6 {
+		if _, err := d.Submit(ctx, jobOf("flood", id(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err := d.Status(ctx, "flood", id(5)); err != nil || s.State != contracts.StateHeld {
+		t.Fatalf("status of the last one: %+v, %v, want held", s, err)
+	}
+	stop()
+	begin(t, b.Conn(), "flood", id(5))
+	startDispatcher(t, testConfig(b.Conn()))
+	startWorker(t, b.Conn(), "w", nil)
+	js, err := jetstream.New(b.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "all six to have been in JOBS", func() bool {
+		s, err := js.Stream(ctx, topology.StreamJobs)
+		return err == nil && s.CachedInfo().State.LastSeq == 6
+	})
+	waitFor(t, "SCHED to be empty", func() bool { return stored(t, b, topology.StreamSched) == 0 })
 }
 
 // TestTwoDispatchersHold: both know what the other has waiting, both let in, and every job ends once.

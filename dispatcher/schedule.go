@@ -121,13 +121,8 @@ func (d *Dispatcher) release(ctx context.Context, m jetstream.Msg) (wait time.Du
 	}
 	defer d.rescue(tenant, job, &err)
 	last, err := d.out.Last(ctx, subject.Out(tenant, job))
-	if err != nil {
+	if err != nil || state.Ended(last) {
 		return 0, err
-	}
-	if last != nil {
-		if c, err := state.Decode(last); err != nil || c.Final() {
-			return 0, nil // it was canceled, or it has ended
-		}
 	}
 	a := new(contracts.Admitted)
 	if err := contracts.Decode(m.Data(), a); err != nil {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -175,22 +176,28 @@ func TestScheduledWithRecordsIsQueued(t *testing.T) {
 	if _, err := d.Submit(testContext(t), j); err != nil {
 		t.Fatal(err)
 	}
-	js, err := jetstream.New(b.Conn())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ch := &chain{js: js, out: subject.Out(tenant, "j")}
-	for i, r := range []*contracts.Chunk{{Claim: &contracts.Claim{Worker: "gone", Attempt: 1, Model: model, Class: contracts.P2}}, {Tokens: []int32{97}, Text: "a"}} {
-		r.V, r.Job, r.Fence = 1, "j", 5
-		if err := ch.write(r); err != nil {
-			t.Fatalf("record %d: %v", i, err)
-		}
-	}
+	begin(t, b.Conn(), tenant, "j")
 	if n := stored(t, b, topology.StreamJobs); n != 0 {
 		t.Fatalf("%d jobs are queued before their time", n)
 	}
 	waitFor(t, "the job to be queued", func() bool { return stored(t, b, topology.StreamJobs) == 1 })
 	waitFor(t, "SCHED to be empty", func() bool { return stored(t, b, topology.StreamSched) == 0 })
+}
+
+// begin writes the records of a worker that began a job and is gone.
+func begin(t testing.TB, nc *nats.Conn, tenant, job string) {
+	t.Helper()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch := &chain{js: js, out: subject.Out(tenant, job)}
+	for i, r := range []*contracts.Chunk{{Claim: &contracts.Claim{Worker: "gone", Attempt: 1, Model: model, Class: contracts.P2}}, {Tokens: []int32{97}, Text: "a"}} {
+		r.V, r.Job, r.Fence = 1, job, 5
+		if err := ch.write(r); err != nil {
+			t.Fatalf("record %d: %v", i, err)
+		}
+	}
 }
 
 // TestRetryOfADeadLetter: a job that was given up is kept, listed, submitted again and then forgotten.

@@ -75,6 +75,16 @@ func Decode(m *relay.Message) (*contracts.Chunk, error) {
 	return &c, nil
 }
 
+// Ended tells whether the last record of a job, nil if it has none, is a final one. A damaged one is, since no worker
+// can go on behind it.
+func Ended(last *relay.Message) bool {
+	if last == nil {
+		return false
+	}
+	c, err := Decode(last)
+	return err != nil || c.Final()
+}
+
 // scheduled is the status of a job that only SCHED has; a is nil when its message is damaged.
 func scheduled(m *relay.Message, a *contracts.Admitted) (contracts.Status, error) {
 	tenant, job, err := parseSched(m.Subject)

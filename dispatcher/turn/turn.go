@@ -136,7 +136,8 @@ func pause(ctx context.Context, span time.Duration) {
 }
 
 // letIn moves a held job from SCHED to JOBS. A crash in between repeats the publish under the same id; of a
-// job that ended meanwhile nothing is done.
+// job that ended meanwhile nothing is done. One that has begun is let in: after a restore, records are younger than
+// the queue, which otherwise knows the job.
 func (t *Turns) letIn(ctx context.Context, i priority.Item) error {
 	m, err := t.cfg.Sched.At(ctx, i.Seq)
 	if err != nil {
@@ -147,12 +148,14 @@ func (t *Turns) letIn(ctx context.Context, i priority.Item) error {
 		return nil
 	}
 	if i.Adopted {
-		if last, err := t.cfg.Out.Last(ctx, subject.Out(i.Tenant, i.Job)); err != nil || last != nil {
-			if err == nil {
-				t.cfg.Backlog.Drop(i.Key)
-				t.cfg.Remove(ctx, m)
-			}
+		last, err := t.cfg.Out.Last(ctx, subject.Out(i.Tenant, i.Job))
+		if err != nil {
 			return err
+		}
+		if state.Ended(last) {
+			t.cfg.Backlog.Drop(i.Key)
+			t.cfg.Remove(ctx, m)
+			return nil
 		}
 	}
 	a := new(contracts.Admitted)

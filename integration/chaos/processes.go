@@ -155,6 +155,9 @@ func (p *Processes) running(ctx context.Context, name string) []contracts.Runnin
 	}
 }
 
+// lastWords is how long the last heartbeat of a process that has ended may be on its way.
+const lastWords = 5 * time.Second
+
 // Rest stops the workers and says what each had reserved in its last heartbeat.
 func (p *Processes) Rest() map[string]int64 {
 	p.t.Helper()
@@ -162,12 +165,12 @@ func (p *Processes) Rest() map[string]int64 {
 	for _, w := range p.workers {
 		w.Stop()
 	}
-	if err := p.ctl.Flush(); err != nil {
-		p.t.Error(err)
-	}
 	reserved := map[string]int64{}
 	for _, name := range p.names {
 		h := p.beat(name)
+		for late := time.Now().Add(lastWords); h.State != contracts.WorkerStopped && time.Now().Before(late); h = p.beat(name) {
+			time.Sleep(time.Millisecond)
+		}
 		reserved[name] = h.KV.Reserved
 		if h.State != contracts.WorkerStopped {
 			p.t.Errorf("worker %s stopped with the last words %q", name, h.State)
