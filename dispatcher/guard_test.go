@@ -1,6 +1,9 @@
 package dispatcher_test
 
 import (
+	"context"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -8,6 +11,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/contractstest"
 	"github.com/pelton-run/pelton/contracts/retry"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/dispatcher"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 )
 
@@ -31,25 +35,17 @@ func TestLadderIsShared(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := testContext(t)
-	for n := 0; ; n++ {
-		if _, err := busy.Submit(ctx, textJob(id(n), "abc")); err != nil && contracts.CodeOf(err) != contracts.CodeOverloaded {
-			t.Fatal(err)
-		}
-		m, err := events.NextMsg(20 * time.Millisecond)
-		if err != nil {
-			if ctx.Err() != nil {
-				t.Fatalf("%d jobs are late, and no event says so", n)
-			}
-			continue
-		}
-		var e contracts.Event
-		if err := contracts.Decode(m.Data, &e); err != nil || m.Subject != subject.SLOEvent("ladder") || e.Kind != "ladder" || e.Of != model || e.From != "512.0" || e.Reason == "" || e.Dispatcher == "" {
-			t.Fatalf("event %+v on %s, %v", e, m.Subject, err)
-		}
-		break
+	late := offer(t, busy) // all the time: after a pause all is well again
+	m, err := events.NextMsgWithContext(ctx)
+	if err != nil {
+		t.Fatalf("%d jobs are late, and no event says so: %v", late.Load(), err)
 	}
 	var e contracts.Event
-	if m, err := shut.NextMsg(10 * time.Second); err != nil || contracts.Decode(m.Data, &e) != nil || e.Of != model+" p2" || e.From != "closed" || e.To != "open" || e.Reason == "" {
+	if err := contracts.Decode(m.Data, &e); err != nil || m.Subject != subject.SLOEvent("ladder") || e.Kind != "ladder" || e.Of != model || e.From != "512.0" || e.Reason == "" || e.Dispatcher == "" {
+		t.Fatalf("event %+v on %s, %v", e, m.Subject, err)
+	}
+	e = contracts.Event{}
+	if m, err := shut.NextMsgWithContext(ctx); err != nil || contracts.Decode(m.Data, &e) != nil || e.Of != model+" p2" || e.From != "closed" || e.To != "open" || e.Reason == "" {
 		t.Errorf("event of the class's breaker: %+v, %v", e, err)
 	}
 	batch := textJob("batch", "abc")
@@ -83,4 +79,30 @@ func TestLadderIsShared(t *testing.T) {
 	if _, err := other.Submit(ctx, urgent); err != nil {
 		t.Errorf("p0: %v", err)
 	}
+}
+
+// offer submits a job every 20 ms until the test ends, and counts them.
+func offer(t *testing.T, d *dispatcher.Dispatcher) *atomic.Int64 {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	var offered atomic.Int64
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for tick := time.NewTicker(20 * time.Millisecond); ctx.Err() == nil; {
+			_, err := d.Submit(ctx, textJob(id(int(offered.Load())), "abc"))
+			if err != nil && ctx.Err() == nil && contracts.CodeOf(err) != contracts.CodeOverloaded {
+				t.Errorf("submit: %v", err)
+			}
+			offered.Add(1)
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+		}
+	})
+	t.Cleanup(func() {
+		stop()
+		wg.Wait()
+	})
+	return &offered
 }
