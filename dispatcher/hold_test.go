@@ -103,6 +103,7 @@ func TestHeldJobs(t *testing.T) {
 			return err == nil && s.State == want
 		})
 	}
+	waitFor(t, "JOBS to be empty", func() bool { return leftInQueue(t, b.Conn()) == 0 }) // the worker counts, then acknowledges
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := range 20 {
@@ -110,7 +111,6 @@ func TestHeldJobs(t *testing.T) {
 			t.Errorf("job %d ended %d times", i, n)
 		}
 	}
-	waitFor(t, "JOBS to be empty", func() bool { return leftInQueue(t, b.Conn()) == 0 })
 }
 
 // TestHeldWithRecordsIsLetIn: as TestScheduledWithRecordsIsQueued.
@@ -176,6 +176,7 @@ func TestTwoDispatchersHold(t *testing.T) {
 			return err == nil && s.State == contracts.StateCompleted
 		})
 	}
+	waitFor(t, "JOBS to be empty", func() bool { return leftInQueue(t, b.Conn()) == 0 }) // the worker counts, then acknowledges
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := range 12 {
