@@ -316,13 +316,7 @@ func TestGivenUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		if attempt == 0 {
-			ch := &chain{js: js, out: subject.Out(tenant, "j")}
-			for i, r := range []*contracts.Chunk{{Claim: &contracts.Claim{Worker: "w", Attempt: 1, Model: model, Class: contracts.P2}}, {Tokens: []int32{97}, Text: "a"}} {
-				r.V, r.Job, r.Fence = 1, "j", 5
-				if err := ch.write(r); err != nil {
-					t.Fatalf("record %d: %v", i, err)
-				}
-			}
+			begin(t, nc, tenant, "j")
 		}
 		if err := m.Nak(); err != nil {
 			t.Fatal(err)

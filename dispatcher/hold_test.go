@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/contractstest"
@@ -132,14 +131,7 @@ func TestHeldWithRecordsIsLetIn(t *testing.T) {
 	begin(t, b.Conn(), "flood", id(5))
 	startDispatcher(t, testConfig(b.Conn()))
 	startWorker(t, b.Conn(), "w", nil)
-	js, err := jetstream.New(b.Conn())
-	if err != nil {
-		t.Fatal(err)
-	}
-	waitFor(t, "all six to have been in JOBS", func() bool {
-		s, err := js.Stream(ctx, topology.StreamJobs)
-		return err == nil && s.CachedInfo().State.LastSeq == 6
-	})
+	waitFor(t, "all six to have been in JOBS", func() bool { return stateOf(t, b.Conn(), topology.StreamJobs).LastSeq == 6 })
 	waitFor(t, "SCHED to be empty", func() bool { return stored(t, b, topology.StreamSched) == 0 })
 }
 

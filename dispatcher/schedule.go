@@ -130,16 +130,17 @@ func (d *Dispatcher) release(ctx context.Context, m jetstream.Msg) (wait time.Du
 	}
 	// One that has begun was queued before, and our acknowledgement was lost: then the queue knows it. Or it comes
 	// from a backup, in which the records are younger than the queue.
-	begun := last != nil
-	if wait := time.Until(time.UnixMilli(a.Job.NotBefore)); wait > 0 && !begun {
-		return wait, nil
-	}
-	if _, err := d.catalog.Find(a.Job.Model); err != nil && !begun {
-		e := contracts.AsError(err)
-		return 0, d.endDue(ctx, tenant, job, ending{contracts.FinishError, e.Code, e.Message})
-	}
-	if a.Job.Deadline > 0 && a.Job.Deadline <= time.Now().UnixMilli() && !begun {
-		return 0, d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeDeadlineExceeded, "the deadline passed before the scheduled job could be queued"})
+	if last == nil {
+		if wait := time.Until(time.UnixMilli(a.Job.NotBefore)); wait > 0 {
+			return wait, nil
+		}
+		if _, err := d.catalog.Find(a.Job.Model); err != nil {
+			e := contracts.AsError(err)
+			return 0, d.endDue(ctx, tenant, job, ending{contracts.FinishError, e.Code, e.Message})
+		}
+		if a.Job.Deadline > 0 && a.Job.Deadline <= time.Now().UnixMilli() {
+			return 0, d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeDeadlineExceeded, "the deadline passed before the scheduled job could be queued"})
+		}
 	}
 	meta, err := m.Metadata()
 	if err != nil {

@@ -67,15 +67,7 @@ func TestScheduledRunsAtItsTime(t *testing.T) {
 // stored is how many messages a stream holds.
 func stored(t testing.TB, b *contractstest.Broker, name string) uint64 {
 	t.Helper()
-	js, err := jetstream.New(b.Conn())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := js.Stream(testContext(t), name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.CachedInfo().State.Msgs
+	return stateOf(t, b.Conn(), name).Msgs
 }
 
 func TestScheduledAgainAndCanceled(t *testing.T) {

@@ -377,15 +377,21 @@ func expected(prompt string, n int) string {
 // leftInQueue is how many messages JOBS holds.
 func leftInQueue(t testing.TB, nc *nats.Conn) uint64 {
 	t.Helper()
+	return stateOf(t, nc, topology.StreamJobs).Msgs
+}
+
+// stateOf is what a stream holds.
+func stateOf(t testing.TB, nc *nats.Conn, stream string) jetstream.StreamState {
+	t.Helper()
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := js.Stream(testContext(t), topology.StreamJobs)
+	s, err := js.Stream(testContext(t), stream)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.CachedInfo().State.Msgs
+	return s.CachedInfo().State
 }
 
 func storeIn(dir string) func(*server.Options) {

@@ -75,7 +75,7 @@ func (b *builder) build() error {
 }
 
 // layer adds layer i. In come x.i, the residual, and n.i, its norm; out go those of i+1, of the last layer
-// the residual only.
+// the residual only, with Q4 that of the rows whose logits are wanted.
 func (b *builder) layer(i int) error {
 	if err := b.attention(i); err != nil {
 		return err

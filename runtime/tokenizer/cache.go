@@ -14,8 +14,8 @@ type wordCache struct{ slots []cached }
 
 // cached is a word and its tokens. Who reads takes the head before and after the rest: it changes with each word.
 type cached struct {
-	head atomic.Uint64    // version << 17 | being written << 16 | tokens << 8 | bytes of the word
-	word [3]atomic.Uint64 // a wordKey
+	head atomic.Uint64                // version << 17 | being written << 16 | tokens << 8 | bytes of the word
+	word [cacheWord / 8]atomic.Uint64 // a wordKey
 	ids  [cacheIDs / 2]atomic.Uint64
 }
 
