@@ -90,7 +90,7 @@ type Engine struct {
 
 	step   sync.Mutex // held by Step and Shutdown
 	steps  uint64
-	logits []float32 // of all sampled rows of the last step
+	logits []float32 // of all rows of the last step that want them
 	closed bool
 
 	mu      sync.Mutex // guards what follows
@@ -163,7 +163,7 @@ func (e *Engine) Close(s engine.Seq) {
 	delete(e.prefix, s)
 }
 
-// Step takes the modelled time for rows and fills in their logits. A canceled step leaves every
+// Step takes the modelled time for rows and fills in their logits or likeliest tokens. A canceled step leaves every
 // sequence as it was.
 func (e *Engine) Step(ctx context.Context, rows []*engine.Row) error {
 	e.step.Lock()
@@ -182,7 +182,7 @@ func (e *Engine) Step(ctx context.Context, rows []*engine.Row) error {
 	return e.finish()
 }
 
-// admit checks the rows and returns the step's cost before jitter and how many rows are sampled.
+// admit checks the rows and returns the step's cost before jitter and how many rows want logits.
 func (e *Engine) admit(rows []*engine.Row) (cost time.Duration, sampled int, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -199,7 +199,7 @@ func (e *Engine) admit(rows []*engine.Row) (cost time.Duration, sampled int, err
 			prompt += len(r.Tokens)
 		}
 		held += place.Length + len(r.Tokens)
-		if r.Sample {
+		if r.Sample && !r.Likeliest {
 			sampled++
 		}
 	}
@@ -217,7 +217,10 @@ func (e *Engine) finish() error {
 		}
 		p := e.prefix[r.Seq].push(r.Tokens)
 		e.prefix[r.Seq] = p
-		if r.Sample {
+		switch {
+		case r.Sample && r.Likeliest:
+			r.Token, r.Logits = p.likeliest(e.cfg.EndOneIn), nil
+		case r.Sample:
 			r.Logits, logits = logits[:vocab:vocab], logits[vocab:]
 			p.logits(r.Logits, e.cfg.EndOneIn)
 		}

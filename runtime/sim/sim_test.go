@@ -142,7 +142,7 @@ func TestJitterIsSeeded(t *testing.T) {
 	}
 }
 
-// write generates n greedy bytes.
+// write generates n greedy bytes, by the logits and by what the engine says is likeliest.
 func write(t *testing.T, e *sim.Engine, prompt string, n int) (text string, ended int) {
 	t.Helper()
 	seq, err := e.Open(len(prompt) + n)
@@ -150,6 +150,11 @@ func write(t *testing.T, e *sim.Engine, prompt string, n int) (text string, ende
 		t.Fatal(err)
 	}
 	defer e.Close(seq)
+	other, err := e.Open(len(prompt) + n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close(other)
 	var ids []int32
 	for _, b := range []byte(prompt) {
 		ids = append(ids, int32(b))
@@ -157,14 +162,18 @@ func write(t *testing.T, e *sim.Engine, prompt string, n int) (text string, ende
 	var out strings.Builder
 	for range n {
 		row := &engine.Row{Seq: seq, Tokens: ids, Sample: true}
-		if err := e.Step(t.Context(), []*engine.Row{row}); err != nil || row.Err != nil {
-			t.Fatal(err, row.Err)
+		short := &engine.Row{Seq: other, Tokens: ids, Sample: true, Likeliest: true}
+		if err := e.Step(t.Context(), []*engine.Row{row, short}); err != nil || row.Err != nil || short.Err != nil {
+			t.Fatal(err, row.Err, short.Err)
 		}
 		best := 0
 		for i, v := range row.Logits {
 			if v > row.Logits[best] {
 				best = i
 			}
+		}
+		if int(short.Token) != best || short.Logits != nil {
+			t.Fatalf("behind %q %q is called the likeliest, with %d logits; the largest is %q's", out.String(), rune(short.Token), len(short.Logits), rune(best))
 		}
 		if best > 255 {
 			ended++
@@ -215,7 +224,7 @@ func BenchmarkStep(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		rows = append(rows, &engine.Row{Seq: seq, Tokens: []int32{'a'}, Sample: true})
+		rows = append(rows, &engine.Row{Seq: seq, Tokens: []int32{'a'}, Sample: true, Likeliest: true})
 	}
 	b.ReportAllocs()
 	i := 0

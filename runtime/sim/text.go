@@ -55,15 +55,32 @@ func (p prefix) logits(out []float32, endOneIn int) {
 	for t, base := range unlikely {
 		out[t] = base + p.noise(t)
 	}
-	whole := words.fill(p.node, out, p.noise)
+	p.likely(endOneIn, func(t int, logit float32) { out[t] = logit })
+}
+
+// likeliest is the token with the largest of the logits, of equal ones the lowest.
+func (p prefix) likeliest(endOneIn int) int32 {
+	best, most := 0, float32(never)
+	p.likely(endOneIn, func(t int, logit float32) {
+		if logit > most || logit == most && t < best {
+			best, most = t, logit
+		}
+	})
+	return int32(best)
+}
+
+// likely tells the tokens that may well be next, at least one; the logits of all others are lower.
+func (p prefix) likely(endOneIn int, tell func(t int, logit float32)) {
+	whole := words.from(p.node, func(t int) { tell(t, onward+p.noise(t)) })
 	if whole || p.node == lost {
-		out[' '] = between + p.noise(' ')
+		tell(' ', between+p.noise(' '))
 	}
 	if whole {
-		out['.'], out[','] = stop+p.noise('.'), stop+p.noise(',')
+		tell('.', stop+p.noise('.'))
+		tell(',', stop+p.noise(','))
 	}
 	if endOneIn > 0 && mix(p.hash^0x656e64)%uint64(endOneIn) == 0 {
-		out[endOfTurn] = end
+		tell(endOfTurn, end)
 	}
 }
 
@@ -96,14 +113,14 @@ func (w *trie) next(node, t int32) int32 {
 	return lost
 }
 
-// fill raises the letters that continue at node and tells whether a word ends there.
-func (w *trie) fill(node int32, out []float32, noise func(int) float32) bool {
+// from tells the letters that continue at node, and whether a word ends there.
+func (w *trie) from(node int32, tell func(letter int)) bool {
 	if node == lost {
 		return false
 	}
 	for i, child := range w.children[node] {
 		if child != 0 {
-			out['a'+i] = onward + noise('a'+i)
+			tell('a' + i)
 		}
 	}
 	return w.whole[node]
