@@ -50,6 +50,8 @@ type job struct {
 	writer   *emit.Writer
 	yielding bool // gives way when asked to
 	device   time.Duration
+
+	batched sync.WaitGroup // sequences that the batch has
 }
 
 // receive takes a message over from the intake. It blocks only while the job needs more room than its
@@ -146,6 +148,7 @@ func (j *job) run(hard context.Context, early error) {
 	defer j.w.unregister(j)
 	defer j.cancel(nil)
 	final, err := j.safely(func() (*contracts.Chunk, error) { return j.serve(hard, early) })
+	j.batched.Wait() // after a panic; a writer that ran to its end has heard of all
 	j.room.Close()
 	j.settle(hard, final, err)
 }
@@ -238,6 +241,7 @@ func (j *job) start(chain *lease.Chain, t *resume.Transcript, claim *contracts.C
 	byChoice := make([]*batch.Sequence, j.req.choices)
 	for i := range starts {
 		if w.Complete(i) {
+			j.room.Fed(len(j.req.prompt)) // it needs none
 			j.room.Release(j.each, 1)
 			continue
 		}
@@ -247,6 +251,7 @@ func (j *job) start(chain *lease.Chain, t *resume.Transcript, claim *contracts.C
 	j.mu.Lock()
 	j.writer, j.seqs, j.yielding = w, byChoice, claim.Preempted < topology.MaxPreempt
 	j.mu.Unlock()
+	j.batched.Add(len(seqs))
 	j.w.loop.Add(seqs...)
 	if j.ctx.Err() != nil { // canceled before the sequences were known
 		j.end(context.Cause(j.ctx))
@@ -272,18 +277,29 @@ func (j *job) spec(choice int, replay []int32, w *emit.Writer) batch.Spec {
 type seat struct {
 	*emit.Writer
 	job *job
+	fed bool // its prompt does not wait any more
 }
 
 // Prefilled counts the prompt.
 func (s *seat) Prefilled(choice int, at time.Time) {
 	s.job.w.stats.prompt.Add(int64(len(s.job.req.prompt)))
-	s.job.room.Fed(len(s.job.req.prompt))
+	s.feed()
 	s.Writer.Prefilled(choice, at)
+}
+
+// feed takes the prompt off those that wait, once.
+func (s *seat) feed() {
+	if !s.fed {
+		s.fed = true
+		s.job.room.Fed(len(s.job.req.prompt))
+	}
 }
 
 // Ended frees the sequence's room before the writer hears of it, so that what is written afterwards
 // finds it free.
 func (s *seat) Ended(choice int, e batch.End) {
+	defer s.job.batched.Done()
+	s.feed()
 	s.job.room.Release(s.job.each, 1)
 	s.job.mu.Lock()
 	s.job.device += e.Device

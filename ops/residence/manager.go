@@ -178,10 +178,11 @@ func (m *Manager) room(s *Seat, bytes int64) (victims []int, ok bool) {
 	return Victims(m.idle(s), need)
 }
 
-// idle lists the models that may be unloaded for a seat.
+// idle lists the models that may be unloaded for a seat. One whose job waits too is among them if it waits for less long,
+// or two that need each other's memory would wait for ever.
 func (m *Manager) idle(s *Seat) (idle []Candidate) {
 	for _, o := range m.seats {
-		if o != s && o.loaded != nil && !o.busy && !o.closed && !o.model.Pinned && o.reserved == 0 && !m.wants.has(o.id) {
+		if o != s && o.loaded != nil && !o.busy && !o.closed && !o.model.Pinned && o.reserved == 0 && !m.wants.before(o.id, s.id) {
 			idle = append(idle, Candidate{Seat: o.id, Bytes: o.size, Load: o.took, Uses: o.uses.now(m.cfg.Now())})
 		}
 	}

@@ -114,7 +114,8 @@ func (w wants) started(seat int) {
 	}
 }
 
-// has tells whether a seat waits.
-func (w wants) has(seat int) bool {
-	return slices.ContainsFunc(w, func(x want) bool { return x.seat == seat })
+// before tells whether a seat waits, and for longer than another one, if that waits at all.
+func (w wants) before(seat, other int) bool {
+	i := slices.IndexFunc(w, func(x want) bool { return x.seat == seat || x.seat == other })
+	return i >= 0 && w[i].seat == seat
 }

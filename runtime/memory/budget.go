@@ -140,10 +140,10 @@ func (b *Budget) Size() int64 {
 func (b *Budget) SetTotal(total, size int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	grew := total > b.total
+	told := total > b.total || max(total, size, 0) < b.size // who waits for what never comes hears of it too
 	b.total, b.size = max(total, 0), max(total, size, 0)
 	b.lend()
-	if grew {
+	if told {
 		b.notify()
 	}
 }

@@ -77,7 +77,7 @@ func TestBudgetAgainstModel(t *testing.T) {
 			"set total": func(t *rapid.T) {
 				n := amount.Draw(t, "n")
 				b.SetTotal(n, n)
-				if got, want := told(), n > total; got != want {
+				if got, want := told(), n > total || max(n, 0) < total; got != want {
 					t.Fatalf("SetTotal(%d) from %d told the watcher: %v, want %v", n, total, got, want)
 				}
 				total = max(n, 0)

@@ -99,8 +99,7 @@ func (l *Loop) Add(seqs ...*Sequence) {
 	err := l.closed
 	l.mu.Unlock()
 	for _, s := range seqs {
-		s.ended = true
-		s.spec.Sink.Ended(s.spec.Choice, End{Err: err})
+		s.tell(End{Err: err})
 	}
 }
 
@@ -442,5 +441,5 @@ func (l *Loop) end(s *Sequence, e End) {
 		l.cfg.Engine.Close(s.handle)
 		s.opened, l.full = false, false
 	}
-	s.spec.Sink.Ended(s.spec.Choice, e)
+	s.tell(e)
 }

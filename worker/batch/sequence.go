@@ -3,6 +3,7 @@ package batch
 import (
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/pelton-run/pelton/runtime/engine"
@@ -72,6 +73,7 @@ type Sequence struct {
 	opened bool
 	next   [1]int32 // the token that the next decode row feeds
 	ended  bool
+	told   atomic.Bool // its sink knows
 	device time.Duration
 	share  engine.Row // of the step under way
 	greedy bool       // the sampler wants the likeliest token only
@@ -84,6 +86,13 @@ type Sequence struct {
 func NewSequence(s Spec) *Sequence {
 	g, ok := s.Sampler.(interface{ Greedy() bool })
 	return &Sequence{spec: s, text: s.Prompt, Progress: NewProgress(len(s.Prompt), len(s.Replay), s.MaxTokens), greedy: ok && g.Greedy()}
+}
+
+// tell tells the sink of the end, once: an end that was asked for before Add may have come before it. Safe from any goroutine.
+func (s *Sequence) tell(e End) {
+	if !s.told.Swap(true) {
+		s.spec.Sink.Ended(s.spec.Choice, e)
+	}
 }
 
 // join feeds the replay together with the prompt.

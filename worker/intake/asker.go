@@ -84,7 +84,7 @@ func (a *Asker) Passed() []Line {
 
 // Next decides what to do with free bytes and slots.
 func (a *Asker) Next(free int64, slots int, now time.Time) Action {
-	room := slots > 0 && free >= a.lines.Smallest()
+	room := slots > 0 && free >= max(1, a.lines.Smallest())
 	if room && !a.listens {
 		a.Doubt()
 	}

@@ -71,7 +71,7 @@ func (l *Lines) Smallest() int64 {
 
 // Next decides what to do with free bytes and slots.
 func (l *Lines) Next(free int64, slots int) Action {
-	if slots < 1 || free < l.Smallest() {
+	if slots < 1 || free < max(1, l.Smallest()) { // 0 free: the model has no memory at all, and its lines cost none
 		return Action{}
 	}
 	for i := range l.all {

@@ -112,3 +112,21 @@ func TestFitWaitsForMemoryThatComesBack(t *testing.T) {
 		t.Errorf("Fit of 90 into 50 = %v, want %v", err, intake.ErrNeverFits)
 	}
 }
+
+// The governor took memory for a while (Total), and then says that it is gone for good (Size). A job that waited hears of it.
+func TestFitHearsThatMemoryIsGone(t *testing.T) {
+	t.Parallel()
+	b := memory.NewBudget(100)
+	r := intake.NewRoom(b, 4)
+	b.SetTotal(60, 100)
+	j := r.Reserve(60, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- j.Fit(ctx, 80, 1) }()
+	time.Sleep(100 * time.Millisecond) // it waits
+	b.SetTotal(60, 60)                 // what Governor.Observe says after a minute
+	if err := <-done; !errors.Is(err, intake.ErrNeverFits) {
+		t.Errorf("Fit = %v, want %v", err, intake.ErrNeverFits)
+	}
+}

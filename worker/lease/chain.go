@@ -44,6 +44,7 @@ type Chain struct {
 	job    string
 	fence  uint64
 	last   uint64 // stream sequence of the newest record
+	own    uint64 // and of the newest one that we know to be ours, also when it seems to be gone
 }
 
 // Fence is the number that this holder's records carry.
@@ -66,7 +67,7 @@ func (c *Chain) Append(ctx context.Context, chunk *contracts.Chunk) error {
 		seq, err := c.publish(ctx, data)
 		switch {
 		case err == nil:
-			c.last = seq
+			c.last, c.own = seq, seq
 			return nil
 		case errors.Is(err, errRefused), errors.Is(err, nats.ErrConnectionClosed): // closed for good, not away
 			return err
@@ -142,11 +143,15 @@ func (c *Chain) reread(ctx context.Context, data []byte) (stored bool, err error
 	case err != nil:
 		return false, nil // the broker is away: the caller tries again
 	case last == nil:
-		// Our own records aged out of the stream and nobody claimed since: the chain starts anew.
+		// Our own records aged out of the stream and nobody claimed since: the chain starts anew. Or a replica
+		// answers that is behind: then what it has later is ours, and no other holder's.
 		c.last = 0
 		return false, nil
+	case c.last == 0 && c.own > 0 && last.Sequence <= c.own:
+		c.last = c.own
+		return false, nil
 	case last.Sequence > c.last && bytes.Equal(last.Data, data):
-		c.last = last.Sequence
+		c.last, c.own = last.Sequence, last.Sequence
 		return true, nil
 	case last.Sequence > c.last:
 		return false, ErrFenced
