@@ -179,32 +179,3 @@ func retryName(job string, try int) string {
 	}
 	return fmt.Sprintf("%s.retry%d", base, n+1+try)
 }
-
-// bury keeps a job that is given up, with what its stream says of its holders.
-func (d *Dispatcher) bury(ctx context.Context, m *relay.Message, tenant, job string, e ending) error {
-	r, err := state.SoFar(ctx, d.out, tenant, job)
-	if err != nil || r.Final != nil {
-		return err
-	}
-	dead := contracts.Dead{V: contracts.Version, Job: job, Tenant: tenant, Code: e.code, Message: e.message, Died: time.Now().UnixMilli(), Admitted: m.Data}
-	err = d.out.Read(ctx, subject.Out(tenant, job), 1, func(m *relay.Message) bool {
-		if c, err := state.Decode(m); err == nil && c.IsClaim() {
-			dead.History = append(dead.History, *c.Claim)
-		}
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	for _, n := range r.Tokens {
-		dead.Tokens += n
-	}
-	data, err := contracts.Encode(&dead)
-	if err != nil {
-		return err
-	}
-	if _, err := d.js.Publish(ctx, subject.Dead(tenant, job), data); err != nil {
-		return publishError(err)
-	}
-	return nil
-}

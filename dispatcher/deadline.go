@@ -6,6 +6,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/relay"
 	"github.com/pelton-run/pelton/dispatcher/state"
 )
@@ -20,9 +21,16 @@ func (d *Dispatcher) expire(ctx context.Context, tenant, job string) (again bool
 	if err == nil && state.Ended(last) {
 		return false
 	}
+	e := ending{contracts.FinishError, contracts.CodeDeadlineExceeded, "the deadline passed before a worker finished the job"}
 	var s settlement
 	if err == nil {
-		s, err = d.settle(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeDeadlineExceeded, "the deadline passed before a worker finished the job"},
+		var a *contracts.Admitted
+		if a, _, err = d.queued(ctx, tenant, job); a != nil && (a.Job.Deadline == 0 || time.Now().UnixMilli() < a.Job.Deadline) {
+			e = ending{contracts.FinishError, contracts.CodeUnavailable, "no worker took the job for as long as the queue keeps jobs: submit it again under a new id"}
+		}
+	}
+	if err == nil {
+		s, err = d.settle(ctx, tenant, job, e,
 			func(r state.Records) bool { return d.orphaned(tenant, job, r, r.Last.Time) })
 	}
 	if err != nil {
@@ -37,6 +45,20 @@ func (d *Dispatcher) expire(ctx context.Context, tenant, job string) (again bool
 	return s == isHeld
 }
 
+// latest is when a job that is stored in JOBS ends at the latest if no worker has it, in Unix milliseconds: at its
+// deadline, or before the broker drops it for its age.
+func (d *Dispatcher) latest(a *contracts.Admitted, stored time.Time) int64 {
+	age := time.Duration(d.keeps.Load())
+	if age == 0 {
+		return a.Job.Deadline
+	}
+	last := stored.Add(age - age/24).UnixMilli()
+	if a.Job.Deadline > 0 {
+		last = min(last, a.Job.Deadline)
+	}
+	return last
+}
+
 // rescan looks for deadlines of queued jobs that other dispatchers took in, or this one before a
 // restart: at once and then every Rescan, from where it stopped, now and then from the first job.
 func (d *Dispatcher) rescan(ctx context.Context) {
@@ -47,10 +69,13 @@ func (d *Dispatcher) rescan(ctx context.Context) {
 		if round%fullScan == 0 {
 			seq = 1
 		}
+		if s, err := d.js.Stream(ctx, topology.StreamJobs); err == nil {
+			d.keeps.Store(int64(s.CachedInfo().Config.MaxAge))
+		}
 		err := d.jobs.Read(ctx, subject.AllJobs, seq, func(m *relay.Message) bool {
 			var a contracts.Admitted
 			if contracts.Decode(m.Data, &a) == nil {
-				d.deadlines.Add(a.Job.Tenant, a.Job.ID, a.Job.Deadline)
+				d.deadlines.Add(a.Job.Tenant, a.Job.ID, d.latest(&a, m.Time))
 				if round == 0 {
 					d.backlog.Adopt(&a, 0)
 				}

@@ -59,8 +59,8 @@ type Dispatcher struct {
 	turns       *turn.Turns
 	submits     *gate.Gate
 	cancels     *gate.Gate
-	advisories  *gate.Gate
 	lists       *state.Lists
+	keeps       atomic.Int64 // how long JOBS keeps a message, in nanoseconds
 	ready       atomic.Bool
 	started     atomic.Bool
 
@@ -84,17 +84,16 @@ func New(cfg Config) (*Dispatcher, error) {
 	}
 	d := &Dispatcher{
 		cfg: cfg, log: cfg.Logger, trace: cfg.Trace, js: js, catalog: catalog,
-		limits:     admission.Limits{ChatMaxTokens: cfg.DefaultMaxTokensChat, TextMaxTokens: cfg.DefaultMaxTokensText},
-		fleet:      fleet.NewWatch(cfg.WorkerTTL),
-		sched:      relay.NewLog(cfg.Conn, topology.StreamSched, cfg.Timeout),
-		dead:       relay.NewLog(cfg.Conn, topology.StreamDead, cfg.Timeout),
-		room:       &room{js: js},
-		out:        relay.NewLog(cfg.Conn, topology.StreamOut, cfg.Timeout),
-		jobs:       relay.NewLog(cfg.Conn, topology.StreamJobs, cfg.Timeout),
-		submits:    gate.New("submits", cfg.MaxSubmits),
-		cancels:    gate.New("cancels", cfg.MaxCancels),
-		advisories: gate.New("advisories", cfg.MaxCancels),
-		name:       nuid.Next(),
+		limits:  admission.Limits{ChatMaxTokens: cfg.DefaultMaxTokensChat, TextMaxTokens: cfg.DefaultMaxTokensText},
+		fleet:   fleet.NewWatch(cfg.WorkerTTL),
+		sched:   relay.NewLog(cfg.Conn, topology.StreamSched, cfg.Timeout),
+		dead:    relay.NewLog(cfg.Conn, topology.StreamDead, cfg.Timeout),
+		room:    &room{js: js},
+		out:     relay.NewLog(cfg.Conn, topology.StreamOut, cfg.Timeout),
+		jobs:    relay.NewLog(cfg.Conn, topology.StreamJobs, cfg.Timeout),
+		submits: gate.New("submits", cfg.MaxSubmits),
+		cancels: gate.New("cancels", cfg.MaxCancels),
+		name:    nuid.Next(),
 	}
 	d.lists = state.NewLists(state.Logs{Sched: d.sched, Jobs: d.jobs, Out: d.out})
 	d.backlog = backlog.New(cfg.Overload, d.fleet.Live)
@@ -123,12 +122,12 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		d.ready.Store(false)
 		stop()
 		d.relay.Close()
-		for _, g := range []*gate.Gate{d.submits, d.cancels, d.advisories} {
+		for _, g := range []*gate.Gate{d.submits, d.cancels} {
 			<-g.Shut("the dispatcher has stopped")
 		}
 		work.Wait()
 	}()
-	for _, g := range []*gate.Gate{d.submits, d.cancels, d.advisories} {
+	for _, g := range []*gate.Gate{d.submits, d.cancels} {
 		g.Open()
 	}
 	live, side, err := d.subscribe(run)
@@ -196,7 +195,7 @@ func transient(err error) bool {
 		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrDisconnected) || errors.Is(err, jetstream.ErrJetStreamNotEnabled)
 }
 
-// subscribe opens the relay, the fleet's view, the advisories and, last, the doors.
+// subscribe opens the relay, the fleet's view and, last, the doors.
 func (d *Dispatcher) subscribe(ctx context.Context) (live *nats.Subscription, side []*nats.Subscription, err error) {
 	if live, err = d.relay.Subscribe(); err != nil {
 		return nil, nil, err
@@ -213,11 +212,6 @@ func (d *Dispatcher) subscribe(ctx context.Context) (live *nats.Subscription, si
 		}
 		side = append(side, sub)
 	}
-	given, err := d.cfg.Conn.QueueSubscribe(advisoryMaxDeliveries, group, func(m *nats.Msg) { d.onGivenUp(ctx, m) })
-	if err != nil {
-		return live, side, fmt.Errorf("subscribe %s: %w", advisoryMaxDeliveries, err)
-	}
-	side = append(side, given)
 	for _, door := range []struct {
 		subject string
 		handle  func(context.Context, *nats.Msg)
@@ -271,16 +265,22 @@ func (d *Dispatcher) watch(ctx context.Context, live *nats.Subscription) error {
 			return nil
 		case <-states:
 			d.fleet.Restart()
-			d.relay.Doubt()
+			d.doubt()
 		case <-tick.C:
 			if n, err := live.Dropped(); err == nil && n != dropped {
 				d.log.Warn("live records dropped, readers refill", "dropped", n-dropped)
 				dropped = n
-				d.relay.Doubt()
+				d.doubt()
 			}
 		}
 	}
 	return errors.New("dispatcher: the connection to the broker was closed")
+}
+
+// doubt says that live records may have been lost.
+func (d *Dispatcher) doubt() {
+	d.relay.Doubt()
+	d.turns.Doubt()
 }
 
 // Ready tells whether submits are taken: Run has opened the doors, no drain has begun and the broker is

@@ -2,22 +2,16 @@ package dispatcher
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
-	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/relay"
 	"github.com/pelton-run/pelton/dispatcher/state"
 )
-
-// advisoryMaxDeliveries is where the broker says that a job was delivered as often as allowed.
-const advisoryMaxDeliveries = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + topology.StreamJobs + ".*"
 
 // settleTries bounds how often an end is tried against a worker that writes at the same time.
 const settleTries = 8
@@ -76,7 +70,7 @@ func (d *Dispatcher) settle(ctx context.Context, tenant, job string, e ending, t
 		}
 		return settled, err
 	}
-	return isHeld, nil
+	return 0, contracts.Errorf(contracts.CodeUnavailable, "the stream of job %s takes no record: retry", job)
 }
 
 // finalRecord is the record that ends a job after the records r. a is nil when its message is gone or
@@ -141,52 +135,4 @@ func (d *Dispatcher) remove(ctx context.Context, m *relay.Message) {
 	if err := from.Delete(ctx, m.Seq); err != nil {
 		d.log.Warn("message of an ended job not removed", "subject", m.Subject, "seq", m.Seq, "error", err)
 	}
-}
-
-// onGivenUp ends a job that was delivered as often as allowed: no worker will get it again.
-func (d *Dispatcher) onGivenUp(ctx context.Context, m *nats.Msg) {
-	var advisory struct {
-		Seq        uint64 `json:"stream_seq"`
-		Deliveries int    `json:"deliveries"`
-	}
-	if err := json.Unmarshal(m.Data, &advisory); err != nil || advisory.Seq == 0 {
-		d.drop(m, "the advisory is not JSON with a stream_seq")
-		return
-	}
-	if d.advisories.Enter() != nil {
-		d.drop(m, "too many advisories at once")
-		return
-	}
-	go func() {
-		defer d.advisories.Leave()
-		if err := d.giveUp(ctx, advisory.Seq, advisory.Deliveries); err != nil && ctx.Err() == nil {
-			d.log.Error("job not ended after its last attempt", "seq", advisory.Seq, "error", err)
-		}
-	}()
-}
-
-func (d *Dispatcher) giveUp(ctx context.Context, seq uint64, deliveries int) error {
-	queued, err := d.jobs.At(ctx, seq)
-	if queued == nil || err != nil {
-		return err
-	}
-	ref, err := subject.ParseJob(queued.Subject)
-	if err != nil {
-		return err
-	}
-	e := ending{contracts.FinishError, contracts.CodeInternal, fmt.Sprintf("gave up after %d attempts: the workers that ran it died or fell silent", deliveries)}
-	if err := d.bury(ctx, queued, ref.Tenant, ref.Job, e); err != nil {
-		return err
-	}
-	s, err := d.settle(ctx, ref.Tenant, ref.Job, e, func(state.Records) bool { return true })
-	if err != nil {
-		return err
-	}
-	if s == settled {
-		d.log.Warn("job given up", "tenant", ref.Tenant, "job", ref.Job, "attempt", deliveries)
-		if d.trace.GaveUp != nil {
-			d.trace.GaveUp(ref.Tenant, ref.Job, deliveries)
-		}
-	}
-	return nil
 }

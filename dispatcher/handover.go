@@ -56,11 +56,12 @@ func (d *Dispatcher) restWorker(worker string) {
 
 // onFinal takes a job out of the backlog.
 func (d *Dispatcher) onFinal(tenant, job string, c *contracts.Chunk) {
-	model := ""
+	model, ran := "", false
 	if c.Claim != nil {
-		model = c.Claim.Model
+		model, ran = c.Claim.Model, c.Claim.Attempt > 0
 	}
-	d.backlog.Ended(priority.Key{Tenant: tenant, Job: job}, model, c.Usage.CompletionTokens, c.Code == "" && model != "")
+	d.deadlines.Remove(tenant, job)
+	d.backlog.Ended(priority.Key{Tenant: tenant, Job: job}, model, c.Usage.CompletionTokens, ran, c.Code == "" && model != "")
 	d.turns.Next()
 }
 

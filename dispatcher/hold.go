@@ -50,6 +50,9 @@ func (d *Dispatcher) newTurns() *turn.Turns {
 		Evict: func(ctx context.Context, tenant, job string) error {
 			s, err := d.settle(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeOverloaded, "the fleet is overloaded: the first token could not come within its objective any more; submit the job again under a new id"},
 				func(state.Records) bool { return false })
+			if err == nil && s == isHeld {
+				return turn.ErrBegun
+			}
 			if err == nil && s == settled && d.trace.Evicted != nil {
 				d.trace.Evicted(tenant, job)
 			}
@@ -58,7 +61,8 @@ func (d *Dispatcher) newTurns() *turn.Turns {
 		Damaged: func(ctx context.Context, tenant, job string) error {
 			return d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeInternal, "the held job is damaged"})
 		},
-		Say: func(share []byte) error { return d.cfg.Conn.Publish(subject.SLOLoad(d.name), share) },
+		Final: d.onFinal,
+		Say:   func(share []byte) error { return d.cfg.Conn.Publish(subject.SLOLoad(d.name), share) },
 	})
 }
 

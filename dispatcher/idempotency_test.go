@@ -138,7 +138,7 @@ func TestDeadLettersOverHTTP(t *testing.T) {
 		if _, err := d.Submit(testContext(t), textJob(job, "abc")); err != nil {
 			t.Fatal(err)
 		}
-		giveUp(t, b, i+1)
+		giveUp(t, b, uint64(i+1))
 		read(t, job, d.Stream(testContext(t), tenant, job, -1))
 	}
 	for _, c := range []struct {
@@ -150,7 +150,7 @@ func TestDeadLettersOverHTTP(t *testing.T) {
 		{"GET", "?limit=1", "", 200, `"job":"k"`, `"job":"j"`},
 		{"GET", "?limit=0", "", 400, "limit", "data"},
 		{"GET", "?tenant=other", "", 403, "tenant", "data"},
-		{"GET", "/j", "", 200, "gave up", "payload"},
+		{"GET", "/j", "", 200, "given up", "payload"},
 		{"GET", "/j?payload=true", "", 200, `"tokens":[97,98,99]`, "error"},
 		{"GET", "/none", "", 404, "not_found", "history"},
 		{"POST", "/j/retry", `{"job":"k"}`, 202, `"job":"k"`, "error"}, // the same request: it is that job

@@ -24,7 +24,9 @@ const (
 	headerRoom = 4 << 10
 	// expiryGrace is how long a queued job outlives its deadline, so that a dispatcher, perhaps after a
 	// restart of the whole fleet, ends it with a final record before the broker drops it without a word.
-	expiryGrace = time.Minute
+	expiryGrace = 24 * time.Hour
+	// maxExpiry is the furthest deadline that the broker is told of.
+	maxExpiry = 10 * 365 * 24 * time.Hour
 	// publishTries bounds how often a submit follows a job that moves between the streams meanwhile.
 	publishTries = 4
 )
@@ -114,7 +116,7 @@ func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id s
 	if err != nil {
 		return false, publishError(err)
 	}
-	d.deadlines.Add(a.Job.Tenant, a.Job.ID, a.Job.Deadline)
+	d.deadlines.Add(a.Job.Tenant, a.Job.ID, d.latest(a, time.Now()))
 	d.mayPreempt(decision)
 	if err := d.cfg.Conn.Publish(subject.Bell(a.Job.Model), subject.Ring(a.Job.Class, decision.Size)); err != nil {
 		d.log.Warn("bell not rung, the job waits for a sweep", "job", a.Job.ID, "tenant", a.Job.Tenant, "error", err)
@@ -137,10 +139,12 @@ func (d *Dispatcher) sweeps(ctx context.Context) {
 	}
 }
 
-// setExpiry makes the broker drop a message some time after the job's deadline; 0 is never.
+// setExpiry makes the broker drop a message some time after the job's deadline; 0 is never, and so is one that
+// is further away than maxExpiry, which the broker may not be able to count.
 func setExpiry(msg *nats.Msg, deadline int64) {
-	if deadline > 0 {
-		left := max(time.Until(time.UnixMilli(deadline)), 0) + expiryGrace
+	left := max(time.Until(time.UnixMilli(deadline)), 0)
+	if deadline > 0 && left < maxExpiry {
+		left += expiryGrace
 		msg.Header.Set(jetstream.MsgTTLHeader, fmt.Sprintf("%ds", int64((left+time.Second-1)/time.Second)))
 	}
 }

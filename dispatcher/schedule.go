@@ -151,9 +151,12 @@ func (d *Dispatcher) release(ctx context.Context, m jetstream.Msg) (wait time.Du
 	return 0, err
 }
 
-// endDue ends a scheduled job that no worker has.
+// endDue ends a scheduled job that no worker has. One that a worker has, for it was queued before, is looked at again.
 func (d *Dispatcher) endDue(ctx context.Context, tenant, job string, e ending) error {
-	_, err := d.settle(ctx, tenant, job, e, func(state.Records) bool { return false })
+	s, err := d.settle(ctx, tenant, job, e, func(r state.Records) bool { return d.orphaned(tenant, job, r, r.Last.Time) })
+	if err == nil && s == isHeld {
+		return errRaced
+	}
 	return err
 }
 

@@ -1,7 +1,6 @@
 package dispatcher_test
 
 import (
-	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -225,12 +224,40 @@ func TestRetryOfADeadLetter(t *testing.T) {
 	wantCode(t, d.RemoveDead(ctx, tenant, "j"), contracts.CodeNotFound)
 }
 
-// giveUp says to the dispatchers what the broker says of a message that was delivered too often.
-func giveUp(t testing.TB, b *contractstest.Broker, seq int) {
+// giveUp does what a worker does with the job under a sequence of JOBS that failed too often.
+func giveUp(t testing.TB, b *contractstest.Broker, seq uint64) {
 	t.Helper()
-	advisory := fmt.Sprintf(`{"stream_seq":%d,"deliveries":%d}`, seq, topology.MaxDeliver)
-	name := subject.Consumer(model, contracts.P2, contracts.SizeS)
-	if err := b.Conn().Publish("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES."+topology.StreamJobs+"."+name, []byte(advisory)); err != nil {
+	js, err := jetstream.New(b.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.Stream(t.Context(), topology.StreamJobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.GetMsg(t.Context(), seq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := subject.ParseJob(m.Subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const why = "given up after 3 failures"
+	claim := contracts.Claim{Worker: "w", Attempt: 4, Model: model, Class: contracts.P2}
+	letter, err := contracts.Encode(&contracts.Dead{V: contracts.Version, Job: ref.Job, Tenant: ref.Tenant, Code: contracts.CodeInternal, Message: why,
+		Died: time.Now().UnixMilli(), History: []contracts.Claim{claim}, Admitted: m.Data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), subject.Dead(ref.Tenant, ref.Job), letter); err != nil {
+		t.Fatal(err)
+	}
+	ch := &chain{js: js, out: subject.Out(ref.Tenant, ref.Job)}
+	if err := ch.write(&contracts.Chunk{V: contracts.Version, Job: ref.Job, Fence: 1, Claim: &claim, Finish: contracts.FinishError, Code: contracts.CodeInternal, Message: why, Usage: &contracts.Usage{}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteMsg(t.Context(), seq); err != nil {
 		t.Fatal(err)
 	}
 }

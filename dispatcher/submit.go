@@ -102,15 +102,15 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, fresh bool,
 		return nil, nil, err
 	}
 	verdict, counted, err := d.judge(decision, arrived)
-	if err != nil {
-		return nil, nil, err
-	}
-	a, attached := decision.Admitted, false
+	a, stored, attached := decision.Admitted, false, false
 	defer func() {
-		if counted && (err != nil || attached) {
+		if counted && !stored {
 			d.backlog.Drop(priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID})
 		}
 	}()
+	if err != nil {
+		return nil, nil, err
+	}
 	if listen != nil {
 		if err := listen(&a.Job); err != nil {
 			return nil, nil, err
@@ -119,6 +119,7 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, fresh bool,
 	if attached, err = d.enqueue(ctx, decision, fresh); err != nil {
 		return nil, nil, err
 	}
+	stored = !attached
 	switch {
 	case attached && d.trace.Attached != nil:
 		d.trace.Attached(a.Job.Tenant, a.Job.ID)
@@ -135,7 +136,8 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, fresh bool,
 // in. One whose time is still to come is held in any case.
 func (d *Dispatcher) judge(decision *admission.Decision, now time.Time) (v admission.Verdict, counted bool, err error) {
 	if later(decision.Admitted) {
-		return admission.Verdict{Hold: true}, false, nil
+		known, err := d.backlog.Later(decision.Admitted, now)
+		return admission.Verdict{Hold: true}, err == nil && !known, err
 	}
 	v, known, err := d.backlog.Place(decision.Admitted, now)
 	if err != nil || known {

@@ -276,8 +276,8 @@ func TestWhatIsPublished(t *testing.T) {
 		t.Fatal(err)
 	}
 	ttl, err := time.ParseDuration(m.Header.Get("Nats-TTL"))
-	if err != nil || ttl < time.Hour || ttl > time.Hour+2*time.Minute || m.Header.Get("Nats-Msg-Id") == "" {
-		t.Errorf("headers %v, want a TTL a little over an hour and a message id", m.Header)
+	if err != nil || ttl < 25*time.Hour || ttl > 25*time.Hour+2*time.Minute || m.Header.Get("Nats-Msg-Id") == "" {
+		t.Errorf("headers %v, want a TTL of a day behind the deadline and a message id", m.Header)
 	}
 	var a contracts.Admitted
 	if err := contracts.Decode(m.Data, &a); err != nil {

@@ -32,8 +32,6 @@ type Trace struct {
 	Expired func(tenant, job string)
 	// Evicted: the dispatcher ended a held job whose first token could only have come after its objective.
 	Evicted func(tenant, job string)
-	// GaveUp: the dispatcher ended a job after its last attempt.
-	GaveUp func(tenant, job string, attempts int)
 	// HandedOver: this dispatcher gave the job of a dead worker back to the queue.
 	HandedOver func(tenant, job, worker string)
 	// Preempted: this dispatcher asked the holder of a job to give it back, for a more urgent one.

@@ -32,9 +32,7 @@ const ConsumerDue = "due"
 const (
 	AckWait     = 15 * time.Second // a job that is not kept alive for so long goes to another worker
 	MaxFailures = 3                // holders that may fail before a job is given up
-	// MaxDeliver bounds the deliveries: failures, and changes of holder that are nobody's fault.
-	MaxDeliver = 32
-	MaxPreempt = 3 // how often a job gives way to more urgent ones before it keeps its slot
+	MaxPreempt  = 3                // how often a job gives way to more urgent ones before it keeps its slot
 )
 
 // MaxRecord is the most bytes of one record in OUT.
@@ -141,7 +139,7 @@ func (c Config) Consumers(model string) []jetstream.ConsumerConfig {
 				Description:   fmt.Sprintf("%s jobs of size %s", class, size),
 				FilterSubject: subject.JobsOf(model, class, size),
 				AckPolicy:     jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
-				AckWait: AckWait, MaxDeliver: MaxDeliver, MaxAckPending: 10_000, MaxWaiting: 4096,
+				AckWait: AckWait, MaxDeliver: -1, MaxAckPending: 10_000, MaxWaiting: 4096,
 				MaxRequestBatch: 64, MaxRequestExpires: 30 * time.Second, Replicas: c.Replicas,
 			})
 		}

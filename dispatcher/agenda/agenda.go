@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// most bounds the deadlines that are remembered, twice what the queue holds. Jobs beyond are found by
-	// a later search of the queue; until then the worker that gets one ends it.
+	// most bounds the deadlines that are remembered, twice what the queue holds; near ones take the places of far
+	// ones. Jobs beyond are found by a later search of the queue; until then the worker that gets one ends it.
 	most = 200_000
 	// atOnce is how many expired jobs are ended at the same time.
 	atOnce = 16
@@ -25,17 +25,26 @@ const (
 type due struct {
 	tenant, job string
 	at          time.Time
+	place       int // in the heap
 }
 
-type dueHeap []due
+type dueHeap []*due
 
 func (h dueHeap) Len() int           { return len(h) }
 func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *dueHeap) Push(x any)        { *h = append(*h, x.(due)) }
+func (h dueHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+func (h *dueHeap) Push(x any) {
+	d := x.(*due)
+	d.place = len(*h)
+	*h = append(*h, d)
+}
 func (h *dueHeap) Pop() any {
 	old := *h
 	x := old[len(old)-1]
+	old[len(old)-1] = nil
 	*h = old[:len(old)-1]
 	return x
 }
@@ -49,30 +58,54 @@ type Agenda struct {
 
 	mu    sync.Mutex
 	heap  dueHeap
-	known map[[2]string]bool
+	known map[[2]string]*due
 }
 
 // New returns an empty agenda.
 func New(expire func(ctx context.Context, tenant, job string) bool) *Agenda {
-	return &Agenda{expire: expire, added: make(chan struct{}, 1), known: map[[2]string]bool{}}
+	return &Agenda{expire: expire, added: make(chan struct{}, 1), known: map[[2]string]*due{}}
 }
 
-// Add notes a job; deadline is in Unix milliseconds, 0 is none. Adding it again changes nothing.
+// Add notes a job; deadline is in Unix milliseconds, 0 is none. Of two that are noted the earlier one counts.
 func (a *Agenda) Add(tenant, job string, deadline int64) {
 	if deadline > 0 {
-		a.push(due{tenant, job, time.UnixMilli(deadline)})
+		a.push(&due{tenant: tenant, job: job, at: time.UnixMilli(deadline)})
 	}
 }
 
-func (a *Agenda) push(x due) {
+// Remove forgets a job that ended.
+func (a *Agenda) Remove(tenant, job string) {
+	key := [2]string{tenant, job}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if x := a.known[key]; x != nil {
+		heap.Remove(&a.heap, x.place)
+		delete(a.known, key)
+	}
+}
+
+func (a *Agenda) push(x *due) {
 	key := [2]string{x.tenant, x.job}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.known[key] || len(a.heap) >= most {
+	switch was := a.known[key]; {
+	case was != nil && x.at.Before(was.at):
+		was.at, x = x.at, was
+		heap.Fix(&a.heap, was.place)
+	case was != nil:
 		return
+	default:
+		if len(a.heap) >= most {
+			last := a.heap[len(a.heap)-1] // not the latest of all, but a late one
+			if !x.at.Before(last.at) {
+				return
+			}
+			heap.Remove(&a.heap, last.place)
+			delete(a.known, [2]string{last.tenant, last.job})
+		}
+		a.known[key] = x
+		heap.Push(&a.heap, x)
 	}
-	a.known[key] = true
-	heap.Push(&a.heap, x)
 	if a.heap[0] == x {
 		select {
 		case a.added <- struct{}{}:
@@ -91,9 +124,9 @@ func (a *Agenda) next(now time.Time) (ready *due, wait time.Duration) {
 	if wait := a.heap[0].at.Sub(now); wait > 0 {
 		return nil, wait
 	}
-	x := heap.Pop(&a.heap).(due)
+	x := heap.Pop(&a.heap).(*due)
 	delete(a.known, [2]string{x.tenant, x.job})
-	return &x, 0
+	return x, 0
 }
 
 // Run serves until ctx ends, and returns when no expire is running any more.
@@ -123,7 +156,7 @@ func (a *Agenda) Run(ctx context.Context) {
 		work.Go(func() {
 			defer func() { <-places }()
 			if a.expire(ctx, ready.tenant, ready.job) && ctx.Err() == nil {
-				a.push(due{ready.tenant, ready.job, time.Now().Add(later)})
+				a.push(&due{tenant: ready.tenant, job: ready.job, at: time.Now().Add(later)})
 			}
 		})
 	}

@@ -46,8 +46,8 @@ type Backlog struct {
 	latest  time.Time // that a job was placed at
 }
 
-// charge is what a job was charged with.
-type charge struct{ prompt, most int } // tokens
+// charge is what a job was charged with: tokens, and whether it counts among those that wait or run.
+type charge struct{ prompt, most, running int }
 
 // New returns an empty one. live lists the live workers.
 func New(cfg Settings, live func() []contracts.Heartbeat) *Backlog {
@@ -105,8 +105,8 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	item := b.item(m, a)
 	b.latest = now
 	b.arrived.add(j.Model, item.Prompt, item.Output)
-	due := charge{item.Prompt, item.Prompt + choices(a)*v.Tokens}
-	if err = b.quotas.Check(j.Tenant, due.most, now); err != nil {
+	due := chargeOf(a, 1)
+	if err = b.quotas.Check(j.Tenant, due.most, due.running, now); err != nil {
 		return v, false, err
 	}
 	if !b.cfg.FIFO && j.Params.MaxTokens != nil {
@@ -127,6 +127,24 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 		m.queue.Enter(item)
 	}
 	return v, false, nil
+}
+
+// Later charges a job whose time is still to come; it counts among its tenant's jobs at once from then on. known is
+// as [Backlog.Place] says it, and one that could not be stored is to be dropped too.
+func (b *Backlog) Later(a *contracts.Admitted, now time.Time) (known bool, err error) {
+	key := priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, charged := b.charges[key]; charged || b.of[key] != nil {
+		return true, nil
+	}
+	b.latest = now
+	due := chargeOf(a, 0)
+	if err := b.quotas.Check(key.Tenant, due.most, due.running, now); err != nil {
+		return false, err
+	}
+	b.charge(key, due, now)
+	return false, nil
 }
 
 func (b *Backlog) track(m *model, k priority.Key) {
@@ -241,8 +259,8 @@ func (b *Backlog) Drop(k priority.Key) {
 }
 
 func (b *Backlog) drop(k priority.Key) {
+	b.refund(k, 0, false)
 	if m := b.of[k]; m != nil {
-		b.refund(k, 0)
 		m.queue.End(k)
 		delete(m.predicts, k)
 		delete(b.of, k)
@@ -261,6 +279,7 @@ func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64) {
 	}
 	m := b.model(a.Job.Model)
 	b.track(m, k)
+	b.begin(k)
 	i := b.item(m, a)
 	i.Adopted, i.Seq, i.By = true, seq, by(time.UnixMilli(a.Job.Submitted), b.cfg.Objectives.Of(a, a.Job.Class))
 	if seq > 0 {
@@ -324,6 +343,19 @@ func (b *Backlog) Knows(k priority.Key) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.of[k] != nil
+}
+
+// Running lists the jobs that have a first token and have not ended.
+func (b *Backlog) Running() []priority.Key {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var keys []priority.Key
+	for k, m := range b.of {
+		if m.queue.Runs(k) {
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }
 
 // Inside lists the jobs that were let in and have no first token.

@@ -100,7 +100,7 @@ func TestLifeOfABacklog(t *testing.T) {
 		t.Errorf("given back, and next is %+v, %v", again, ok)
 	}
 	for _, a := range append(jobs, urgent, light) {
-		b.Ended(key(a), "m", 10, true)
+		b.Ended(key(a), "m", 10, true, true)
 	}
 	if s := b.Share(); s.Some() || len(b.Inside()) != 0 {
 		t.Errorf("at the end there is %+v and %v", s, b.Inside())
@@ -117,7 +117,7 @@ func TestPredictionsLearn(t *testing.T) {
 		if p, news := b.First(subject.Live("a", a.Job.ID), start.Add(3*200*time.Millisecond)); !news || p.Predicted != v.First {
 			t.Fatalf("job %d: predicted %+v, want what was said, %v", i, p, v.First)
 		}
-		b.Ended(key(a), "m", 10, true)
+		b.Ended(key(a), "m", 10, true, true)
 		return v.First
 	}
 	first := said(0)
@@ -189,7 +189,7 @@ func TestQuota(t *testing.T) {
 	if s := b.Share(); s.Spent["a"] != (backlog.Spent{Requests: 2, Tokens: 200}) {
 		t.Errorf("the others are told of %+v", s.Spent)
 	}
-	b.Ended(key(one), "m", 5, true)
+	b.Ended(key(one), "m", 5, true, true)
 	b.Drop(key(two))
 	if _, tokens := b.Quota("a", start); tokens.Remaining != 905 {
 		t.Errorf("%d tokens are left, want 905: one job used 95, the other none", tokens.Remaining)

@@ -57,13 +57,14 @@ func (b *Backlog) Taken(k priority.Key, now time.Time) (w Prediction, placed boo
 	return Prediction{m.name, was.class, k, was.said, now.Sub(was.arrived), was.want}, placed
 }
 
-// Ended says that the job ended, with how many tokens. learn tells that answers of the tenant are as long as
-// this one: that it was not cut short.
-func (b *Backlog) Ended(k priority.Key, model string, tokens int, learn bool) {
+// Ended says that the job ended, with how many tokens. ran tells that a worker had it, so that its prompt is
+// paid for also when the answer is empty; learn that answers of the tenant are as long as this one: that it was
+// not cut short.
+func (b *Backlog) Ended(k priority.Key, model string, tokens int, ran, learn bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if tokens > 0 {
-		b.refund(k, tokens)
+	if ran {
+		b.refund(k, tokens, true)
 	}
 	if learn && tokens > 0 {
 		b.lengths.Observe(model, k.Tenant, tokens)
@@ -193,26 +194,47 @@ type Spent struct{ Requests, Tokens float64 }
 // Some tells whether s says anything.
 func (s Share) Some() bool { return len(s.Waiting)+len(s.Spent) > 0 }
 
+// chargeOf is what a job is charged with; running is as quota.Book.Check has it.
+func chargeOf(a *contracts.Admitted, running int) charge {
+	if a.Job.Kind == contracts.KindEmbed || a.Job.Kind == contracts.KindTensor {
+		return charge{a.KVTokens, a.KVTokens, running}
+	}
+	prompt, most := choices(a)*len(a.Tokens), 0
+	if n := a.Job.Params.MaxTokens; n != nil {
+		most = choices(a) * *n
+	}
+	return charge{prompt, prompt + most, running}
+}
+
 func (b *Backlog) charge(k priority.Key, c charge, now time.Time) {
 	if _, limited := b.quotas.Of(k.Tenant); !limited {
 		return
 	}
 	b.charges[k] = c
-	b.spend(k.Tenant, 1, float64(c.most), 1, now)
+	b.spend(k.Tenant, 1, float64(c.most), c.running, now)
 }
 
-// refund gives back what a job did not use that ended with so many tokens; 0 is one that never ran.
-func (b *Backlog) refund(k priority.Key, tokens int) {
+// begin counts a job among its tenant's whose time has come.
+func (b *Backlog) begin(k priority.Key) {
+	if c, charged := b.charges[k]; charged && c.running == 0 {
+		c.running = 1
+		b.charges[k] = c
+		b.quotas.Charge(k.Tenant, 0, 0, 1, b.latest)
+	}
+}
+
+// refund gives back what a job did not use that ended with so many tokens: all of it if it never ran.
+func (b *Backlog) refund(k priority.Key, tokens int, ran bool) {
 	c, charged := b.charges[k]
 	if !charged {
 		return
 	}
 	delete(b.charges, k)
 	used := 0
-	if tokens > 0 {
+	if ran {
 		used = c.prompt + tokens
 	}
-	b.spend(k.Tenant, 0, float64(min(0, used-c.most)), -1, b.latest)
+	b.spend(k.Tenant, 0, float64(min(0, used-c.most)), -c.running, b.latest)
 }
 
 func (b *Backlog) spend(tenant string, requests, tokens float64, running int, now time.Time) {

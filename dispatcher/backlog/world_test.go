@@ -114,7 +114,7 @@ func (w *world) turns() {
 	for i, ok := w.b.Lost(w.now); ok; i, ok = w.b.Lost(w.now) {
 		w.all[i.Key].refused = fmt.Errorf("evicted")
 		w.all[i.Key].evicted = true
-		w.b.Ended(i.Key, "m", 0, false)
+		w.b.Ended(i.Key, "m", 0, false, false)
 	}
 	for {
 		i, ok := w.b.Next(w.now)
@@ -202,7 +202,7 @@ func (w *world) finish(h *hand) {
 		}
 		if v.made >= v.output {
 			v.end = w.now
-			w.b.Ended(key(v.Admitted), v.Job.Model, v.made, true)
+			w.b.Ended(key(v.Admitted), v.Job.Model, v.made, true, true)
 		}
 	}
 	h.has = slices.DeleteFunc(h.has, func(v *visit) bool { return !v.end.IsZero() })

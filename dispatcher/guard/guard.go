@@ -237,17 +237,26 @@ func (g *Guard) Piece(live string, now time.Time) {
 	}
 }
 
+// promised is what counts of what a job wants: no less than what its class is promised, and nothing in a class
+// without a promise. What a tenant asks for beyond that is its own affair: others must not be shed for it.
+func (g *Guard) promised(class contracts.Class, want time.Duration) time.Duration {
+	if own := g.cfg.Objectives[class]; own > 0 && want > 0 {
+		return max(own, want)
+	}
+	return 0
+}
+
 // Waited says how long a job of this dispatcher had waited when a worker took it.
 func (g *Guard) Waited(model string, class contracts.Class, waited, want time.Duration) {
 	if l := g.ladders[model]; l != nil {
-		l.Taken(class, waited, want)
+		l.Taken(class, waited, g.promised(class, want))
 	}
 }
 
 // First says when the first token of a job of this dispatcher came that was wanted within want; 0 is whenever.
 func (g *Guard) First(model string, class contracts.Class, job priority.Key, took, want time.Duration) {
 	l := g.ladders[model]
-	if l == nil || want <= 0 {
+	if want = g.promised(class, want); l == nil || want <= 0 {
 		g.Gone(model, class, job)
 		return
 	}

@@ -64,6 +64,7 @@ type share struct {
 // line is one class.
 type line struct {
 	shares map[string]*share
+	full   int     // shares from which on those of idle tenants are forgotten
 	floor  float64 // what the tenant that went last had before
 	held   Work
 	inside Work
@@ -83,7 +84,7 @@ func New(weight func(tenant string) float64) *Queue {
 	}
 	q := &Queue{weight: weight, entries: map[Key]*entry{}}
 	for i := range q.lines {
-		q.lines[i].shares = map[string]*share{}
+		q.lines[i].shares, q.lines[i].full = map[string]*share{}, idleTenants
 	}
 	return q
 }
@@ -92,6 +93,9 @@ func rank(c contracts.Class) int { return max(0, slices.Index(contracts.Classes,
 
 // Knows tells whether the job has not ended.
 func (q *Queue) Knows(k Key) bool { return q.entries[k] != nil }
+
+// Runs tells whether the job's first token is there and it has not ended.
+func (q *Queue) Runs(k Key) bool { e := q.entries[k]; return e != nil && e.place == running }
 
 // Len is how many jobs have not ended.
 func (q *Queue) Len() int { return len(q.entries) }
@@ -112,6 +116,9 @@ func (q *Queue) Waits(c contracts.Class, tenant string) bool {
 func (l *line) share(tenant string) *share {
 	s := l.shares[tenant]
 	if s == nil {
+		if len(l.shares) >= l.full {
+			l.forget()
+		}
 		s = &share{}
 		l.shares[tenant] = s
 	}
@@ -119,6 +126,19 @@ func (l *line) share(tenant string) *share {
 		s.had = max(s.had, l.least())
 	}
 	return s
+}
+
+// idleTenants is how many tenants without jobs a line remembers at the most, about.
+const idleTenants = 4096
+
+// forget drops the tenants without jobs, all of them, so that it is seldom called.
+func (l *line) forget() {
+	for tenant, s := range l.shares {
+		if len(s.held) == 0 && s.inside == 0 {
+			delete(l.shares, tenant)
+		}
+	}
+	l.full = len(l.shares) + idleTenants
 }
 
 // least is what the tenant has had that has had the least of those whose jobs are held.

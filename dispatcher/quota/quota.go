@@ -122,8 +122,8 @@ func (b *Book) account(tenant string, now time.Time) *account {
 }
 
 // Check is nil when a job of so many tokens is allowed, else quota_exceeded with the time after which it
-// will be.
-func (b *Book) Check(tenant string, tokens int, now time.Time) error {
+// will be. running is 1 for a job that runs as soon as it can, 0 for one whose time is still to come.
+func (b *Book) Check(tenant string, tokens, running int, now time.Time) error {
 	l, limited := b.Of(tenant)
 	if !limited {
 		return nil
@@ -133,7 +133,7 @@ func (b *Book) Check(tenant string, tokens int, now time.Time) error {
 	case l.Daily > 0 && tokens > l.Daily:
 		return &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "params.max_tokens",
 			Message: fmt.Sprintf("the job may take %d tokens, tenant %q has %d a day: lower max_tokens or shorten the prompt", tokens, tenant, l.Daily)}
-	case l.Concurrent > 0 && a.running >= l.Concurrent:
+	case l.Concurrent > 0 && a.running+running > l.Concurrent:
 		return exceeded(time.Second, "%d jobs of tenant %q wait or run, as many as it may have", a.running, tenant)
 	case l.Daily > 0 && a.today+n > float64(l.Daily):
 		return exceeded(time.Unix((a.day+1)*86_400, 0).Sub(now), "tenant %q has used %.0f of its %d tokens of today", tenant, a.today, l.Daily)

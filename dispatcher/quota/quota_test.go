@@ -28,7 +28,7 @@ func TestLimits(t *testing.T) {
 		"requests": {Requests: 60}, "tokens": {Tokens: 600}, "concurrent": {Concurrent: 1}, "daily": {Daily: 1000}, quota.Everybody: {Requests: 1},
 	})
 	take := func(tenant string, tokens int, now time.Time) error {
-		err := b.Check(tenant, tokens, now)
+		err := b.Check(tenant, tokens, 1, now)
 		if err == nil {
 			b.Charge(tenant, 1, float64(tokens), 1, now)
 		}
@@ -75,7 +75,7 @@ func TestLimits(t *testing.T) {
 	if err := take("daily", 200, noon.Add(12*time.Hour)); err != nil {
 		t.Errorf("the next day: %v", err)
 	}
-	if err := b.Check("daily", 2000, noon); contracts.CodeOf(err) != contracts.CodeInvalidArgument {
+	if err := b.Check("daily", 2000, 1, noon); contracts.CodeOf(err) != contracts.CodeInvalidArgument {
 		t.Errorf("more than a day's tokens: %v, want invalid_argument", err)
 	}
 	if err := take("other", 1, noon); err != nil {
@@ -95,10 +95,10 @@ func TestRate(t *testing.T) {
 		for range rapid.IntRange(1, 80).Draw(t, "requests") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 20_000).Draw(t, "ms")) * time.Millisecond)
 			n := rapid.IntRange(1, limit).Draw(t, "tokens")
-			err := b.Check("a", n, now)
+			err := b.Check("a", n, 1, now)
 			if e := new(contracts.Error); errors.As(err, &e) {
 				now = now.Add(time.Duration(e.RetryAfterMS+1) * time.Millisecond)
-				if err = b.Check("a", n, now); err != nil {
+				if err = b.Check("a", n, 1, now); err != nil {
 					t.Fatalf("refused again after the time given: %v", err)
 				}
 			}

@@ -219,6 +219,8 @@ func (r *Reader) replay(ctx context.Context, out *sink) error {
 func (r *Reader) idle(ctx context.Context, out *sink) error {
 	last, err := r.relay.cfg.Out.Last(ctx, r.out)
 	switch {
+	case contracts.CodeOf(err) == contracts.CodeUnavailable: // the broker is away: as patient as after a gap
+		return r.refill(ctx, 0, out)
 	case err != nil:
 		return err
 	case last == nil && r.Vanished != nil:

@@ -9,9 +9,12 @@ package turn
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -42,17 +45,22 @@ type Config struct {
 	Logger           *slog.Logger
 
 	Put      func(ctx context.Context, a *contracts.Admitted, data []byte, id string) error // into JOBS, under a message id
-	Evict    func(ctx context.Context, tenant, job string) error                            // ends a held job that would come too late
+	Evict    func(ctx context.Context, tenant, job string) error                            // ends a held job that would come too late; ErrBegun
 	Remove   func(ctx context.Context, m *relay.Message)                                    // a message of SCHED
 	Damaged  func(ctx context.Context, tenant, job string) error                            // ends a held job that cannot be read
 	Deadline func(tenant, job string, deadline int64)                                       // notes a deadline, Unix milliseconds
+	Final    func(tenant, job string, c *contracts.Chunk)                                   // a job's final record, which was not heard
 	Say      func(share []byte) error                                                       // to the other dispatchers
 }
 
+// ErrBegun says that a held job has records: it is let in, not evicted.
+var ErrBegun = errors.New("the job has begun")
+
 // Turns moves jobs while Run runs.
 type Turns struct {
-	cfg  Config
-	rung chan struct{}
+	cfg   Config
+	rung  chan struct{}
+	doubt atomic.Bool // final records may have been missed
 }
 
 // New returns one that waits for Run.
@@ -121,7 +129,13 @@ func (t *Turns) turns(ctx context.Context) {
 // evict ends a held job whose first token could only come too late. One that cannot be ended is adopted
 // again some time later.
 func (t *Turns) evict(ctx context.Context, i priority.Item) {
-	if err := t.cfg.Evict(ctx, i.Tenant, i.Job); err != nil && ctx.Err() == nil {
+	err := t.cfg.Evict(ctx, i.Tenant, i.Job)
+	if errors.Is(err, ErrBegun) {
+		if err = t.letIn(ctx, i); err == nil {
+			return
+		}
+	}
+	if err != nil && ctx.Err() == nil {
 		t.cfg.Logger.Warn("held job not ended", "tenant", i.Tenant, "job", i.Job, "error", err)
 		pause(ctx, Every)
 	}
@@ -171,6 +185,9 @@ func (t *Turns) letIn(ctx context.Context, i priority.Item) error {
 	return nil
 }
 
+// Doubt says that records may have been missed, as after a reconnect: jobs that run are looked up too.
+func (t *Turns) Doubt() { t.doubt.Store(true) }
+
 // Adopt counts the held jobs in that nobody seems to let in: those of before this dispatcher's start, and
 // of dispatchers that are gone.
 func (t *Turns) Adopt(ctx context.Context, first bool) error {
@@ -198,6 +215,11 @@ func (t *Turns) settles(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		if t.doubt.Swap(false) {
+			if err := t.ended(ctx); err != nil {
+				t.doubt.Store(true)
+			}
+		}
 		now := map[priority.Key]bool{}
 		looked := 0
 		for _, k := range t.cfg.Backlog.Inside() {
@@ -215,6 +237,39 @@ func (t *Turns) settles(ctx context.Context) {
 	}
 }
 
+// ended forgets the jobs that run and have ended meanwhile.
+func (t *Turns) ended(ctx context.Context) error {
+	for keys := range slices.Chunk(t.cfg.Backlog.Running(), settleMost) {
+		of, outs := map[string]priority.Key{}, []string{}
+		for _, k := range keys {
+			out := subject.Out(k.Tenant, k.Job)
+			of[out], outs = k, append(outs, out)
+		}
+		last, err := t.cfg.Out.LastOf(ctx, outs)
+		if err != nil {
+			return err
+		}
+		for out, m := range last {
+			t.final(of[out], m)
+		}
+	}
+	return nil
+}
+
+// final tells whether a job's last record is its end, and that to the dispatcher.
+func (t *Turns) final(k priority.Key, last *relay.Message) bool {
+	c, err := state.Decode(last)
+	switch {
+	case err != nil:
+		t.cfg.Backlog.Drop(k)
+	case c.Final():
+		t.cfg.Final(k.Tenant, k.Job, c)
+	default:
+		return false
+	}
+	return true
+}
+
 // lookUp corrects what the backlog believes of a job.
 func (t *Turns) lookUp(ctx context.Context, k priority.Key) error {
 	last, err := t.cfg.Out.Last(ctx, subject.Out(k.Tenant, k.Job))
@@ -227,11 +282,11 @@ func (t *Turns) lookUp(ctx context.Context, k priority.Key) error {
 		}
 		return err
 	}
-	c, err := state.Decode(last)
-	switch {
-	case err != nil || c.Final():
-		t.cfg.Backlog.Drop(k)
-	case !c.IsClaim() || c.Index > 0:
+	if t.final(k, last) {
+		return nil
+	}
+	switch c, err := state.Decode(last); {
+	case err == nil && (!c.IsClaim() || c.Index > 0):
 		t.cfg.Backlog.First(subject.Live(k.Tenant, k.Job), time.Now())
 	default:
 		return nil

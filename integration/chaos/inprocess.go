@@ -124,13 +124,12 @@ func (f *InProcess) must(err error) {
 	}
 }
 
-// shorten makes the leases end sooner than the topology says, and lets a job change hands as often as it
-// happens to.
+// shorten makes the leases end sooner than the topology says.
 func (f *InProcess) shorten() {
 	js, err := jetstream.New(f.ctl)
 	f.must(err)
 	for _, c := range f.floor.Topology.Consumers(Model) {
-		c.AckWait, c.MaxDeliver = f.floor.AckWait, -1
+		c.AckWait = f.floor.AckWait
 		_, err := js.UpdateConsumer(f.t.Context(), topology.StreamJobs, c)
 		f.must(err)
 	}

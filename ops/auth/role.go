@@ -69,8 +69,7 @@ var rightsOf = map[Role]rights{
 				api + "CONSUMER.MSG.NEXT." + topology.StreamSched + "." + topology.ConsumerDue,
 			},
 		),
-		subscribe: []string{subject.AllSubmits, subject.AllCancels, subject.AllStatus, subject.AllLive, subject.AllHeartbeats, subject.AllLoads, subject.AllLevels, "$SRV.>",
-			"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + topology.StreamJobs + ".*"},
+		subscribe: []string{subject.AllSubmits, subject.AllCancels, subject.AllStatus, subject.AllLive, subject.AllHeartbeats, subject.AllLoads, subject.AllLevels, "$SRV.>"},
 		replies: true,
 	},
 	// The snapshots of a backup are acknowledged, and those of a restore sent, on subjects of their own.

@@ -173,7 +173,6 @@ func (r *Registry) Dispatcher() *dispatcher.Trace {
 		HandedOver: func(string, string, string) { r.moved.WithLabelValues("dead").Inc() },
 		Rested:     func(string) { r.moved.WithLabelValues("rest").Inc() },
 		Preempted:  func(string, string, string) { r.moved.WithLabelValues("preempt").Inc() },
-		GaveUp:     func(string, string, int) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeFailed)).Inc() },
 	}
 }
 

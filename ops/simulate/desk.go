@@ -173,7 +173,7 @@ func (d *desk) first(j *job) {
 func (d *desk) ended(j *job, code contracts.Code) {
 	d.book.Record(j.key.Tenant, j.key.Job, &contracts.Chunk{Finish: contracts.FinishStop, Code: code}, d.now())
 	d.urgent.Taken(j.key.Tenant, j.key.Job, "", d.now())
-	d.backlog.Ended(j.key, model, j.emitted, code == "")
+	d.backlog.Ended(j.key, model, j.emitted, j.emitted > 0, code == "")
 	d.turns()
 }
 

@@ -1,0 +1,317 @@
+package dispatcher_test
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/contractstest"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/dispatcher"
+	"github.com/pelton-run/pelton/dispatcher/quota"
+)
+
+// TestHeldWithRecordsIsNotEvicted: like TestHeldWithRecordsIsLetIn (a restore), but the job has an objective,
+// which is over after the restore: it is neither let in nor ended.
+func TestHeldWithRecordsIsNotEvicted(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	d, stop := startDispatcher(t, testConfig(b.Conn()))
+	measured(t, b.Conn(), d)
+	ctx := testContext(t)
+	for i := range 6 {
+		j := jobOf("flood", id(i))
+		if i == 5 {
+			j.Labels = map[string]string{"slo_ttft_ms": "1500"}
+		}
+		if _, err := d.Submit(ctx, j); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err := d.Status(ctx, "flood", id(5)); err != nil || s.State != contracts.StateHeld {
+		t.Fatalf("status of the last one: %+v, %v, want held", s, err)
+	}
+	stop()
+	begin(t, b.Conn(), "flood", id(5))
+	often(t, b.Conn()) // as of a large fleet: known before the first look at SCHED
+	time.Sleep(1600 * time.Millisecond)
+	cfg := testConfig(b.Conn())
+	cfg.Rescan = time.Second // so that it is adopted again and again
+	startDispatcher(t, cfg)
+	startWorker(t, b.Conn(), "w", nil)
+	if !pollFor(25*time.Second, func() bool { return stored(t, b, topology.StreamSched) == 0 }) {
+		t.Errorf("after 25 s %d jobs are still held, JOBS had %d messages of 6", stored(t, b, topology.StreamSched), stateOf(t, b.Conn(), topology.StreamJobs).LastSeq)
+	}
+}
+
+// often sends heartbeats as measured does, each millisecond.
+func often(t testing.TB, nc *nats.Conn) {
+	sums := contracts.StepSums{Budget: 16}
+	for i := range 100 {
+		sums.Add(float64(i%17), float64(i%5), 10+float64(i%17), 0)
+	}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			heartbeat(t, nc, contracts.Heartbeat{Worker: "often", Model: model, Slots: 16, ContextLength: 200, Steps: &sums})
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-ended })
+}
+
+// TestDueWhileOutTakesNothing: the deadline of a scheduled job passes while no dispatcher runs, and while the
+// next one runs OUT takes no records (no quorum): the job is acknowledged away without a final record.
+func TestDueWhileOutTakesNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := contractstest.StartBroker(t, func(o *server.Options) {
+		o.StoreDir = dir
+		o.Users = []*server.User{{Username: "all", Password: "x"},
+			{Username: "noout", Password: "x", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"out.>"}}}}}
+	})
+	as := func(user string) *nats.Conn { return b.Conn(nats.UserInfo(user, "x")) }
+	all := as("all")
+	d, stop := startDispatcher(t, testConfig(all))
+	ctx := testContext(t)
+	j := at("j", 600*time.Millisecond)
+	j.Deadline = j.NotBefore + 200
+	if _, err := d.Submit(ctx, j); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	time.Sleep(1200 * time.Millisecond)
+	cfg := testConfig(as("noout"))
+	cfg.Timeout = 300 * time.Millisecond
+	_, stop = startDispatcher(t, cfg)
+	gone := pollFor(15*time.Second, func() bool { return stateOf(t, all, topology.StreamSched).Msgs == 0 })
+	stop()
+	d, _ = startDispatcher(t, testConfig(all)) // OUT is well again
+	time.Sleep(3 * time.Second)
+	if s, err := d.Status(ctx, tenant, "j"); err != nil || !s.State.Final() {
+		t.Errorf("taken out of SCHED: %v; status %+v, %v, want a final one", gone, s, err)
+	}
+}
+
+// gatedDialer dials while it is open, and can cut what it dialed.
+type gatedDialer struct {
+	mu   sync.Mutex
+	shut bool
+	conn net.Conn
+}
+
+func (g *gatedDialer) Dial(network, address string) (net.Conn, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shut {
+		return nil, errors.New("cut off")
+	}
+	c, err := net.Dial(network, address)
+	g.conn = c
+	return c, err
+}
+
+func (g *gatedDialer) cut(shut bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shut = shut; shut {
+		_ = g.conn.Close()
+	}
+}
+
+// TestFinalMissedWhileAway: a job ends while the dispatcher has no connection. Its place among the tenant's
+// concurrent jobs is never free again.
+func TestFinalMissedWhileAway(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	g := &gatedDialer{}
+	nc, err := nats.Connect(b.URL(), nats.SetCustomDialer(g), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	cfg := testConfig(nc)
+	cfg.Rescan = time.Second
+	cfg.Overload.Quotas = map[string]quota.Limits{tenant: {Concurrent: 1}}
+	d, _ := startDispatcher(t, cfg)
+	ctx := testContext(t)
+	if _, err := d.Submit(ctx, textJob("first", "abc")); err != nil {
+		t.Fatal(err)
+	}
+	other := b.Conn()
+	js, err := jetstream.New(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch := &chain{js: js, out: subject.Out(tenant, "first")}
+	claim := &contracts.Claim{Worker: "w", Attempt: 1, Model: model, Class: contracts.P2}
+	for _, r := range []*contracts.Chunk{{Claim: claim}, {Tokens: []int32{97}, Text: "a"}} {
+		r.V, r.Job, r.Fence = 1, "first", 1
+		if err := ch.write(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(300 * time.Millisecond) // heard
+	g.cut(true)
+	waitFor(t, "the connection to be away", func() bool { return !nc.IsConnected() })
+	if err := ch.write(&contracts.Chunk{V: 1, Job: "first", Fence: 1, Index: 1, Finish: contracts.FinishStop, Claim: claim, Usage: &contracts.Usage{CompletionTokens: 1, TotalTokens: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.Stream(ctx, topology.StreamJobs)
+	if err == nil {
+		err = s.Purge(ctx) // acknowledged
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.cut(false)
+	waitFor(t, "the connection to be back", nc.IsConnected)
+	waitFor(t, "the end to be known", func() bool {
+		s, err := d.Status(ctx, tenant, "first")
+		return err == nil && s.State == contracts.StateCompleted
+	})
+	if !pollFor(16*time.Second, func() bool { _, err = d.Submit(ctx, textJob("second", "abc")); return err == nil }) {
+		t.Errorf("16 s after the only job ended: %v", err)
+	}
+}
+
+// TestReaderDuringAnOutage: the broker is away for longer than one timeout while a reader waits for a queued
+// job. The scale is a tenth: Idle 10 s and Timeout 5 s are the defaults, the outage is 12 s.
+func TestReaderDuringAnOutage(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	g := &gatedDialer{}
+	nc, err := nats.Connect(b.URL(), nats.SetCustomDialer(g), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	cfg := testConfig(nc)
+	cfg.Idle, cfg.Timeout = time.Second, 500*time.Millisecond
+	d, _ := startDispatcher(t, cfg)
+	_, chunks, err := d.Start(testContext(t), textJob("j", "abc"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		time.Sleep(1200 * time.Millisecond) // the reader has begun
+		g.cut(true)
+		time.Sleep(2400 * time.Millisecond)
+		g.cut(false)
+	}()
+	began := time.Now()
+	time.AfterFunc(6*time.Second, func() { startWorker(t, b.Conn(), "w", nil) }) // before the test ends
+	var last *contracts.Chunk
+	for c, err := range chunks {
+		if err != nil {
+			t.Fatalf("after %v: %v", time.Since(began), err)
+		}
+		last = c
+	}
+	if last == nil || !last.Final() {
+		t.Errorf("the last chunk is %+v", last)
+	}
+}
+
+// TestTooOldForTheQueue: a job that waits for longer than JOBS keeps messages vanishes without a final record, while a
+// dispatcher runs.
+func TestTooOldForTheQueue(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	cfg := testConfig(b.Conn())
+	cfg.Rescan = 200 * time.Millisecond
+	d, _ := startDispatcher(t, cfg)
+	js, err := jetstream.New(b.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	young := topology.Config{}.Streams()[0]
+	young.MaxAge, young.Duplicates = 2*time.Second, time.Second // 24 h
+	if _, err := js.UpdateStream(t.Context(), young); err != nil {
+		t.Fatal(err)
+	}
+	ctx := testContext(t)
+	if _, err := d.Submit(ctx, textJob("j", "abc")); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "JOBS to be empty", func() bool { return leftInQueue(t, b.Conn()) == 0 })
+	if s, err := d.Status(ctx, tenant, "j"); err != nil || !s.State.Final() {
+		t.Errorf("status %+v, %v, want a final one", s, err)
+	}
+}
+
+// TestScheduledJobsArePaidFor: a tenant that may send one request a minute sends ten, each for a moment later.
+func TestScheduledJobsArePaidFor(t *testing.T) {
+	t.Parallel()
+	d, b := start(t, func(c *dispatcher.Config) {
+		c.Overload.Quotas = map[string]quota.Limits{tenant: {Requests: 1, Concurrent: 1}}
+	})
+	ctx := testContext(t)
+	taken := 0
+	for i := range 10 {
+		if _, err := d.Submit(ctx, at(fmt.Sprint("s", i), 500*time.Millisecond)); err == nil {
+			taken++
+		}
+	}
+	waitFor(t, "all to be queued", func() bool { return stored(t, b, topology.StreamSched) == 0 })
+	if taken > 1 {
+		t.Errorf("%d jobs were taken and %d are queued, of 1 that is allowed", taken, leftInQueue(t, b.Conn()))
+	}
+}
+
+// TestFarDeadline: a deadline further away than the broker can count is no reason to refuse a job, and one
+// tenant's jobs with such deadlines do not close the door for the others.
+func TestFarDeadline(t *testing.T) {
+	t.Parallel()
+	d, b := start(t, nil)
+	startDispatcher(t, testConfig(b.Conn()))
+	startWorker(t, b.Conn(), "w", nil)
+	ctx := testContext(t)
+	for i := range 6 {
+		j := textJob(id(i), "abc")
+		j.Deadline = math.MaxInt64
+		if _, err := d.Submit(ctx, j); err != nil {
+			t.Errorf("far deadline: %v", err)
+		}
+	}
+	other := textJob("other", "abc")
+	other.Tenant = "somebody-else"
+	if _, err := d.Submit(ctx, other); err != nil {
+		t.Errorf("a job of another tenant: %v", err)
+	}
+	time.Sleep(3 * time.Second) // the breaker's time
+	late := at("late", 700*time.Millisecond)
+	late.Deadline = math.MaxInt64
+	if _, err := d.Submit(ctx, late); err != nil {
+		t.Fatalf("scheduled: %v", err)
+	}
+	time.Sleep(4 * time.Second)
+	if s, err := d.Status(ctx, tenant, "late"); err != nil || s.State != contracts.StateCompleted {
+		t.Errorf("the scheduled job is %v %v, want completed", s.State, err)
+	}
+}
+
+// pollFor is waitFor with a bound of its own, and tells instead of failing.
+func pollFor(d time.Duration, ok func() bool) bool {
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if ok() {
+			return true
+		}
+	}
+	return false
+}
