@@ -343,10 +343,14 @@ func TestSameIDAgain(t *testing.T) {
 	close(hold)
 	read(t, "end", d2.Stream(ctx, tenant, "j", -1))
 	check("finished")
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.finished["j"] != 1 {
-		t.Errorf("ran %d times", w.finished["j"])
+	ran := func() int {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.finished["j"]
+	}
+	waitFor(t, "the worker to have counted", func() bool { return ran() > 0 })
+	if n := ran(); n != 1 {
+		t.Errorf("ran %d times", n)
 	}
 }
 

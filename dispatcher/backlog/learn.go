@@ -41,7 +41,9 @@ func (b *Backlog) First(live string, now time.Time) (p Prediction, news bool) {
 	delete(m.predicts, k)
 	p = Prediction{m.name, was.class, k, was.said, now.Sub(was.arrived), was.want}
 	m.bias[rank(was.class)].learn(was.raw, p.Actual, now)
-	m.margin[rank(was.class)].learn(p, now)
+	if was.want >= b.cfg.Objectives[was.class] { // one that a tenant asked for, and nobody promised, moves nobody's margin
+		m.margin[rank(was.class)].learn(p, now)
+	}
 	return p, true
 }
 

@@ -52,7 +52,7 @@ func (r *Registry) Observe(h contracts.Heartbeat, now time.Time) {
 	old, known := r.seen[h.Worker]
 	switch {
 	case h.Worker == "":
-	case known && h.Started == old.heartbeat.Started && h.Sent < old.heartbeat.Sent:
+	case known && h.Started == old.heartbeat.Started && h.Sent < old.heartbeat.Sent && now.Sub(old.at) < r.ttl/2: // overtaken; later it is its clock that was set back
 	case known && h.Started < old.heartbeat.Started && now.Sub(old.at) < r.ttl:
 	case h.State == contracts.WorkerStopped:
 		delete(r.seen, h.Worker)

@@ -34,6 +34,8 @@ const (
 	Every = time.Second
 	// maxStarts bounds the jobs whose first token is waited for to judge their worker.
 	maxStarts = 65_536
+	// startLasts is how long one is waited for at least when there are many.
+	startLasts = 10 * time.Minute
 	// maxTenants bounds the tenants whose repeats are counted.
 	maxTenants = 65_536
 	// again is the least that a shed caller is told to wait; it is spread over twice the time.
@@ -220,6 +222,19 @@ func (g *Guard) taken(live, worker, model string, class contracts.Class, now tim
 	}
 }
 
+// forget drops the jobs of which nothing was heard for long: their records were missed.
+func (g *Guard) forget(now time.Time) {
+	if g.pending.Load() < maxStarts/2 {
+		return
+	}
+	g.starts.Range(func(live, of any) bool {
+		if now.Sub(of.(start).at) > startLasts {
+			g.over(live.(string))
+		}
+		return true
+	})
+}
+
 // over waits for the job no more.
 func (g *Guard) over(live string) (of start, known bool) {
 	v, known := g.starts.LoadAndDelete(live)
@@ -285,6 +300,7 @@ func (g *Guard) Run(ctx context.Context) {
 
 // Tick is one look.
 func (g *Guard) Tick() {
+	g.forget(time.Now())
 	for model, l := range g.ladders {
 		g.hears.Lock()
 		seen, own, c, changed := l.Tick()

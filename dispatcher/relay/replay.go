@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -140,17 +141,23 @@ func (l *Log) Page(ctx context.Context, subject string, seq uint64, count int) (
 }
 
 // LastOf returns the last message of each of the subjects, at most 1,000, without wildcards; those that
-// have none are left out.
+// have none are left out. The broker cuts an answer that is too large, and then is asked for the rest.
 func (l *Log) LastOf(ctx context.Context, subjects []string) (map[string]*Message, error) {
 	found := make(map[string]*Message, len(subjects))
 	if len(subjects) == 0 {
 		return found, nil
 	}
-	_, _, err := l.batch(ctx, query{MultiLast: subjects, Batch: len(subjects)}, func(m *Message) bool {
-		found[m.Subject] = m
-		return true
-	})
-	return found, err
+	for {
+		before := len(found)
+		_, more, err := l.batch(ctx, query{MultiLast: subjects, Batch: len(subjects)}, func(m *Message) bool {
+			found[m.Subject] = m
+			return true
+		})
+		if err != nil || !more || len(found) == before {
+			return found, err
+		}
+		subjects = slices.DeleteFunc(slices.Clone(subjects), func(s string) bool { return found[s] != nil })
+	}
 }
 
 // batch sends one batch request and hands its messages to visit. It returns the last sequence and

@@ -57,7 +57,7 @@ var rightsOf = map[Role]rights{
 	},
 	Dispatcher: {
 		publish: join(
-			[]string{subject.AllJobs, subject.AllSched, subject.AllHeld, subject.AllLoads, subject.AllLevels, subject.AllEvents, subject.AllOut, subject.AllDead, "bell.*", subject.AllCtlCancels, subject.AllCtlPreempt, subject.AllCtlRests},
+			[]string{subject.AllJobs, subject.AllSched, subject.AllHeld, subject.AllLoads, subject.AllLevels, subject.AllEvents, subject.AllOut, "bell.*", subject.AllCtlCancels, subject.AllCtlPreempt, subject.AllCtlRests},
 			acks(topology.StreamJobs), acks(topology.StreamSched),
 			each(api+"STREAM.INFO.", streams...),
 			each(api+"STREAM.MSG.DELETE.", topology.StreamJobs, topology.StreamSched, topology.StreamDead),

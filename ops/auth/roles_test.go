@@ -114,7 +114,7 @@ func TestRights(t *testing.T) {
 			{"jobs.>", false}, {"submit.*", false}, {"live.ann.*", false}, {"out.>", false}, {"hb.*", false}, {"_PELTON.worker.w2.>", false}, {"_PELTON.>", false}, {"_INBOX.>", false}, {"_INBOX_ann.>", false}, {">", false},
 		}},
 		{auth.Dispatcher, "d1", []right{
-			{job, true}, {"sched.ann.j", true}, {"dlq.ann.j", true}, {"out.ann.j", true}, {"bell.m", true}, {"ctl.cancel.ann.j", true}, {"ctl.preempt.ann.j", true},
+			{job, true}, {"sched.ann.j", true}, {"dlq.ann.j", false}, {"out.ann.j", true}, {"bell.m", true}, {"ctl.cancel.ann.j", true}, {"ctl.preempt.ann.j", true},
 			{"$JS.ACK.JOBS.m-p0-s.9.9.9.9.9", true}, {"$JS.ACK._.hash.JOBS.m-p0-s.9.9.9.9.9", true}, {"$JS.ACK.SCHED.due.9.9.9.9.9", true}, {"$JS.API.CONSUMER.MSG.NEXT.SCHED.due", true},
 			{"$JS.API.STREAM.INFO.JOBS", true}, {"$JS.API.CONSUMER.INFO.JOBS.m-p0-s", true}, {"$JS.API.DIRECT.GET.DLQ", true}, {"$JS.API.DIRECT.GET.OUT.out.ann.j", true},
 			{"$JS.API.STREAM.MSG.DELETE.OUT", false}, {"$JS.API.STREAM.DELETE.JOBS", false}, {"$JS.API.STREAM.PURGE.OUT", false}, {"$JS.API.STREAM.CREATE.EVIL", false}, {"$JS.API.STREAM.UPDATE.JOBS", false},
