@@ -9,7 +9,6 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/cost"
 	"github.com/pelton-run/pelton/dispatcher/priority"
-	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
 const (
@@ -39,20 +38,14 @@ type Backlog struct {
 	models  map[string]*model
 	of      map[priority.Key]*model
 	lengths *cost.Lengths
-	quotas  *quota.Book
-	charges map[priority.Key]charge
-	spent   map[string]Spent // since it was told to the others
+	ledger  *ledger
 	arrived arrivals
-	latest  time.Time // that a job was placed at
 }
-
-// charge is what a job was charged with: tokens, and whether it counts among those that wait or run.
-type charge struct{ prompt, most, running int }
 
 // New returns an empty one. live lists the live workers.
 func New(cfg Settings, live func() []contracts.Heartbeat) *Backlog {
 	return &Backlog{cfg: cfg, live: live, models: map[string]*model{}, of: map[priority.Key]*model{}, lengths: cost.NewLengths(),
-		quotas: quota.NewBook(cfg.Quotas), charges: map[priority.Key]charge{}, spent: map[string]Spent{}, arrived: arrivals{}}
+		ledger: newLedger(cfg.Quotas), arrived: arrivals{}}
 }
 
 // model is the backlog of one model. The Backlog's lock guards it.
@@ -103,10 +96,9 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 		v.Tokens = *j.Params.MaxTokens
 	}
 	item := b.item(m, a)
-	b.latest = now
 	b.arrived.add(j.Model, item.Prompt, item.Output)
 	due := chargeOf(a, 1)
-	if err = b.quotas.Check(j.Tenant, due.most, due.running, now); err != nil {
+	if err = b.ledger.check(key, due, now); err != nil {
 		return v, false, err
 	}
 	if !b.cfg.FIFO && j.Params.MaxTokens != nil {
@@ -117,7 +109,7 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	item.Class = v.Class
 	want := b.cfg.Objectives.Of(a, v.Class)
 	item.By = by(now, want)
-	b.charge(key, due, now)
+	b.ledger.charge(key, due, now)
 	m.predicts[key] = prediction{now, m.bias[rank(v.Class)].raw(v.First), v.First, want, v.Class}
 	b.track(m, key)
 	if v.Hold {
@@ -135,15 +127,14 @@ func (b *Backlog) Later(a *contracts.Admitted, now time.Time) (known bool, err e
 	key := priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if _, charged := b.charges[key]; charged || b.of[key] != nil {
+	if _, charged := b.ledger.charges[key]; charged || b.of[key] != nil {
 		return true, nil
 	}
-	b.latest = now
 	due := chargeOf(a, 0)
-	if err := b.quotas.Check(key.Tenant, due.most, due.running, now); err != nil {
+	if err := b.ledger.check(key, due, now); err != nil {
 		return false, err
 	}
-	b.charge(key, due, now)
+	b.ledger.charge(key, due, now)
 	return false, nil
 }
 
@@ -259,7 +250,7 @@ func (b *Backlog) Drop(k priority.Key) {
 }
 
 func (b *Backlog) drop(k priority.Key) {
-	b.refund(k, 0, false)
+	b.ledger.refund(k, 0, false)
 	if m := b.of[k]; m != nil {
 		m.queue.End(k)
 		delete(m.predicts, k)
@@ -279,7 +270,7 @@ func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64) {
 	}
 	m := b.model(a.Job.Model)
 	b.track(m, k)
-	b.begin(k)
+	b.ledger.begin(k)
 	i := b.item(m, a)
 	i.Adopted, i.Seq, i.By = true, seq, by(time.UnixMilli(a.Job.Submitted), b.cfg.Objectives.Of(a, a.Job.Class))
 	if seq > 0 {

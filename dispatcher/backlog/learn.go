@@ -66,7 +66,7 @@ func (b *Backlog) Ended(k priority.Key, model string, tokens int, ran, learn boo
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if ran {
-		b.refund(k, tokens, true)
+		b.ledger.refund(k, tokens, true)
 	}
 	if learn && tokens > 0 {
 		b.lengths.Observe(model, k.Tenant, tokens)
@@ -196,68 +196,19 @@ type Spent struct{ Requests, Tokens float64 }
 // Some tells whether s says anything.
 func (s Share) Some() bool { return len(s.Waiting)+len(s.Spent) > 0 }
 
-// chargeOf is what a job is charged with; running is as quota.Book.Check has it.
-func chargeOf(a *contracts.Admitted, running int) charge {
-	if a.Job.Kind == contracts.KindEmbed || a.Job.Kind == contracts.KindTensor {
-		return charge{a.KVTokens, a.KVTokens, running}
-	}
-	prompt, most := choices(a)*len(a.Tokens), 0
-	if n := a.Job.Params.MaxTokens; n != nil {
-		most = choices(a) * *n
-	}
-	return charge{prompt, prompt + most, running}
-}
-
-func (b *Backlog) charge(k priority.Key, c charge, now time.Time) {
-	if _, limited := b.quotas.Of(k.Tenant); !limited {
-		return
-	}
-	b.charges[k] = c
-	b.spend(k.Tenant, 1, float64(c.most), c.running, now)
-}
-
-// begin counts a job among its tenant's whose time has come.
-func (b *Backlog) begin(k priority.Key) {
-	if c, charged := b.charges[k]; charged && c.running == 0 {
-		c.running = 1
-		b.charges[k] = c
-		b.quotas.Charge(k.Tenant, 0, 0, 1, b.latest)
-	}
-}
-
-// refund gives back what a job did not use that ended with so many tokens: all of it if it never ran.
-func (b *Backlog) refund(k priority.Key, tokens int, ran bool) {
-	c, charged := b.charges[k]
-	if !charged {
-		return
-	}
-	delete(b.charges, k)
-	used := 0
-	if ran {
-		used = c.prompt + tokens
-	}
-	b.spend(k.Tenant, 0, float64(min(0, used-c.most)), -c.running, b.latest)
-}
-
-func (b *Backlog) spend(tenant string, requests, tokens float64, running int, now time.Time) {
-	b.quotas.Charge(tenant, requests, tokens, running, now)
-	s := b.spent[tenant]
-	b.spent[tenant] = Spent{s.Requests + requests, s.Tokens + tokens}
-}
-
 // Quota is what a tenant's requests and tokens of a minute allow now.
 func (b *Backlog) Quota(tenant string, now time.Time) (requests, tokens quota.State) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.quotas.States(tenant, now)
+	return b.ledger.quotas.States(tenant, now)
 }
 
 // Share is what this dispatcher has waiting, and what its tenants spent since the last call.
 func (b *Backlog) Share() Share {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := Share{map[string][4]priority.Work{}, b.spent}
-	b.spent = map[string]Spent{}
+	out := Share{map[string][4]priority.Work{}, b.ledger.spent}
+	b.ledger.spent = map[string]Spent{}
 	for name, m := range b.models {
 		var w [4]priority.Work
 		some := false
@@ -281,7 +232,7 @@ func (b *Backlog) Peer(name string, s Share, now time.Time) {
 		delete(m.peers, name)
 	}
 	for tenant, spent := range s.Spent {
-		b.quotas.Charge(tenant, spent.Requests, spent.Tokens, 0, now)
+		b.ledger.quotas.Charge(tenant, spent.Requests, spent.Tokens, 0, now)
 	}
 	for of, w := range s.Waiting {
 		b.model(of).peers[name] = peer{now, w}
