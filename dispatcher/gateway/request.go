@@ -122,6 +122,9 @@ func (g *gateway) stamp(w http.ResponseWriter, r *http.Request, tenant string, j
 		}
 		if j.ID == "" && key != "" {
 			j.ID = jobID(tenant, key, i)
+			if len(jobs) > 1 {
+				j.Parts = len(jobs)
+			}
 		}
 		j.Labels = traceLabels(j.Labels, r.Header, w.Header().Get("X-Request-Id"))
 	}
