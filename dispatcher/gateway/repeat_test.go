@@ -1,0 +1,34 @@
+package gateway_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestIdempotencyKeyOfMorePrompts: a request with more or fewer prompts is another request.
+func TestIdempotencyKeyOfMorePrompts(t *testing.T) {
+	t.Parallel()
+	d := open(t, nil)
+	for _, c := range []struct {
+		key, prompts string
+		want         int
+	}{{"a", `["x"]`, 200}, {"a", `["x","y"]`, 409}, {"b", `["x","y"]`, 200}, {"b", `["x"]`, 409}, {"b", `["x","y"]`, 200}} {
+		r := d.do("POST", "/v1/completions", `{"model":"fake/parrot","max_tokens":2,"prompt":`+c.prompts+`}`, "Idempotency-Key: "+c.key)
+		if r.status != c.want {
+			t.Errorf("key %s with %s: %d %s, want %d", c.key, c.prompts, r.status, r.text, c.want)
+		}
+	}
+}
+
+// TestTierThatRan: a reply names the tier in which the job ran, not the one that a repeat asks for.
+func TestTierThatRan(t *testing.T) {
+	t.Parallel()
+	d := open(t, nil)
+	for _, tier := range []string{"flex", "priority"} {
+		r := d.do("POST", "/v1/chat/completions", chatBody+`,"service_tier":"`+tier+`"}`, "Idempotency-Key: t")
+		if r.status != http.StatusOK || !strings.Contains(r.text, `"service_tier":"flex"`) {
+			t.Errorf("%d %s", r.status, r.text)
+		}
+	}
+}
