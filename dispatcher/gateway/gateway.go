@@ -44,7 +44,7 @@ type Model struct {
 
 	Kind       contracts.Kind // KindEmbed, KindTensor, or "" for a model that writes text
 	Dimensions int            // of the vectors of KindEmbed
-	MaxRows    int            // vectors that fit one job's answer; 0 is not known
+	JobRows    int            // texts that one of several jobs of a request holds; 0 is not known
 	Inputs     []admission.Port
 	Outputs    []admission.Port
 }

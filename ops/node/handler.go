@@ -65,7 +65,7 @@ func (n *Node) models() []gateway.Model {
 	for _, m := range n.dispatcher.Models() {
 		out = append(out, gateway.Model{
 			Name: m.Name, Aliases: m.Aliases, Created: m.Created, ContextLength: m.ContextLength, Workers: m.Workers, Fingerprint: m.Fingerprint,
-			Kind: m.Kind, Dimensions: m.Dimensions, MaxRows: m.MaxRows, Inputs: m.Inputs, Outputs: m.Outputs,
+			Kind: m.Kind, Dimensions: m.Dimensions, JobRows: m.JobRows, Inputs: m.Inputs, Outputs: m.Outputs,
 		})
 	}
 	return out
