@@ -4,6 +4,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/gateway"
 )
 
 // TestIdempotencyKeyOfMorePrompts: a request with more or fewer prompts is another request.
@@ -29,6 +32,28 @@ func TestTierThatRan(t *testing.T) {
 		r := d.do("POST", "/v1/chat/completions", chatBody+`,"service_tier":"`+tier+`"}`, "Idempotency-Key: t")
 		if r.status != http.StatusOK || !strings.Contains(r.text, `"service_tier":"flex"`) {
 			t.Errorf("%d %s", r.status, r.text)
+		}
+	}
+}
+
+// TestWrongPromptIsNamed: a refusal of token ids names the prompt of the request, not the job's field.
+func TestWrongPromptIsNamed(t *testing.T) {
+	t.Parallel()
+	d := open(t, func(_ *gateway.Config, f *fakeFleet) {
+		f.refuse = func(j *contracts.Job) error {
+			if j.Tokens[0] < 99 {
+				return nil
+			}
+			return &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "tokens", Message: "tokens[0] is 99, the model has tokens 0 to 98"}
+		}
+	})
+	for prompt, want := range map[string]string{
+		`[99]`:         `"message":"prompt[0] is 99, the model has tokens 0 to 98","type":"invalid_request_error","param":"prompt"`,
+		`[[1],[2,99]]`: `"finish_reason"`,
+		`[[1],[99]]`:   `"message":"prompt[1][0] is 99, the model has tokens 0 to 98","type":"invalid_request_error","param":"prompt[1]"`,
+	} {
+		if r := d.do("POST", "/v1/completions", `{"model":"fake/parrot","max_tokens":1,"prompt":`+prompt+`}`); !strings.Contains(r.text, want) {
+			t.Errorf("%s: %d %s, want %s", prompt, r.status, r.text, want)
 		}
 	}
 }
