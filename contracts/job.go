@@ -138,7 +138,6 @@ type Job struct {
 	Labels        map[string]string `msgpack:"labels,omitempty" json:"labels,omitempty"`
 	CancelOnLeave bool              `msgpack:"cancel_on_leave,omitempty" json:"cancel_on_leave,omitempty"`
 	Submitted     int64             `msgpack:"submitted,omitempty" json:"submitted,omitempty"` // Unix milliseconds
-	Parts         int               `msgpack:"parts,omitempty" json:"parts,omitempty"`         // how many jobs one request became; 0 is one
 }
 
 // Admitted is a job as the dispatcher admitted it and as it waits in JetStream: the prompt is already
@@ -163,8 +162,6 @@ func (j *Job) Validate() error {
 		return invalid("v", "version %d does not exist", j.V)
 	case j.ID == "" || len(j.ID) > MaxIDLength || !utf8.ValidString(j.ID):
 		return invalid("job", "job id must be 1 to %d bytes of UTF-8, got %d", MaxIDLength, len(j.ID))
-	case j.Parts < 0:
-		return invalid("parts", "parts is %d, it must not be negative", j.Parts)
 	case j.Deadline < 0 || j.Submitted < 0 || j.NotBefore < 0:
 		return invalid("deadline", "times are Unix milliseconds and not negative")
 	case j.NotBefore > 0 && j.Deadline > 0 && j.Deadline <= j.NotBefore:

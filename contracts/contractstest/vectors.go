@@ -89,7 +89,7 @@ func fullJob() contracts.Job {
 			RepetitionPenalty: ptr(1.25), PresencePenalty: ptr(-1.5), FrequencyPenalty: ptr(2.0), LogitBias: contracts.LogitBias{"7": -100, "11": 0.5}, Logprobs: ptr(0),
 			IgnoreEOS: true, ResponseFormat: map[string]any{"type": "text"},
 		},
-		Labels: map[string]string{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "é": ""}, CancelOnLeave: true, Parts: 2,
+		Labels: map[string]string{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "é": ""}, CancelOnLeave: true,
 	}
 }
 
