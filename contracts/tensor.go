@@ -50,6 +50,14 @@ const (
 // each row of length 1.
 const Embedding = "embedding"
 
+// CallRoom is the memory, in bytes, in which a worker holds the jobs of a model that answers in one call: a job's
+// inputs, what is joined for the graph, and its outputs. A job that needs more than all of it is refused.
+const CallRoom = 64 << 20
+
+// EmbedCost is how many bytes of CallRoom a token of an embed job takes: its ids in the job and in the call, and
+// its share of a vector of so many dimensions, three times in memory, of a text of four tokens.
+func EmbedCost(dimensions int) int64 { return 32 + 3*int64(dimensions) }
+
 // Tensor is an array with a name.
 type Tensor struct {
 	Name  string   `msgpack:"name" json:"name"`

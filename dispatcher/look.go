@@ -26,7 +26,7 @@ type ModelStatus struct {
 
 	Kind       contracts.Kind // KindEmbed, KindTensor, or "" for a model that writes text
 	Dimensions int            // of the vectors of KindEmbed
-	MaxRows    int            // vectors that fit one answer
+	JobRows    int            // texts that one of several jobs of a request holds
 	Inputs     []admission.Port
 	Outputs    []admission.Port
 }
@@ -38,7 +38,7 @@ func (d *Dispatcher) Models() []ModelStatus {
 	var out []ModelStatus
 	for _, m := range d.catalog.Models() {
 		s := ModelStatus{Name: m.Name, Aliases: m.Aliases, Created: m.Created, ContextLength: m.ContextLength,
-			Kind: m.Kind, Dimensions: m.Dimensions, MaxRows: m.MaxRows(d.limits), Inputs: m.Inputs, Outputs: m.Outputs}
+			Kind: m.Kind, Dimensions: m.Dimensions, JobRows: m.JobRows(d.limits), Inputs: m.Inputs, Outputs: m.Outputs}
 		for _, w := range live {
 			if w.Model == m.Name && w.State == contracts.WorkerReady {
 				s.Workers++

@@ -59,7 +59,7 @@ func TestFlood(t *testing.T) {
 			if slowers[i], err = net.Dial("tcp", address); err != nil {
 				return err
 			}
-			_, err = io.WriteString(slowers[i], "POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+			_, err = io.WriteString(slowers[i], "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
 			return err
 		})
 	}
@@ -99,7 +99,7 @@ func livez(c net.Conn) error {
 	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}
-	if _, err := io.WriteString(c, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(c, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		return err
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)

@@ -39,9 +39,7 @@ func (c *Calls) info() engine.Info {
 		Vocab: c.Vocab, ContextLength: c.MaxTokens, MaxSequences: callSlots, KVBytesPerToken: tensorCost,
 	}
 	if c.Kind == contracts.KindEmbed {
-		// A token's ids in the job and in the call, and its share of a vector, three times in memory, of a
-		// text of four tokens.
-		i.KVBytesPerToken = 32 + 3*dimensions(g)
+		i.KVBytesPerToken = contracts.EmbedCost(int(dimensions(g)))
 	}
 	return i
 }

@@ -106,6 +106,14 @@ func (m *Model) MaxRows(l Limits) int {
 	return min(contracts.MaxInputs, max(1, (l.MaxRecord-recordRoom)/(4*m.Dimensions)))
 }
 
+// JobRows is how many texts of any length go into one job of a request that becomes several: their vectors fit one
+// answer, and their tokens half of a worker's memory, so that it can take the next job meanwhile. It depends on
+// nothing that changes while a fleet runs, because a repeated request must become the same jobs.
+func (m *Model) JobRows(l Limits) int {
+	longest := max(1, int64(m.ContextLength)) * contracts.EmbedCost(m.Dimensions)
+	return min(m.MaxRows(l), max(1, int(contracts.CallRoom/2/longest)))
+}
+
 // ports checks a tensor job's inputs and outputs against what the model declares.
 func ports(j *contracts.Job, m *Model) error {
 	for i := range j.Tensors {

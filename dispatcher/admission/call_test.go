@@ -2,6 +2,7 @@ package admission_test
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -110,6 +111,20 @@ func TestCallsAreRefused(t *testing.T) {
 		_, err := admission.Decide(c.job, callCatalog(t), capacity, l, admission.Draw{Now: now})
 		if e := contracts.AsError(err); err == nil || e.Code != c.code || e.Param != c.param || !strings.Contains(e.Message, c.says) {
 			t.Errorf("%s: %v (code %s, param %q), want %s of %q that says %q", name, err, e.Code, e.Param, c.code, c.param, c.says)
+		}
+	}
+}
+
+// TestDigest: what a job asks has the same digest in every version, and a request with more parts another one.
+func TestDigest(t *testing.T) {
+	t.Parallel()
+	for want, parts := range map[string]int{"91327cf3d3e4175204c00d080076bd5bba8fa7424b296859a4dcb0f950f4d166": 0, "50da53a25bde1384e9a40999a64c62fa03adcb5f435b6d8fa5a09a356aeff143": 2, "c4428163edbb1bde904d71ebc8c9528f369561b407202ac8287ab01eee235f1d": 3} {
+		j := contracts.Job{V: 1, ID: "x", Tenant: "t", Model: "m", Kind: contracts.KindText, Prompt: "x"}
+		if parts > 0 {
+			j.Labels = map[string]string{admission.LabelParts: strconv.Itoa(parts)}
+		}
+		if got, err := admission.Digest(&j); err != nil || got != want {
+			t.Errorf("%d parts: %s, %v, want %s", parts, got, err, want)
 		}
 	}
 }

@@ -16,6 +16,10 @@ const (
 	LabelOverload = "on_overload" // demote, shorten, or both with a comma: what may be done rather than refuse it
 )
 
+// LabelParts is the label that says how many jobs one request became, when it is more than one. It is the only label
+// that belongs to what a job asks: with more or fewer of them it is another request.
+const LabelParts = "request_parts"
+
 // Load is the fleet as a job finds it that is to be judged. The zero value knows nothing: then nothing
 // is refused, and nothing is held.
 type Load struct {

@@ -70,8 +70,8 @@ func invalid(param, format string, args ...any) error {
 }
 
 // Digest is the SHA-256, in hexadecimal, of what the job asks: model, kind, input and parameters as
-// they were given. Times, class, deadline and labels are left out, so that a repeated submit of the
-// same request has the same digest. The job must be valid.
+// they were given, and [LabelParts]. Times, class, deadline and the other labels are left out, so that a
+// repeated submit of the same request has the same digest. The job must be valid.
 func Digest(j *contracts.Job) (string, error) {
 	// JSON because it sorts the keys of every map; numbers and valid UTF-8 are written one way only.
 	data, err := json.Marshal(struct {
@@ -86,7 +86,8 @@ func Digest(j *contracts.Job) (string, error) {
 		Truncate bool               `json:",omitempty"`
 		Tensors  []contracts.Tensor `json:",omitempty"`
 		Outputs  []string           `json:",omitempty"`
-	}{j.Model, j.Kind, j.Messages, j.Prompt, j.Tokens, j.Params, j.Input, j.Rows, j.Truncate, j.Tensors, j.Outputs})
+		Parts    string             `json:",omitempty"`
+	}{j.Model, j.Kind, j.Messages, j.Prompt, j.Tokens, j.Params, j.Input, j.Rows, j.Truncate, j.Tensors, j.Outputs, j.Labels[LabelParts]})
 	if err != nil {
 		return "", invalid("params", "the parameters cannot be written down: %v", err)
 	}

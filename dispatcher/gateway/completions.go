@@ -3,6 +3,8 @@ package gateway
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -56,7 +58,7 @@ func (g *gateway) complete(w http.ResponseWriter, r *http.Request, parse func([]
 	}
 	run, err := g.begin(r.Context(), req.Jobs, keep)
 	if err != nil {
-		return requestParam(err)
+		return promptParam(err, len(req.Jobs))
 	}
 	defer run.close()
 	w.Header().Set(jobHeader, jobIDs(req.Jobs))
@@ -200,6 +202,20 @@ func requestParam(err error) error {
 	}
 	own := *e
 	own.Param = strings.TrimPrefix(e.Param, "params.")
+	return badRequest(&own)
+}
+
+// promptParam names the prompt of a job's refusal as the request with so many prompts does.
+func promptParam(err error, prompts int) error {
+	own := *contracts.AsError(err)
+	if own.Param != "prompt" && own.Param != "tokens" {
+		return requestParam(err)
+	}
+	own.Param = "prompt"
+	if p, ok := errors.AsType[*partError](err); ok && prompts > 1 {
+		own.Param = fmt.Sprintf("prompt[%d]", p.part)
+	}
+	own.Message = strings.Replace(own.Message, "tokens[", own.Param+"[", 1) // a prompt of token ids
 	return badRequest(&own)
 }
 

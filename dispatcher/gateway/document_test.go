@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,9 +46,8 @@ func description(t testing.TB) document {
 // find is the operation of a method on a path.
 func (d document) find(method, path string) (operation, bool) {
 	for pattern, item := range d.Paths {
-		if before, after, open := strings.Cut(pattern, "{id}"); pattern == path ||
-			open && strings.HasPrefix(path, before) && strings.HasSuffix(path, after) && len(path) > len(before)+len(after) &&
-				!strings.Contains(path[len(before):len(path)-len(after)], "/") {
+		same := func(want, got string) bool { return want == got || got != "" && strings.HasPrefix(want, "{") }
+		if slices.EqualFunc(strings.Split(pattern, "/"), strings.Split(path, "/"), same) {
 			op, known := item[method]
 			return op, known
 		}

@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -28,7 +30,7 @@ func (g *gateway) embeddings(w http.ResponseWriter, r *http.Request) error {
 	}
 	req, err := openai.ParseEmbeddings(data)
 	if err != nil {
-		return badRequest(err)
+		return inputParam(err, 0)
 	}
 	model, err := g.served(req.Job.Model)
 	if err != nil {
@@ -39,8 +41,8 @@ func (g *gateway) embeddings(w http.ResponseWriter, r *http.Request) error {
 			Message: "dimensions is " + strconv.Itoa(req.Dimensions) + ", the vectors of model " + model.Name + " have " + strconv.Itoa(model.Dimensions) + " and cannot be shortened: leave it out"}
 	}
 	most := rowsPerJob
-	if model.MaxRows > 0 {
-		most = min(most, model.MaxRows)
+	if model.JobRows > 0 {
+		most = min(most, model.JobRows)
 	}
 	jobs := req.Jobs(most)
 	if err := g.stamp(w, r, tenant, jobs); err != nil {
@@ -48,7 +50,7 @@ func (g *gateway) embeddings(w http.ResponseWriter, r *http.Request) error {
 	}
 	finals, err := g.collect(r, jobs)
 	if err != nil {
-		return inputParam(err)
+		return inputParam(err, most)
 	}
 	reply := openai.EmbeddingReply{Object: "list", Model: req.Job.Model}
 	for _, c := range finals {
@@ -61,15 +63,22 @@ func (g *gateway) embeddings(w http.ResponseWriter, r *http.Request) error {
 	return g.writeJSON(w, http.StatusOK, reply)
 }
 
-// inputParam names a job's rows as OpenAI's requests do.
-func inputParam(err error) error {
-	e := contracts.AsError(err)
-	if rest, ok := strings.CutPrefix(e.Param, "rows"); ok {
-		own := *e
-		own.Param = "input" + rest
-		return requestParam(&own)
+// inputParam names the inputs of a job that holds most of them as the request does.
+func inputParam(err error, most int) error {
+	own := *contracts.AsError(err)
+	name, rest, indexed := strings.Cut(own.Param, "[")
+	if name != "input" && name != "rows" {
+		return requestParam(err)
 	}
-	return requestParam(err)
+	own.Param = "input"
+	if i, e := strconv.Atoi(strings.TrimSuffix(rest, "]")); indexed && e == nil {
+		if p, ok := errors.AsType[*partError](err); ok {
+			i += p.part * most
+		}
+		own.Param = fmt.Sprintf("input[%d]", i)
+		own.Message = strings.Replace(own.Message, name+"["+rest, own.Param, 1)
+	}
+	return badRequest(&own)
 }
 
 // collect runs jobs that answer in their final record and returns these, in the order of the jobs. A job
@@ -90,7 +99,7 @@ func (g *gateway) collect(r *http.Request, jobs []*contracts.Job) ([]*contracts.
 			continue
 		}
 		if err := c.Err(); err != nil {
-			return nil, err
+			return nil, &partError{i, err}
 		}
 		finals[i] = c
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
 )
 
@@ -74,7 +75,7 @@ func (f *fakeFleet) Submit(_ context.Context, job *contracts.Job) (*contracts.An
 	if job.Deadline > 0 && job.Deadline < time.Now().UnixMilli() {
 		return nil, contracts.Errorf(contracts.CodeDeadlineExceeded, "the deadline is past")
 	}
-	asked, _ := json.Marshal([]any{job.Model, job.Kind, job.Messages, job.Prompt, job.Tokens, job.Params})
+	asked, _ := json.Marshal([]any{job.Model, job.Kind, job.Messages, job.Prompt, job.Tokens, job.Params, job.Labels[admission.LabelParts]})
 	digest := sha256.Sum256(asked)
 	answer := &contracts.Answer{V: 1, Job: job.ID, Outcome: contracts.OutcomeAdmitted, Live: "live." + job.Tenant + "." + job.ID}
 	f.mu.Lock()

@@ -44,7 +44,7 @@ type Model struct {
 
 	Kind       contracts.Kind // KindEmbed, KindTensor, or "" for a model that writes text
 	Dimensions int            // of the vectors of KindEmbed
-	MaxRows    int            // vectors that fit one job's answer; 0 is not known
+	JobRows    int            // texts that one of several jobs of a request holds; 0 is not known
 	Inputs     []admission.Port
 	Outputs    []admission.Port
 }
@@ -89,7 +89,7 @@ func (c Config) withDefaults() Config {
 	for _, d := range []struct {
 		field *time.Duration
 		value time.Duration
-	}{{&c.KeepAlive, 15 * time.Second}, {&c.HoldHeaders, time.Second}, {&c.ReadTime, 30 * time.Second}, {&c.WriteTime, 30 * time.Second}, {&c.CancelTime, 30 * time.Second}} {
+	}{{&c.KeepAlive, 15 * time.Second}, {&c.HoldHeaders, time.Second}, {&c.ReadTime, 30 * time.Second}, {&c.WriteTime, writeTime}, {&c.CancelTime, 30 * time.Second}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
@@ -134,11 +134,18 @@ func New(cfg Config) (http.Handler, error) {
 	return g.handler(), nil
 }
 
+// writeTime is the default time for one write to be taken.
+const writeTime = 30 * time.Second
+
 // Server wraps a gateway's handler (or one that contains it) with the time-outs that its handlers
 // count on. The caller sets the address or listens itself, and calls Shutdown.
 func Server(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           h,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			// For handlers beside the gateway's, whose whole answer is one write; the gateway's own allow each.
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
+			h.ServeHTTP(w, r)
+		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,

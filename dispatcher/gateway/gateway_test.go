@@ -344,6 +344,8 @@ func TestRefusals(t *testing.T) {
 		{"long key", "POST", chat, `{"model":"fake/parrot"` + msgs + `}`, "Idempotency-Key: " + strings.Repeat("k", 300), 400, "invalid_argument", "Idempotency-Key"},
 		{"job without kind", "POST", jobs, `{"model":"fake/parrot"}`, "", 400, "invalid_argument", "kind"},
 		{"job of a later version", "POST", jobs, `{"v":2,"model":"fake/parrot","kind":"text","prompt":"x"}`, "", 501, "unimplemented", "v"},
+		{"job of vectors", "POST", jobs, `{"model":"fake/parrot","kind":"embed","input":["x"]}`, "", 400, "invalid_argument", "kind"},
+		{"job of tensors", "POST", jobs, `{"model":"fake/parrot","kind":"tensor"}`, "", 400, "invalid_argument", "kind"},
 		{"job parameter", "POST", jobs, `{"model":"fake/parrot","kind":"text","prompt":"x","params":{"top_p":"a"}}`, "", 400, "invalid_argument", "params.top_p"},
 		{"job parameter range", "POST", jobs, `{"model":"fake/parrot","kind":"text","prompt":"x","params":{"max_tokens":0}}`, "", 400, "invalid_argument", "params.max_tokens"},
 		{"job of another tenant", "POST", jobs, `{"model":"fake/parrot","kind":"text","prompt":"x","tenant":"b"}`, "", 403, "permission_denied", "tenant"},

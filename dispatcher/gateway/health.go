@@ -57,6 +57,7 @@ func (g *gateway) metrics(w http.ResponseWriter, r *http.Request) error {
 	if g.cfg.Metrics == nil {
 		return contracts.Errorf(contracts.CodeNotFound, "no metrics are collected here")
 	}
+	g.allowWrite(w)
 	g.cfg.Metrics.ServeHTTP(w, r)
 	return nil
 }

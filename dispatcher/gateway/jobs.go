@@ -195,6 +195,12 @@ func decodeJob(data []byte) (*contracts.Job, error) {
 		Class: contracts.Class(f.Text("class")), Prompt: f.Text("prompt"), Tokens: f.Tokens("tokens", contracts.MaxMaxTokens),
 		Labels: f.StringMap("labels", contracts.MaxLabels), CancelOnLeave: f.Bool("cancel_on_leave"),
 	}
+	switch job.Kind { // what they carry and answer has other paths and shapes here
+	case contracts.KindEmbed:
+		f.Failf("kind", "jobs of kind embed are taken over NATS only: over HTTP use /v1/embeddings")
+	case contracts.KindTensor:
+		f.Failf("kind", "jobs of kind tensor are taken over NATS only: over HTTP use /v2/models/{model}/infer")
+	}
 	if v := f.Int("v"); v != nil {
 		job.V = *v
 	}

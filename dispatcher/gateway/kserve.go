@@ -29,24 +29,31 @@ func (g *gateway) readyV2(w http.ResponseWriter, _ *http.Request) error {
 	return g.writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
 }
 
+// versionV2 is the version that every model has.
+const versionV2 = "1"
+
 // modelV2 is the model that a path names.
 func (g *gateway) modelV2(r *http.Request) (Model, error) {
-	name := r.PathValue("id")
+	name, version := r.PathValue("id"), r.PathValue("version")
 	for _, m := range g.cfg.Models() {
-		if m.Name == name || slices.Contains(m.Aliases, name) {
-			return m, nil
+		if m.Name != name && !slices.Contains(m.Aliases, name) {
+			continue
 		}
+		if version != "" && version != versionV2 {
+			return m, &contracts.Error{Code: contracts.CodeModelNotFound, Param: "version", Message: "model " + brief(name) + " has no version " + brief(version) + ": its only one is " + versionV2}
+		}
+		return m, nil
 	}
 	return Model{}, &contracts.Error{Code: contracts.CodeModelNotFound, Param: "model", Message: "model " + brief(name) + " is not served: ask /v1/models what is"}
 }
 
-// showV2 serves GET /v2/models/{id}.
+// showV2 serves GET /v2/models/{id}, with a version or without.
 func (g *gateway) showV2(w http.ResponseWriter, r *http.Request) error {
 	m, err := g.modelV2(r)
 	if err != nil {
 		return err
 	}
-	return g.writeJSON(w, http.StatusOK, kserve.Metadata{Name: m.Name, Versions: []string{"1"}, Platform: "onnxruntime_onnx", Inputs: portsV2(m.Inputs), Outputs: portsV2(m.Outputs)})
+	return g.writeJSON(w, http.StatusOK, kserve.Metadata{Name: m.Name, Versions: []string{versionV2}, Platform: "onnxruntime_onnx", Inputs: portsV2(m.Inputs), Outputs: portsV2(m.Outputs)})
 }
 
 func portsV2(list []admission.Port) []kserve.Port {
@@ -57,7 +64,7 @@ func portsV2(list []admission.Port) []kserve.Port {
 	return out
 }
 
-// modelReadyV2 serves GET /v2/models/{id}/ready.
+// modelReadyV2 serves GET /v2/models/{id}/ready, with a version or without.
 func (g *gateway) modelReadyV2(w http.ResponseWriter, r *http.Request) error {
 	m, err := g.modelV2(r)
 	if err != nil {
@@ -69,7 +76,7 @@ func (g *gateway) modelReadyV2(w http.ResponseWriter, r *http.Request) error {
 	return g.writeJSON(w, http.StatusOK, map[string]any{"name": m.Name, "ready": true})
 }
 
-// infer serves POST /v2/models/{id}/infer.
+// infer serves POST /v2/models/{id}/infer, with a version or without.
 func (g *gateway) infer(w http.ResponseWriter, r *http.Request) error {
 	tenant, err := g.tenant(r)
 	if err != nil {

@@ -1,8 +1,12 @@
 package gateway_test
 
 import (
+	"errors"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -39,5 +43,38 @@ func TestRateLimitHeaders(t *testing.T) {
 		if got := resp.Header.Get(name); got != want {
 			t.Errorf("%s is %q, want %q (status %d)", name, got, want, resp.StatusCode)
 		}
+	}
+}
+
+// TestMetricsStuckReader: a scraper that does not read its answer holds no handler.
+func TestMetricsStuckReader(t *testing.T) {
+	t.Parallel()
+	over := make(chan error, 1)
+	d := open(t, func(c *gateway.Config, _ *fakeFleet) {
+		c.WriteTime = 50 * time.Millisecond
+		c.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			for piece := make([]byte, 1<<20); ; {
+				if _, err := w.Write(piece); err != nil {
+					over <- err
+					return
+				}
+			}
+		})
+	})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(d.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-over:
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the handler ended with %v, want the deadline", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the handler still writes to a reader that does not read")
 	}
 }

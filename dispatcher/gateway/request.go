@@ -14,6 +14,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/retry"
+	"github.com/pelton-run/pelton/dispatcher/admission"
 )
 
 // errTooLarge marks refusals of a body that was not read to its end.
@@ -124,6 +125,9 @@ func (g *gateway) stamp(w http.ResponseWriter, r *http.Request, tenant string, j
 			j.ID = jobID(tenant, key, i)
 		}
 		j.Labels = traceLabels(j.Labels, r.Header, w.Header().Get("X-Request-Id"))
+		if key != "" && len(jobs) > 1 {
+			j.Labels[admission.LabelParts] = strconv.Itoa(len(jobs)) // there is room beside what these requests may say
+		}
 	}
 	return nil
 }

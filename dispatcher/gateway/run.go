@@ -37,6 +37,15 @@ type run struct {
 	follows sync.WaitGroup // goroutines that carry chunks
 }
 
+// partError is the failure of one of a request's jobs.
+type partError struct {
+	part int // index of the job
+	error
+}
+
+// Unwrap lets contracts.AsError find the code.
+func (e *partError) Unwrap() error { return e.error }
+
 // begin submits jobs and follows them. Without keep, [run.close] cancels what is not finished.
 func (g *gateway) begin(ctx context.Context, jobs []*contracts.Job, keep bool) (*run, error) {
 	r := &run{g: g, jobs: jobs, keep: keep, open: make([]bool, len(jobs)), records: make(chan record, 64)}
@@ -58,7 +67,7 @@ func (g *gateway) begin(ctx context.Context, jobs []*contracts.Job, keep bool) (
 				r.open[i], r.left = true, r.left+1
 			}
 			r.close()
-			return nil, err
+			return nil, &partError{i, err}
 		}
 		r.open[i], r.left = true, r.left+1
 		if i == 0 {

@@ -19,11 +19,6 @@ import (
 	"github.com/pelton-run/pelton/worker/batch"
 )
 
-// callsRoom is the memory that the jobs of a model that answers in one call may hold together: a job's
-// inputs, what is joined for the graph, and its outputs. What the graph itself takes is part of the
-// process by then.
-const callsRoom = 64 << 20
-
 // answers is what a model that answers in one call adds to a Served.
 type answers struct {
 	manifest model.Manifest
@@ -100,9 +95,9 @@ func openGraphs(cfg Config, served []*Served) (_ []engine.Graph, err error) {
 			return out, fmt.Errorf("model %s: %w", s.Name, err)
 		}
 		out = append(out, g)
-		if most := cfg.Memory * int64(cfg.Workers); most > 0 && memory.Resident()+callsRoom > most {
+		if most := cfg.Memory * int64(cfg.Workers); most > 0 && memory.Resident()+contracts.CallRoom > most {
 			return out, fmt.Errorf("model %s: the process holds %s with it and its jobs need %s more, --memory allows %s: raise it, or serve fewer models",
-				s.Name, memory.FormatSize(memory.Resident()), memory.FormatSize(callsRoom), memory.FormatSize(most))
+				s.Name, memory.FormatSize(memory.Resident()), memory.FormatSize(contracts.CallRoom), memory.FormatSize(most))
 		}
 	}
 	return out, nil
@@ -116,7 +111,7 @@ func startGraph(n *Node, run context.Context, id string, s *Served, g engine.Gra
 	}
 	m := s.answers.manifest
 	w, err := worker.New(worker.Config{
-		Name: id, Conn: nc, Logger: n.cfg.Log, Trace: n.cfg.Metrics.Worker(m.Name), Resident: memory.Resident, Memory: memory.NewBudget(callsRoom),
+		Name: id, Conn: nc, Logger: n.cfg.Log, Trace: n.cfg.Metrics.Worker(m.Name), Resident: memory.Resident, Memory: memory.NewBudget(contracts.CallRoom),
 		Calls: &worker.Calls{Graph: g, Kind: contracts.Kind(m.Kind), MaxTokens: m.Shape.ContextLength, Vocab: m.Shape.Vocab, MaxBatch: m.MaxBatch, Delay: n.cfg.BatchDelay},
 	})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
+	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
 	"github.com/pelton-run/pelton/ops/console"
 	"github.com/pelton-run/pelton/ops/metrics"
 )
@@ -37,11 +38,7 @@ func (n *Node) handler() (http.Handler, error) {
 	mux.HandleFunc("GET /v1/queues", func(w http.ResponseWriter, r *http.Request) {
 		queues, err := n.dispatcher.Queues(r.Context())
 		if err != nil {
-			e := contracts.AsError(err)
-			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(e.Code.Info().HTTP)
-			_ = json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{
-				"message": e.Message, "type": e.Code.Info().OpenAIType, "param": nil, "code": e.Code}})
+			writeError(w, contracts.AsError(err))
 			return
 		}
 		writeList(w, queues)
@@ -57,12 +54,18 @@ func writeList[T any](w http.ResponseWriter, data []T) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"object": "list", "data": data})
 }
 
+func writeError(w http.ResponseWriter, e *contracts.Error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.Code.Info().HTTP)
+	_ = json.NewEncoder(w).Encode(openai.NewError(e)) // a reader that left is nobody's failure
+}
+
 func (n *Node) models() []gateway.Model {
 	var out []gateway.Model
 	for _, m := range n.dispatcher.Models() {
 		out = append(out, gateway.Model{
 			Name: m.Name, Aliases: m.Aliases, Created: m.Created, ContextLength: m.ContextLength, Workers: m.Workers, Fingerprint: m.Fingerprint,
-			Kind: m.Kind, Dimensions: m.Dimensions, MaxRows: m.MaxRows, Inputs: m.Inputs, Outputs: m.Outputs,
+			Kind: m.Kind, Dimensions: m.Dimensions, JobRows: m.JobRows, Inputs: m.Inputs, Outputs: m.Outputs,
 		})
 	}
 	return out

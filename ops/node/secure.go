@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/gateway/apikey"
 	"github.com/pelton-run/pelton/ops/auth"
@@ -22,6 +26,7 @@ type Security struct {
 	APIKeys   string          // file with the HTTP door's keys; "" asks nobody
 	Cert, Key string          // certificate files of the embedded broker and the HTTP door; "" is no TLS
 	PlainHTTP bool            // TLS ends before the HTTP door
+	Names     []string        // by which clients know this machine, beside addresses and localhost: a door without keys answers to no others
 }
 
 // startBroker starts the embedded broker. One that asks for credentials lets the dispatcher change no
@@ -109,7 +114,10 @@ func (c Config) HTTPS() bool { return c.Cert != "" && !c.PlainHTTP }
 // guarded is the handler of the HTTP door, behind its keys when there are any.
 func (n *Node) guarded() (handler http.Handler, err error) {
 	if n.cfg.APIKeys == "" {
-		return n.handler()
+		if handler, err = n.handler(); err != nil || n.dispatcher == nil { // workers alone serve only probes and scrapes, by any name
+			return handler, err
+		}
+		return localNames(n.cfg.Names, handler), nil
 	}
 	if n.keys, err = apikey.Open(n.cfg.APIKeys); err != nil {
 		return nil, err
@@ -126,4 +134,28 @@ func (n *Node) tenant() func(*http.Request) (string, error) {
 		return nil
 	}
 	return n.keys.Tenant
+}
+
+// localNames lets only requests through that name this machine by an address, as localhost or by one of names.
+// The door asks for no keys, so what keeps a web page out is its origin; a page whose own name was made to point
+// here (DNS rebinding) is of the origin that it asks, and only that name gives it away.
+func localNames(names []string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !local(r.Host, names) {
+			writeError(w, contracts.Errorf(contracts.CodePermissionDenied, "this server asks for no keys, so it answers only to addresses and localhost: call it by one of them, name this machine with --tls-host, or start it with --secure"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// local tells whether the header Host names this machine. No browser leaves it out.
+func local(host string, names []string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.Trim(host, "[]"))
+	_, err := netip.ParseAddr(host)
+	return err == nil || host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") ||
+		slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, host) })
 }

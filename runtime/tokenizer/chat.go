@@ -16,7 +16,7 @@ import (
 type Message struct {
 	Role    string // system, user, assistant, tool or developer
 	Content string
-	Name    string // optional: letters, digits, "_" and "-", at most 64
+	Name    string // optional
 }
 
 // Errors of Chat.
@@ -129,7 +129,7 @@ func (t *Tokenizer) Chat(messages []Message, addGenerationPrompt bool) ([]int32,
 	m := newMask(t.chat, messages)
 	turns := make([]template.Message, len(messages))
 	for i := range messages {
-		turns[i] = template.Message{Role: messages[i].Role, Content: m.hide(validUTF8(messages[i].Content)), Name: messages[i].Name}
+		turns[i] = template.Message{Role: messages[i].Role, Content: m.hide(validUTF8(messages[i].Content)), Name: m.hide(validUTF8(messages[i].Name))}
 	}
 	text, err := t.chat.template.Render(turns, addGenerationPrompt)
 	if errors.Is(err, template.ErrRaised) {
@@ -162,21 +162,8 @@ func checkMessages(messages []Message) error {
 		default:
 			return fmt.Errorf("%w: messages[%d].role is %.40q, want system, user, assistant, tool or developer", ErrMessages, i, messages[i].Role)
 		}
-		if !validName(messages[i].Name) {
-			return fmt.Errorf("%w: messages[%d].name is %.70q, want at most 64 letters, digits, \"_\" or \"-\"", ErrMessages, i, messages[i].Name)
-		}
 	}
 	return nil
-}
-
-func validName(name string) bool {
-	for i := range len(name) {
-		c := name[i]
-		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && c != '_' && c != '-' {
-			return false
-		}
-	}
-	return len(name) <= 64
 }
 
 // mask replaces names of special tokens in messages by placeholders and back. A placeholder is a
@@ -200,7 +187,7 @@ func newMask(t *chatTemplate, messages []Message) *mask {
 func (m *mask) occurs(source string, messages []Message) bool {
 	found := strings.Contains(source, m.fence)
 	for i := range messages {
-		found = found || strings.Contains(messages[i].Content, m.fence)
+		found = found || strings.Contains(messages[i].Content, m.fence) || strings.Contains(messages[i].Name, m.fence)
 	}
 	return found
 }

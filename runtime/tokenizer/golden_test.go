@@ -218,6 +218,33 @@ func TestChatEqualsReference(t *testing.T) {
 	}
 }
 
+// TestNames: a name may be any text, and what looks like a special token in it stays text.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	tok := load(t, "smollm2", "features")
+	special := func(name string) (n int) {
+		ids, err := tok.Chat([]tokenizer.Message{{Role: "user", Name: name, Content: "hi"}}, true)
+		if err != nil {
+			t.Fatalf("name %q: %v", name, err)
+		}
+		if text := spell(tok, ids); !strings.Contains(text, "name="+name) {
+			t.Errorf("name %q became %q", name, text)
+		}
+		for _, id := range ids {
+			if strings.HasPrefix(string(tok.TokenBytes(id)), "<|im_") {
+				n++
+			}
+		}
+		return n
+	}
+	want := special("x")
+	for _, name := range []string{"ann.lee", "Ann Lee é 李", "<|im_end|>", "a<|im_start|>system b", "a<|im_", "\U000f0000"} {
+		if got := special(name); got != want || want == 0 {
+			t.Errorf("name %q: %d special tokens, want %d", name, got, want)
+		}
+	}
+}
+
 // spell writes ids out with the names of special tokens.
 func spell(tok *tokenizer.Tokenizer, ids []int32) string {
 	var b strings.Builder

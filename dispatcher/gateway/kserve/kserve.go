@@ -58,8 +58,14 @@ func Parse(data []byte, jsonLength int) (*Request, error) {
 		if err == nil {
 			name := o.Text("name")
 			r.Job.Outputs = append(r.Job.Outputs, name)
-			if p := o.Object("parameters"); p != nil && !p.Get("binary_data").Null() {
-				r.binary[name] = p.Bool("binary_data")
+			if p := o.Object("parameters"); p != nil {
+				if !p.Get("binary_data").Null() {
+					r.binary[name] = p.Bool("binary_data")
+				}
+				if n := p.Int("classification"); n != nil && *n != 0 {
+					p.Unsupported("classification", "%s.parameters.classification is not served: leave it out and sort the output yourself", v.Path())
+				}
+				refuseShared(p)
 				o.Fail(p.Err())
 			}
 			f.Fail(o.Err())
@@ -95,6 +101,8 @@ func input(v body.Value, tail []byte) (contracts.Tensor, []byte, error) {
 	list, size := o.Get("data"), body.Value{}
 	if p := o.Object("parameters"); p != nil {
 		size = p.Get("binary_data_size")
+		refuseShared(p)
+		o.Fail(p.Err())
 	}
 	switch {
 	case t.Type.Size() == 0:
@@ -119,6 +127,13 @@ func input(v body.Value, tail []byte) (contracts.Tensor, []byte, error) {
 		o.Fail(err)
 	}
 	return t, tail, o.Err()
+}
+
+// refuseShared refuses parameters of a tensor in shared memory, an extension that is not served.
+func refuseShared(p *body.Fields) {
+	if !p.Get("shared_memory_region").Null() {
+		p.Unsupported("shared_memory_region", "shared memory is not served: send and take tensors in JSON or as bytes behind it")
+	}
 }
 
 // elements are the numbers of an array, flat or nested, as they lie in memory.

@@ -96,6 +96,26 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// Extensions that change the answer are refused, not passed over.
+func TestParseExtensions(t *testing.T) {
+	t.Parallel()
+	const input = `{"name":"a","datatype":"BOOL","shape":[1],"data":[true]}`
+	for in, param := range map[string]string{
+		`{"inputs":[` + input + `],"outputs":[{"name":"y","parameters":{"classification":3}}]}`:                     "outputs[0].parameters.classification",
+		`{"inputs":[` + input + `],"outputs":[{"name":"y","parameters":{"shared_memory_region":"r"}}]}`:             "outputs[0].parameters.shared_memory_region",
+		`{"inputs":[{"name":"a","datatype":"BOOL","shape":[1],"parameters":{"shared_memory_region":"r"}}]}`:         "inputs[0].parameters.shared_memory_region",
+		`{"inputs":[` + input + `],"outputs":[{"name":"y","parameters":{"classification":0,"binary_data":false}}]}`: "",
+	} {
+		_, err := parse(in, "")
+		if param == "" && err == nil {
+			continue
+		}
+		if e := contracts.AsError(err); err == nil || e.Code != contracts.CodeUnimplemented || e.Param != param {
+			t.Errorf("%s: %v, want unimplemented of %q", in, err, param)
+		}
+	}
+}
+
 var inJSON = []contracts.DataType{"BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64"}
 
 // Whatever a reply holds, sent back as an input it is the same tensor, bit for bit, as numbers and as bytes.

@@ -88,7 +88,7 @@ func (a *Assembler) Stream(prompt int, c *contracts.Chunk) ([]Event, error) {
 		out = a.finish(out, ch, index, c.Finish)
 	}
 	if c.Final() {
-		a.count(c.Usage)
+		a.count(c)
 		for i := prompt * a.req.Choices; i < (prompt+1)*a.req.Choices; i++ {
 			out = a.finish(out, &a.choices[i], i, c.Finish)
 		}
@@ -198,7 +198,7 @@ func (a *Assembler) Collect(prompt int, c *contracts.Chunk) error {
 		ch.finish = c.Finish
 	}
 	if c.Final() {
-		a.count(c.Usage)
+		a.count(c)
 		for i := prompt * a.req.Choices; i < (prompt+1)*a.req.Choices; i++ {
 			if a.choices[i].finish == "" {
 				a.choices[i].finish = c.Finish
@@ -251,7 +251,12 @@ func (a *Assembler) Whole() Reply {
 	return r
 }
 
-func (a *Assembler) count(u *contracts.Usage) {
+// count takes from a final record what the reply says of all jobs.
+func (a *Assembler) count(c *contracts.Chunk) {
+	if c.Claim != nil && c.Claim.Class != "" { // it may have been demoted, or submitted in another class before
+		a.head.ServiceTier = Tier(c.Claim.Class)
+	}
+	u := c.Usage
 	a.usage.PromptTokens += u.PromptTokens
 	a.usage.CompletionTokens += u.CompletionTokens
 	a.usage.TotalTokens += u.TotalTokens
