@@ -181,7 +181,15 @@ func (w *Watch) Look(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	demands, known := w.demands(loads)
+	if !known && len(w.models) == 0 { // nothing was ever decided: that is not the same as no worker
+		return nil
+	}
 	if known {
+		for name, n := range jobs { // they came in before the first look, or wait for a model that nobody serves
+			if _, ok := demands[name]; n > 0 && !ok {
+				demands[name] = Demand{}
+			}
+		}
 		for name, d := range demands {
 			w.decide(name, d, jobs[name], workers.Data)
 		}
