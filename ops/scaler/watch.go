@@ -185,7 +185,7 @@ func (w *Watch) Look(ctx context.Context) error {
 		return nil
 	}
 	if known {
-		for name, n := range jobs { // they came in before the first look, or wait for a model that nobody serves
+		for name, n := range jobs { // also those of dispatchers that are gone
 			if _, ok := demands[name]; n > 0 && !ok {
 				demands[name] = Demand{}
 			}
