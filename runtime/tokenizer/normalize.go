@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 
 	"golang.org/x/text/unicode/norm"
@@ -25,8 +26,12 @@ func (t *Tokenizer) parseNormalizer(f *fileJSON) error {
 	if len(list) > maxStages {
 		return fmt.Errorf("normalizer: %d steps, at most %d are read", len(list), maxStages)
 	}
+	all := growth{factor: 1}
 	for i, raw := range list {
-		n, err := parseNormal(raw)
+		n, more, err := parseNormal(raw)
+		if err == nil {
+			err = all.add(more)
+		}
 		if err != nil {
 			return fmt.Errorf("normalizer %d: %w", i, err)
 		}
@@ -37,10 +42,10 @@ func (t *Tokenizer) parseNormalizer(f *fileJSON) error {
 	return checkNormalized(f, t.normal)
 }
 
-func parseNormal(raw json.RawMessage) (normalizer, error) {
+func parseNormal(raw json.RawMessage) (normalizer, growth, error) {
 	p, err := part(raw)
 	if err != nil {
-		return nil, err
+		return nil, growth{}, err
 	}
 	form := func(f norm.Form) normalizer {
 		return func(s string) string {
@@ -52,36 +57,45 @@ func parseNormal(raw json.RawMessage) (normalizer, error) {
 	}
 	switch p.Type {
 	case "":
-		return nil, nil
+		return nil, growth{}, nil
 	case "NFC":
-		return form(norm.NFC), nil
+		return form(norm.NFC), growth{factor: 3}, nil // Unicode's own bounds, in UTF-8
 	case "NFKC":
-		return form(norm.NFKC), nil
+		return form(norm.NFKC), growth{factor: 11}, nil
 	case "Prepend":
-		return func(s string) string { return p.Prepend + s }, nil
+		return func(s string) string { return p.Prepend + s }, growth{prepend: len(p.Prepend)}, nil
 	case "Replace":
 		return parseReplace(&p)
 	}
-	return nil, fmt.Errorf("%.*q: %w (NFC, NFKC, Prepend and Replace are)", maxPartErrors, p.Type, ErrUnsupported)
+	return nil, growth{}, fmt.Errorf("%.*q: %w (NFC, NFKC, Prepend and Replace are)", maxPartErrors, p.Type, ErrUnsupported)
 }
 
-func parseReplace(p *partJSON) (normalizer, error) {
+func parseReplace(p *partJSON) (normalizer, growth, error) {
 	switch {
 	case p.Pattern.String != nil && *p.Pattern.String != "":
 		r := strings.NewReplacer(*p.Pattern.String, p.Content)
-		return r.Replace, nil
+		return r.Replace, replaced(len(*p.Pattern.String), p.Content), nil
 	case p.Pattern.Regex != nil:
-		text, err := translate(*p.Pattern.Regex)
+		re, tree, err := compileReplace(*p.Pattern.Regex)
 		if err != nil {
-			return nil, fmt.Errorf("Replace of %.*q: %w: %w", maxPartErrors, *p.Pattern.Regex, err, ErrUnsupported)
+			return nil, growth{}, fmt.Errorf("Replace of %.*q: %w: %w", maxPartErrors, *p.Pattern.Regex, err, ErrUnsupported)
 		}
-		re, err := regexp.Compile(text)
-		if err != nil {
-			return nil, fmt.Errorf("Replace of %.*q: %w: %w", maxPartErrors, *p.Pattern.Regex, err, ErrUnsupported)
-		}
-		return func(s string) string { return re.ReplaceAllLiteralString(s, p.Content) }, nil
+		return func(s string) string { return re.ReplaceAllLiteralString(s, p.Content) }, replaced(shortest(tree), p.Content), nil
 	}
-	return nil, fmt.Errorf("Replace without a pattern: %w", ErrUnsupported)
+	return nil, growth{}, fmt.Errorf("Replace without a pattern: %w", ErrUnsupported)
+}
+
+func compileReplace(pattern string) (*regexp.Regexp, *syntax.Regexp, error) {
+	text, err := translate(pattern)
+	if err != nil {
+		return nil, nil, err
+	}
+	tree, err := syntax.Parse(text, syntax.Perl)
+	if err != nil {
+		return nil, nil, err
+	}
+	re, err := regexp.Compile(text)
+	return re, tree, err
 }
 
 // checkNormalized refuses added tokens that are searched in the normalized text and look different
