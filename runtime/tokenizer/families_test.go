@@ -107,7 +107,7 @@ func TestGrowthAllowed(t *testing.T) {
 	t.Parallel()
 	for _, steps := range []string{
 		`{"type":"NFKC"},{"type":"Prepend","prepend":"▁"},{"type":"Replace","pattern":{"String":" "},"content":"▁"}`,
-		`{"type":"Replace","pattern":{"Regex":"(?:xx|[a-c]{2,})y+"},"content":"` + strings.Repeat("a", 3*64) + `"}`,
+		`{"type":"Replace","pattern":{"Regex":"[a-c]{2,}y*"},"content":"` + strings.Repeat("a", 64) + `"}`,
 		`{"type":"Replace","pattern":{"Regex":" {2,}"},"content":" "},{"type":"NFC"}`,
 	} {
 		file := `{"normalizer":{"type":"Sequence","normalizers":[` + steps + `]},"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
-	"regexp/syntax"
 	"strings"
 
 	"golang.org/x/text/unicode/norm"
@@ -12,6 +11,29 @@ import (
 
 // normalizer changes a text, never empty, before it is cut into words.
 type normalizer func(s string) string
+
+// How much all steps together may add to a text. Those of known models stay far below; a hostile file could
+// make gigabytes of a short prompt.
+const (
+	maxGrowth  = 64 // times its bytes
+	maxPrepend = 64 // bytes
+)
+
+// growth is the most that steps make of a text: factor times its bytes, and prepended ones.
+type growth struct {
+	factor  float64
+	prepend int
+}
+
+// add counts one more step.
+func (g *growth) add(step growth) error {
+	g.factor *= max(1, step.factor)
+	g.prepend += step.prepend
+	if g.factor > maxGrowth || g.prepend > maxPrepend {
+		return fmt.Errorf("it may make a text more than %d times as long, or prepend more than %d bytes: %w", maxGrowth, maxPrepend, ErrUnsupported)
+	}
+	return nil
+}
 
 // parseNormalizer reads the normalizer, whose parts apply one after the other.
 func (t *Tokenizer) parseNormalizer(f *fileJSON) error {
@@ -74,28 +96,23 @@ func parseReplace(p *partJSON) (normalizer, growth, error) {
 	switch {
 	case p.Pattern.String != nil && *p.Pattern.String != "":
 		r := strings.NewReplacer(*p.Pattern.String, p.Content)
-		return r.Replace, replaced(len(*p.Pattern.String), p.Content), nil
+		return r.Replace, growth{factor: float64(len(p.Content)) / float64(len(*p.Pattern.String))}, nil
 	case p.Pattern.Regex != nil:
-		re, tree, err := compileReplace(*p.Pattern.Regex)
+		text, err := translate(*p.Pattern.Regex)
 		if err != nil {
 			return nil, growth{}, fmt.Errorf("Replace of %.*q: %w: %w", maxPartErrors, *p.Pattern.Regex, err, ErrUnsupported)
 		}
-		return func(s string) string { return re.ReplaceAllLiteralString(s, p.Content) }, replaced(shortest(tree), p.Content), nil
+		re, err := regexp.Compile(text)
+		if err != nil {
+			return nil, growth{}, fmt.Errorf("Replace of %.*q: %w: %w", maxPartErrors, *p.Pattern.Regex, err, ErrUnsupported)
+		}
+		more := growth{factor: float64(len(p.Content))}
+		if re.MatchString("") { // content comes between all characters too
+			more.factor++
+		}
+		return func(s string) string { return re.ReplaceAllLiteralString(s, p.Content) }, more, nil
 	}
 	return nil, growth{}, fmt.Errorf("Replace without a pattern: %w", ErrUnsupported)
-}
-
-func compileReplace(pattern string) (*regexp.Regexp, *syntax.Regexp, error) {
-	text, err := translate(pattern)
-	if err != nil {
-		return nil, nil, err
-	}
-	tree, err := syntax.Parse(text, syntax.Perl)
-	if err != nil {
-		return nil, nil, err
-	}
-	re, err := regexp.Compile(text)
-	return re, tree, err
 }
 
 // checkNormalized refuses added tokens that are searched in the normalized text and look different
