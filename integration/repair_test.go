@@ -14,6 +14,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/client"
+	"github.com/pelton-run/pelton/contracts/contractstest"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/ops/admin"
@@ -124,6 +125,86 @@ func TestRepair(t *testing.T) {
 		if ctx.Err() != nil {
 			t.Fatalf("the job from before is not done: %+v, %v", last, err)
 		}
+	}
+}
+
+// TestRepairReplicas: consumers have as many copies as their streams, when a fleet grows and when it is restored
+// from three servers to one and back; a layout that does not say how many changes none.
+func TestRepairReplicas(t *testing.T) {
+	c := startCluster(t, "")
+	nc, err := client.Connect(c.url(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := testContext(t, 4*time.Minute)
+	again := func(what string, do func(ctx context.Context) error) { // what the cluster does not answer
+		t.Helper()
+		for {
+			soon, cancel := context.WithTimeout(ctx, 10*time.Second)
+			err := do(soon)
+			cancel()
+			if err == nil {
+				return
+			} else if ctx.Err() != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+		}
+	}
+	for _, n := range []int{1, 3, 0} {
+		again("layout", func(ctx context.Context) error {
+			drift, err := topology.Ensure(ctx, js, topology.Config{Replicas: n}, "m")
+			if n == 0 && len(drift) > 0 {
+				t.Errorf("a layout without a number of copies changed %v", drift)
+			}
+			return err
+		})
+	}
+	c.settled(nc, "three copies of all", copies(t, js, 3))
+	three, one := filepath.Join(t.TempDir(), "three"), filepath.Join(t.TempDir(), "one")
+	again("backup", func(ctx context.Context) error {
+		_, err := admin.Backup(ctx, nc, three, nil)
+		return err
+	})
+	single := contractstest.StartBroker(t, nil).Conn()
+	if _, err := admin.Restore(ctx, single, three, admin.RestoreOptions{Replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := admin.Look(ctx, single, topology.Config{}, "m"); err != nil || !s.Well() {
+		t.Errorf("restored to one server: %+v, %v", s, err)
+	}
+	if _, err := admin.Backup(ctx, single, one, nil); err != nil {
+		t.Fatal(err)
+	}
+	again("restore", func(ctx context.Context) error {
+		_, err := admin.Restore(ctx, nc, one, admin.RestoreOptions{Replace: true, Replicas: 3})
+		return err
+	})
+	c.settled(nc, "three copies of all that was restored", copies(t, js, 3))
+}
+
+// copies tells whether all is well, and every consumer of jobs has so many copies.
+func copies(t *testing.T, js jetstream.JetStream, want int) func(*admin.Status) bool {
+	return func(s *admin.Status) bool {
+		if !s.Well() {
+			return false
+		}
+		stream, err := js.Stream(t.Context(), topology.StreamJobs)
+		if err != nil {
+			return false
+		}
+		list := stream.ListConsumers(t.Context())
+		ok := 0
+		for i := range list.Info() {
+			if i.Cluster != nil && len(i.Cluster.Replicas) == want-1 && i.Config.Replicas == 0 {
+				ok++
+			}
+		}
+		return ok == len(topology.Config{}.Consumers("m"))
 	}
 }
 

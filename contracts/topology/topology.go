@@ -40,7 +40,7 @@ const MaxRecord = 4 << 20
 
 // Config sizes the layout. The zero value is the embedded single-server fleet.
 type Config struct {
-	Replicas     int           // of every stream; default 1
+	Replicas     int           // of every stream; 0 is as they are, 1 of a new one
 	JobsMaxBytes int64         // default 2 GiB
 	JobsMaxAge   time.Duration // default 24 h
 	OutMaxBytes  int64         // default 1 GiB; the oldest records go first
@@ -59,9 +59,6 @@ func (c Config) withDefaults() Config {
 	}
 	set(&c.JobsMaxBytes, 2<<30)
 	set(&c.OutMaxBytes, 1<<30)
-	if c.Replicas == 0 {
-		c.Replicas = 1
-	}
 	if c.JobsMaxAge == 0 {
 		c.JobsMaxAge = 24 * time.Hour
 	}
@@ -128,7 +125,7 @@ func (c Config) Streams() []jetstream.StreamConfig {
 }
 
 // Consumers is the layout of a model's consumers: one for each class and size, most urgent first,
-// small before large.
+// small before large. They have as many copies as their stream, also after its number changed.
 func (c Config) Consumers(model string) []jetstream.ConsumerConfig {
 	c = c.withDefaults()
 	var out []jetstream.ConsumerConfig
@@ -140,7 +137,7 @@ func (c Config) Consumers(model string) []jetstream.ConsumerConfig {
 				FilterSubject: subject.JobsOf(model, class, size),
 				AckPolicy:     jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
 				AckWait: AckWait, MaxDeliver: -1, MaxAckPending: 10_000, MaxWaiting: 4096,
-				MaxRequestBatch: 64, MaxRequestExpires: 30 * time.Second, Replicas: c.Replicas,
+				MaxRequestBatch: 64, MaxRequestExpires: 30 * time.Second,
 			})
 		}
 	}
@@ -196,7 +193,7 @@ func (w *walk) layout(ctx context.Context, c Config, models []string) ([]Drift, 
 func (c Config) due() jetstream.ConsumerConfig {
 	return jetstream.ConsumerConfig{Durable: ConsumerDue, Description: "jobs whose time has come", FilterSubject: subject.AllDue,
 		AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverAllPolicy, AckWait: AckWait, MaxDeliver: -1,
-		MaxAckPending: 1000, MaxWaiting: 512, Replicas: c.Replicas}
+		MaxAckPending: 1000, MaxWaiting: 512}
 }
 
 func (w *walk) note(object string, match func() (change string, err error)) error {
@@ -212,6 +209,9 @@ func (w *walk) note(object string, match func() (change string, err error)) erro
 
 func (w *walk) stream(ctx context.Context, want jetstream.StreamConfig) (string, error) {
 	s, err := w.js.Stream(ctx, want.Name)
+	if err == nil && want.Replicas == 0 {
+		want.Replicas = s.CachedInfo().Config.Replicas
+	}
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound) && !w.apply:
 		return "missing", nil
@@ -265,5 +265,6 @@ func sameStream(a, b jetstream.StreamConfig) bool {
 func sameConsumer(a, b jetstream.ConsumerConfig) bool {
 	return a.FilterSubject == b.FilterSubject && a.AckPolicy == b.AckPolicy && a.AckWait == b.AckWait &&
 		a.MaxDeliver == b.MaxDeliver && a.MaxAckPending == b.MaxAckPending && a.MaxWaiting == b.MaxWaiting &&
-		a.MaxRequestBatch == b.MaxRequestBatch && a.MaxRequestExpires == b.MaxRequestExpires && a.Description == b.Description
+		a.Replicas == b.Replicas && a.MaxRequestBatch == b.MaxRequestBatch && a.MaxRequestExpires == b.MaxRequestExpires &&
+		a.Description == b.Description
 }

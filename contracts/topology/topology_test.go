@@ -117,6 +117,24 @@ func TestDrift(t *testing.T) {
 	}
 }
 
+// TestOlderConsumers: those with a number of copies of their own follow their stream from now on.
+func TestOlderConsumers(t *testing.T) {
+	t.Parallel()
+	js, c := setup(t)
+	ensure(t, js, c, "m")
+	old := c.Consumers("m")[0]
+	old.Replicas = 1
+	if _, err := js.UpdateConsumer(t.Context(), topology.StreamJobs, old); err != nil {
+		t.Fatal(err)
+	}
+	if got := ensure(t, js, c, "m"); len(got) != 1 || got[0] != (topology.Drift{Object: "consumer " + old.Durable, Change: "updated"}) {
+		t.Errorf("got %v, want %s updated", got, old.Durable)
+	}
+	if again := ensure(t, js, c, "m"); len(again) != 0 {
+		t.Errorf("afterwards: %v, want no change", again)
+	}
+}
+
 // TestUnchangeable: what the broker cannot change in place is an error that names it.
 func TestUnchangeable(t *testing.T) {
 	t.Parallel()

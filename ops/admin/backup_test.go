@@ -7,10 +7,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -239,6 +241,66 @@ func TestInterruptedRestore(t *testing.T) {
 	}
 	if _, err := admin.Restore(to.ctx(), to.nc, dir, admin.RestoreOptions{}); !errors.Is(err, admin.ErrExists) {
 		t.Errorf("the same backup over a fleet that works again: %v, want %v", err, admin.ErrExists)
+	}
+}
+
+// TestInterruptedAtTheEnd: a restore that is interrupted while it takes its marks off goes on.
+func TestInterruptedAtTheEnd(t *testing.T) {
+	t.Parallel()
+	from, to, dir := newSite(t).fleet(3), newSite(t), folder(t)
+	_, err := admin.Backup(from.ctx(), from.nc, dir, nil)
+	from.must(err)
+	for err == nil { // until the interruption is in time
+		ctx, stop := context.WithCancel(to.ctx())
+		// The broker tells of each change of a stream; the second one of SCHED takes its mark off.
+		var n atomic.Int32
+		sub, e := to.nc.Subscribe("$JS.EVENT.ADVISORY.STREAM.UPDATED."+topology.StreamSched, func(*nats.Msg) {
+			if n.Add(1) == 2 {
+				stop()
+			}
+		})
+		to.must(e)
+		_, err = admin.Restore(ctx, to.nc, dir, admin.RestoreOptions{Replace: true})
+		to.must(sub.Unsubscribe())
+		stop()
+	}
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("interrupted: %v", err)
+	}
+	done, err := admin.Restore(to.ctx(), to.nc, dir, admin.RestoreOptions{})
+	to.must(err)
+	if len(done.Kept) != 4 || len(done.Streams) > 0 {
+		t.Errorf("after the interruption: %+v, want all four kept", done)
+	}
+	if _, err := admin.Restore(to.ctx(), to.nc, dir, admin.RestoreOptions{}); !errors.Is(err, admin.ErrExists) {
+		t.Errorf("once more: %v, want %v: no mark is left", err, admin.ErrExists)
+	}
+}
+
+// TestOldBackup: messages are as old as in the backup, and a restore says which streams keep fewer for that.
+func TestOldBackup(t *testing.T) {
+	t.Parallel()
+	from, to, dir := newSite(t), newSite(t), folder(t)
+	age := 3 * time.Second
+	for _, c := range (topology.Config{JobsMaxAge: age}).Streams() {
+		c.Duplicates = 100 * time.Millisecond
+		_, err := from.js.CreateStream(from.ctx(), c)
+		from.must(err)
+	}
+	from.publish(subject.Job{Model: "m", Class: contracts.P2, Size: contracts.SizeS, Tenant: "t", Job: "1"}.String(), []byte("x"))
+	from.record("done", true)
+	m, err := admin.Backup(from.ctx(), from.nc, dir, nil)
+	from.must(err)
+	if m.Streams[1].Messages != 1 {
+		t.Fatalf("the copy of JOBS has %d messages after less than %v", m.Streams[1].Messages, age)
+	}
+	for ctx := from.ctx(); len(from.messages(topology.StreamJobs)) > 0; time.Sleep(20 * time.Millisecond) {
+		from.must(ctx.Err())
+	}
+	done, err := admin.Restore(to.ctx(), to.nc, dir, admin.RestoreOptions{})
+	to.must(err)
+	if want := []admin.Expired{{Stream: topology.StreamJobs, Messages: 0, Copied: 1, MaxAge: age}}; !slices.Equal(done.Expired, want) {
+		t.Errorf("expired %+v, want %+v", done.Expired, want)
 	}
 }
 

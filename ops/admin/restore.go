@@ -24,6 +24,7 @@ var ErrRunning = errors.New("a dispatcher is running")
 const (
 	mark       = "pelton-restore"
 	unfinished = " unfinished"
+	whole      = " whole" // on the stream whose mark goes last: all streams are there
 )
 
 // The broker gives a restore of which it hears nothing up after five seconds; until then its stream's name
@@ -45,15 +46,18 @@ type RestoreOptions struct {
 
 // Restored says what a Restore did.
 type Restored struct {
-	Streams []string // that were made, the first first
-	Kept    []string // that an interrupted Restore of the same backup had made
-	Removed []string // subjects of OUT whose job is not in the backup, and whose records were therefore removed
+	Streams []string  // that were made, the first first
+	Kept    []string  // that an interrupted Restore of the same backup had made
+	Removed []string  // subjects of OUT whose job is not in JOBS or SCHED, and whose records were therefore removed
+	Expired []Expired // what was too old by now
 }
 
 // Restore makes the streams of a backup in the broker that nc leads to: messages with their sequences,
 // consumers with what they had delivered. Every checksum is compared before anything is touched. Streams
 // that exist are refused with [ErrExists] unless they may be replaced; one Restore that was interrupted
 // goes on when it is called again.
+//
+// Messages are as old as in the backup: what a stream no longer keeps for its age is not there.
 //
 // Nothing else may work on these streams meanwhile: with dispatchers there it is refused with
 // [ErrRunning]. The stream OUT comes before JOBS, so that workers which are there find a job's records
@@ -68,20 +72,27 @@ func Restore(ctx context.Context, nc *nats.Conn, dir string, o RestoreOptions) (
 			return nil, err
 		}
 	}
+	if len(m.Streams) == 0 {
+		return nil, fmt.Errorf("backup %s has no streams", dir)
+	}
 	r := &restore{nc: nc, dir: dir, id: m.ID, options: o, done: &Restored{}}
-	todo := slices.Clone(m.Streams)
-	slices.Reverse(todo)
-	if todo, err = r.missing(ctx, todo); err != nil {
+	last := m.Streams[len(m.Streams)-1].Stream
+	config, _, err := describe(ctx, nc, last)
+	if err != nil {
 		return nil, err
 	}
-	for _, c := range todo {
-		if err := r.stream(ctx, c); err != nil {
-			return r.done, fmt.Errorf("stream %s: %w", c.Stream, err)
+	if labelOf(config) == r.id+whole {
+		for _, c := range m.Streams {
+			r.done.Kept = append(r.done.Kept, c.Stream)
 		}
-		r.done.Streams = append(r.done.Streams, c.Stream)
+	} else if err := r.streams(ctx, m.Streams); err != nil {
+		return r.done, err
 	}
-	if r.done.Removed, err = removeOrphans(ctx, nc); err != nil {
-		return r.done, fmt.Errorf("records without a job: %w", err)
+	if r.done.Expired, err = expired(ctx, nc, m.Streams); err != nil {
+		return r.done, fmt.Errorf("what is too old: %w", err)
+	}
+	if err := r.label(ctx, last, r.id+whole); err != nil {
+		return r.done, fmt.Errorf("stream %s: %w", last, err)
 	}
 	for _, c := range m.Streams {
 		if err := r.label(ctx, c.Stream, ""); err != nil {
@@ -107,6 +118,26 @@ type restore struct {
 	dir, id string
 	options RestoreOptions
 	done    *Restored
+}
+
+// streams makes those that are not there yet, the last copied first.
+func (r *restore) streams(ctx context.Context, all []Copy) error {
+	todo := slices.Clone(all)
+	slices.Reverse(todo)
+	todo, err := r.missing(ctx, todo)
+	if err != nil {
+		return err
+	}
+	for _, c := range todo {
+		if err := r.stream(ctx, c); err != nil {
+			return fmt.Errorf("stream %s: %w", c.Stream, err)
+		}
+		r.done.Streams = append(r.done.Streams, c.Stream)
+	}
+	if r.done.Removed, err = removeOrphans(ctx, r.nc); err != nil {
+		return fmt.Errorf("records without a job: %w", err)
+	}
+	return nil
 }
 
 // missing are the copies that are not there yet. Streams that are somebody else's are refused all at once.

@@ -45,7 +45,8 @@ func (c Certs) Certify(hosts ...string) error {
 	if err := os.MkdirAll(filepath.Dir(c.CA), 0o700); err != nil {
 		return err
 	}
-	if _, err := os.Stat(c.CAKey); errors.Is(err, fs.ErrNotExist) {
+	// A key that has signed nothing is of a process that ended before it wrote the certificate.
+	if missing(c.CA) && (missing(c.CAKey) || missing(c.Cert)) {
 		root := &x509.Certificate{Subject: pkix.Name{CommonName: "pelton"}, IsCA: true, BasicConstraintsValid: true,
 			KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, MaxPathLenZero: true}
 		if err := sign(root, lifeOfAuthority, tls.Certificate{}, c.CA, c.CAKey); err != nil {
@@ -53,6 +54,9 @@ func (c Certs) Certify(hosts ...string) error {
 		}
 	}
 	ca, err := tls.LoadX509KeyPair(c.CA, c.CAKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("certificate authority: %w: bring it back from a copy, or remove %s and %s for a new authority, whose certificate every client must get", err, c.CA, c.CAKey)
+	}
 	if err != nil {
 		return fmt.Errorf("certificate authority: %w", err)
 	}
@@ -73,6 +77,11 @@ func (c Certs) Certify(hosts ...string) error {
 		return err
 	}
 	return writeFile(c.Config, []byte(config.include()), 0o644)
+}
+
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // absolute is c with paths that hold in every folder.

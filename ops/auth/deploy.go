@@ -26,8 +26,8 @@ const (
 //	DIR/ROLE         credentials and ca.pem (the keeper's stay with the keys); for producers also the first API key
 //	DIR/prometheus   the first API key, ca.pem
 //
-// The certificate is made anew when it ends within 30 days or lacks one of hosts. api-keys.json is
-// written once: from then on the one in DIR/dispatcher is the fleet's.
+// api-keys.json is written once: from then on the one in DIR/dispatcher is the fleet's. A first API key that
+// was deleted in keys stays where it was laid out.
 func Deploy(keys, dir string, hosts ...string) error {
 	if len(hosts) == 0 {
 		return errors.New("a certificate needs the names or addresses that clients use for the fleet")
@@ -35,11 +35,6 @@ func Deploy(keys, dir string, hosts ...string) error {
 	d, err := Secure(keys, hosts...)
 	if err != nil {
 		return err
-	}
-	if !d.Certs.names(hosts) {
-		if err := d.Certs.Certify(hosts...); err != nil {
-			return err
-		}
 	}
 	return errors.Join(d.deployBroker(dir), d.deployDoors(keys, dir), d.deployRoles(dir))
 }
@@ -70,14 +65,16 @@ func (d Doors) deployBroker(dir string) error {
 
 func (d Doors) deployDoors(keys, dir string) error {
 	at := func(folder string) string { return filepath.Join(dir, folder) }
-	door, scraper := at(string(Dispatcher)), at(metricsFolder)
+	door := at(string(Dispatcher))
 	errs := []error{
 		place(at(gatewayFolder), "server.pem", 0o600, d.Certs.Cert, d.Certs.Key), place(at(gatewayFolder), "ca.pem", 0o644, d.Certs.CA),
 		place(door, "server.key", 0o600, d.Certs.Key), place(door, "server.pem", 0o644, d.Certs.Cert),
-		place(scraper, "api-key", 0o600, FirstKey(keys)), place(scraper, "ca.pem", 0o644, d.Certs.CA),
-		place(at(string(Producer)), "api-key", 0o600, FirstKey(keys)),
+		place(at(metricsFolder), "ca.pem", 0o644, d.Certs.CA),
 	}
-	if _, err := os.Stat(filepath.Join(door, "api-keys.json")); errors.Is(err, fs.ErrNotExist) {
+	if first := FirstKey(keys); !missing(first) { // once it is handed out it may be deleted
+		errs = append(errs, place(at(metricsFolder), "api-key", 0o600, first), place(at(string(Producer)), "api-key", 0o600, first))
+	}
+	if missing(filepath.Join(door, "api-keys.json")) {
 		errs = append(errs, place(door, "api-keys.json", 0o600, d.APIKeys))
 	}
 	return errors.Join(errs...)

@@ -4,12 +4,16 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pelton-run/pelton/dispatcher/gateway/apikey"
 	"github.com/pelton-run/pelton/ops/auth"
 )
 
@@ -108,5 +112,101 @@ func TestDeployGrows(t *testing.T) {
 		if _, err := pair.Leaf.Verify(x509.VerifyOptions{DNSName: host, Roots: pool}); err != nil {
 			t.Errorf("%s: %v", host, err)
 		}
+	}
+}
+
+// remove deletes files below dir.
+func remove(t *testing.T, dir string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestSecureGoesOn: a process that ended between two files is followed by one that makes what is missing.
+func TestSecureGoesOn(t *testing.T) {
+	t.Parallel()
+	for _, lost := range [][]string{
+		{"tls/ca.pem", "tls/server.pem", "tls/server.key", "tls/tls.conf"}, // all after ca.key
+		{"tls/server.pem", "tls/tls.conf"},                                 // all after server.key
+		{"creds/api-keys.json"},
+	} {
+		dir, out := t.TempDir(), t.TempDir()
+		if _, err := auth.Secure(dir, "localhost"); err != nil {
+			t.Fatal(err)
+		}
+		remove(t, dir, lost...)
+		if err := auth.Deploy(dir, out, "localhost"); err != nil {
+			t.Errorf("without %v: %v", lost, err)
+			continue
+		}
+		key, err := os.ReadFile(auth.FirstKey(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, err := apikey.Open(filepath.Join(out, "dispatcher", "api-keys.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := httptest.NewRequest(http.MethodGet, "/v1/models", nil)
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(key)))
+		if _, err := keys.Tenant(req); err != nil {
+			t.Errorf("without %v: the first key is not among the keys: %v", lost, err)
+		}
+	}
+}
+
+// TestAuthorityIsKept: one that signed is not made anew because one of its two files is gone.
+func TestAuthorityIsKept(t *testing.T) {
+	t.Parallel()
+	for _, lost := range []string{"ca.pem", "ca.key"} {
+		dir := t.TempDir()
+		if _, err := auth.Secure(dir, "localhost"); err != nil {
+			t.Fatal(err)
+		}
+		remove(t, dir, "tls/"+lost)
+		before := files(t, dir+"/tls")
+		if _, err := auth.Secure(dir, "other"); err == nil || !strings.Contains(err.Error(), lost) {
+			t.Errorf("without %s: %v, want an error that names it", lost, err)
+		}
+		if diff := cmp.Diff(before, files(t, dir+"/tls")); diff != "" {
+			t.Errorf("without %s files changed: %s", lost, diff)
+		}
+	}
+}
+
+// TestFirstKeyDeleted: what is laid out stays, and nothing fails.
+func TestFirstKeyDeleted(t *testing.T) {
+	t.Parallel()
+	keys, dir := t.TempDir(), t.TempDir()
+	if err := auth.Deploy(keys, dir, "localhost"); err != nil {
+		t.Fatal(err)
+	}
+	before := files(t, dir)["producer/api-key"]
+	remove(t, keys, "creds/api-key")
+	if err := auth.Deploy(keys, dir, "localhost"); err != nil || files(t, dir)["producer/api-key"] != before {
+		t.Errorf("after the first key was deleted: %v, want the one that is laid out to stay", err)
+	}
+}
+
+// TestSecureGrows: one more host makes a new certificate, also long before the old one ends.
+func TestSecureGrows(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if _, err := auth.Secure(dir, "localhost"); err != nil {
+		t.Fatal(err)
+	}
+	d, err := auth.Secure(dir, "localhost", "llm.example.net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.LoadX509KeyPair(d.Certs.Cert, d.Certs.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pair.Leaf.VerifyHostname("llm.example.net"); err != nil {
+		t.Error(err)
 	}
 }

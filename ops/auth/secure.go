@@ -21,7 +21,7 @@ type Doors struct {
 }
 
 // Secure makes what is missing in dir: credentials for all roles, an operator's key for the HTTP door,
-// and a certificate for hosts, which is renewed when it ends within 30 days.
+// and a certificate for hosts, which is made anew when it ends within 30 days or lacks one of them.
 func Secure(dir string, hosts ...string) (Doors, error) {
 	keys, err := Init(dir)
 	if err != nil {
@@ -31,7 +31,7 @@ func Secure(dir string, hosts ...string) (Doors, error) {
 	if err := d.firstKey(dir); err != nil {
 		return Doors{}, err
 	}
-	if d.Certs.ValidFor(renewBefore) {
+	if d.Certs.ValidFor(renewBefore) && d.Certs.names(hosts) {
 		return d, nil
 	}
 	return d, d.Certs.Certify(hosts...)
@@ -39,14 +39,21 @@ func Secure(dir string, hosts ...string) (Doors, error) {
 
 // firstKey makes the key that a new fleet begins with.
 func (d Doors) firstKey(dir string) error {
-	if _, err := os.Stat(d.APIKeys); !errors.Is(err, fs.ErrNotExist) {
+	if !missing(d.APIKeys) {
+		return nil
+	}
+	fresh := d.APIKeys + ".first"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that ended here
 		return err
 	}
-	key, _, err := apikey.Add(d.APIKeys, "default", true, 0)
+	key, _, err := apikey.Add(fresh, "default", true, 0)
 	if err != nil {
 		return err
 	}
-	return WriteSecret(FirstKey(dir), []byte(key+"\n"))
+	if err := WriteSecret(FirstKey(dir), []byte(key+"\n")); err != nil {
+		return err
+	}
+	return os.Rename(fresh, d.APIKeys) // last, because where it is there nothing is made
 }
 
 // FirstKey is the file in which Secure leaves the operator's key of a new fleet.

@@ -69,7 +69,8 @@ func (a *app) adminRestore() *cobra.Command {
 		Use: "restore DIR", Short: "Make the streams of a backup, in a broker without them", Args: cobra.ExactArgs(1),
 		Long: `restore compares all checksums, then makes each stream with its messages and consumers. Stop dispatchers
 and workers first; it refuses to run beside a dispatcher. It refuses streams that exist unless --replace is
-given, which deletes them. Interrupted, the same command goes on. With --check it only reads the backup.`,
+given, which deletes them. Interrupted, the same command goes on. Messages older than their stream keeps
+(queued jobs: a day) are not restored; it warns of them. With --check it only reads the backup.`,
 		Example: example("pelton admin restore /backup/2026-11-25 --check", "pelton admin restore /backup/2026-11-25 --nats nats://new-broker:4222 --replicas 3"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.settings.yes("check") {
@@ -118,7 +119,10 @@ func (a *app) restore(ctx context.Context, dir string) error {
 		fmt.Fprintf(a.out, "restored %s\n", s)
 	}
 	for _, s := range done.Removed {
-		fmt.Fprintf(a.out, "removed %s: its job was admitted while the backup ran, and is not in it\n", s)
+		fmt.Fprintf(a.out, "removed %s: its job was admitted while the backup ran, and is not in it, or is too old\n", s)
+	}
+	for _, e := range done.Expired {
+		fmt.Fprintf(a.err, "warning: %s has %d of the %d messages of the backup: those older than %v are not kept\n", e.Stream, e.Messages, e.Copied, e.MaxAge)
 	}
 	return nil
 }

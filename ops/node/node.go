@@ -87,7 +87,10 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if err := n.start(ctx, run); err != nil {
 		kill, cancel := context.WithCancel(context.Background())
 		cancel()
-		return nil, errors.Join(err, n.Stop(kill))
+		if stopped := n.Stop(kill); !errors.Is(stopped, context.Canceled) { // that is kill, not why the start failed
+			err = errors.Join(err, stopped)
+		}
+		return nil, err
 	}
 	return n, nil
 }

@@ -19,7 +19,7 @@ type Worker struct {
 // It is 0 where nothing is known.
 func Need(d Demand, w Worker, use float64) float64 {
 	rows := w.Slots
-	if d.Jobs > 0 {
+	if d.Jobs > 0 && d.Prompt+d.Output > 0 { // jobs without tokens need no cache
 		rows = min(rows, w.Tokens/((d.Prompt+d.Output)/d.Jobs))
 	}
 	rows = max(1, rows)

@@ -49,7 +49,11 @@ func (d *dispatcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var v any
 	switch r.URL.Path {
 	case "/v1/load":
-		v = map[string]any{"dispatcher": d.name, "models": map[string]backlog.Arrived{"m": d.arrived}}
+		models := map[string]backlog.Arrived{}
+		if d.arrived != (backlog.Arrived{}) {
+			models["m"] = d.arrived
+		}
+		v = map[string]any{"dispatcher": d.name, "models": models}
 	case "/v1/workers":
 		steps := contracts.StepSums{}
 		for i := range 100 { // 10 ms a step, 0.1 ms a prompt token, 0.5 ms a row
@@ -250,6 +254,28 @@ func TestSilence(t *testing.T) {
 	}
 }
 
+// TestWaiting: jobs that wait since before the scaler started, while none arrive, need a worker; until that
+// is known nothing is said.
+func TestWaiting(t *testing.T) {
+	t.Parallel()
+	k, w, fleet := setup(t, "a")
+	fleet[0].set(func() { fleet[0].jobs = 500 })
+	if err := w.Look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.call(t, "IsActive", k.ref("m"), "IsActiveResponse"); status.Code(err) != codes.Unavailable {
+		t.Errorf("after one look: %v, want Unavailable", err)
+	}
+	for range 3 {
+		if err := w.Look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := k.workers(t); got != 1 {
+			t.Errorf("500 jobs wait: %g workers, want 1", got)
+		}
+	}
+}
+
 // TestResolve: each address of a name is a dispatcher of its own.
 func TestResolve(t *testing.T) {
 	t.Parallel()
@@ -289,9 +315,10 @@ func TestNeed(t *testing.T) {
 		{"prompts", scaler.Demand{Jobs: 10, Prompt: 5000}, scaler.Worker{Fit: fit, Slots: 8, Tokens: 1e6}, 0.5 / 0.7},
 		{"answers, 8 at once", scaler.Demand{Jobs: 10, Output: 1000}, scaler.Worker{Fit: fit, Slots: 8, Tokens: 1e6}, 1000 * (10.0/8 + 0.5) / 1000 / 0.7},
 		{"answers, 2 fit the memory", scaler.Demand{Jobs: 10, Output: 1000}, scaler.Worker{Fit: fit, Slots: 8, Tokens: 200}, 1000 * (10.0/2 + 0.5) / 1000 / 0.7},
+		{"jobs without tokens", scaler.Demand{Jobs: 10}, scaler.Worker{Fit: fit, Slots: 8}, 0},
 		{"an unknown worker", scaler.Demand{Jobs: 10, Output: 1000}, scaler.Worker{}, 0},
 	} {
-		if got := scaler.Need(c.demand, c.worker, 0.7); math.Abs(got-c.want) > 1e-9 {
+		if got := scaler.Need(c.demand, c.worker, 0.7); math.IsNaN(got) || math.Abs(got-c.want) > 1e-9 {
 			t.Errorf("%s: %g workers, want %g", c.what, got, c.want)
 		}
 	}

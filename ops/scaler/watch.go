@@ -181,7 +181,15 @@ func (w *Watch) Look(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	demands, known := w.demands(loads)
+	if !known && len(w.models) == 0 { // nothing was ever decided: that is not the same as no worker
+		return nil
+	}
 	if known {
+		for name, n := range jobs { // also those of dispatchers that are gone
+			if _, ok := demands[name]; n > 0 && !ok {
+				demands[name] = Demand{}
+			}
+		}
 		for name, d := range demands {
 			w.decide(name, d, jobs[name], workers.Data)
 		}

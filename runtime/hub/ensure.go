@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	pathpkg "path"
 	"path/filepath"
@@ -201,17 +202,33 @@ func intactFile(ctx context.Context, path string, f file) (bool, error) {
 	if f.SHA256 != "" {
 		return intact(ctx, path, f.Size, f.SHA256)
 	}
-	b, err := os.ReadFile(path)
+	info, err := os.Stat(path)
 	if err != nil {
 		return false, nil
 	}
-	h := sha1.New()
-	fmt.Fprintf(h, "blob %d\x00", len(b))
-	h.Write(b)
-	if hex.EncodeToString(h.Sum(nil)) == f.Git {
-		return true, nil
+	if f.Size <= 0 || info.Size() == f.Size {
+		got, err := gitSum(path, info.Size())
+		if err != nil {
+			return false, err
+		}
+		if got == f.Git {
+			return true, nil
+		}
 	}
 	return false, os.Remove(path)
+}
+
+// gitSum is the checksum that git gives a file of so many bytes.
+func gitSum(path string, size int64) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }()
+	h := sha1.New()
+	fmt.Fprintf(h, "blob %d\x00", size)
+	_, err = io.Copy(h, f)
+	return hex.EncodeToString(h.Sum(nil)), err
 }
 
 // intact tells whether the file is there with this size and checksum; one that is there but different is

@@ -152,7 +152,7 @@ func (c *checkout) files(ctx context.Context, names ...string) error {
 			return err
 		} else if !ok {
 			missing = append(missing, f)
-			need += f.Size
+			need += max(0, f.Size-c.download(f).size()) // what has arrived takes its room already
 		}
 	}
 	if len(missing) == 0 {
@@ -187,13 +187,16 @@ func (c *checkout) file(f repo.File) file {
 	return file{Name: path.Base(f.Path), URL: address, Size: f.Size, SHA256: f.SHA256, Git: f.Git}
 }
 
-func (c *checkout) one(ctx context.Context, f repo.File) error {
-	to := c.at(f.Path)
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return explain(err, c.folder)
-	}
-	d := newDownload(c.hub, c.file(f), filepath.Dir(to), path.Base(f.Path), c.progress)
+func (c *checkout) download(f repo.File) *download {
+	d := newDownload(c.hub, c.file(f), filepath.Dir(c.at(f.Path)), path.Base(f.Path), c.progress)
 	d.header = c.account.header()
 	d.refused = func(resp *http.Response) error { return accessError(resp, c.account, c.ref) }
-	return explain(d.run(ctx), c.folder)
+	return d
+}
+
+func (c *checkout) one(ctx context.Context, f repo.File) error {
+	if err := os.MkdirAll(filepath.Dir(c.at(f.Path)), 0o755); err != nil {
+		return explain(err, c.folder)
+	}
+	return explain(c.download(f).run(ctx), c.folder)
 }

@@ -308,6 +308,35 @@ func TestFetchResumes(t *testing.T) {
 	}
 }
 
+// What has arrived of a file before needs no room again.
+func TestFetchResumesOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	gguf := tinyGGUF(t)
+	h := newHugging(t, map[string][]byte{"a.gguf": gguf})
+	h.large = func(w http.ResponseWriter, r *http.Request, n int) bool {
+		if n > 1 {
+			return false
+		}
+		w.Header().Set("ETag", `"`+sum(gguf)+`"`)
+		w.Header().Set("Content-Length", fmt.Sprint(len(gguf)))
+		_, _ = w.Write(gguf[:len(gguf)-1000])
+		return true
+	}
+	store := model.Store{Root: filepath.Join(t.TempDir(), "models")}
+	if _, _, err := h.hubWith(nil, hub.Config{Retries: -1}).Ensure(t.Context(), store, ref, "q8", nil); err == nil {
+		t.Fatal("a broken download: no error")
+	}
+	room := func(free int64) hub.Config {
+		return hub.Config{FreeSpace: func(string) (int64, bool) { return free, true }}
+	}
+	if _, _, err := h.hubWith(nil, room(999)).Ensure(t.Context(), store, ref, "q8", nil); !errors.Is(err, hub.ErrDiskFull) {
+		t.Errorf("1000 bytes are missing and 999 free: %v, want %v", err, hub.ErrDiskFull)
+	}
+	if _, _, err := h.hubWith(nil, room(1000)).Ensure(t.Context(), store, ref, "q8", nil); err != nil {
+		t.Errorf("1000 bytes are missing and 1000 free: %v", err)
+	}
+}
+
 // Several at once, each with a hub of its own as processes have, fetch once.
 func TestFetchAtOnce(t *testing.T) {
 	t.Parallel()

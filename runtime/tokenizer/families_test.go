@@ -74,6 +74,9 @@ func TestUnsupportedIsNamed(t *testing.T) {
 		{"normalizer", `{"type":"NFD"}`, `"NFD"`},
 		{"normalizer", `{"type":"Sequence","normalizers":[{"type":"Lowercase"}]}`, `"Lowercase"`},
 		{"normalizer", `{"type":"Replace","pattern":{"Regex":"\\d+"},"content":"0"}`, `the escape \d`},
+		{"normalizer", `{"type":"Sequence","normalizers":[{"type":"Replace","pattern":{"String":"a"},"content":"aaaaaaaaa"},{"type":"Replace","pattern":{"String":"a"},"content":"aaaaaaaa"}]}`, "normalizer 1: it may make a text more than 64 times"},
+		{"normalizer", `{"type":"Replace","pattern":{"Regex":"(b{2}|c*)+"},"content":"` + strings.Repeat("a", 64) + `"}`, "more than 64 times"},
+		{"normalizer", `{"type":"Sequence","normalizers":[` + strings.Repeat(`{"type":"Prepend","prepend":"aaaaa"},`, 12) + `{"type":"Prepend","prepend":"aaaaa"}]}`, "prepend more than 64"},
 		{"pre_tokenizer", `{"type":"Punctuation"}`, `"Punctuation"`},
 		{"pre_tokenizer", `{"type":"Split","pattern":{"Regex":"a++"},"behavior":"Isolated","invert":false}`, "possessive"},
 		{"pre_tokenizer", `{"type":"Split","pattern":{"Regex":"(?<=a)b"},"behavior":"Isolated","invert":false}`, "(?<=a)b"},
@@ -95,6 +98,22 @@ func TestUnsupportedIsNamed(t *testing.T) {
 		}
 		if _, err := tokenizer.Parse(b, nil); !errors.Is(err, tokenizer.ErrUnsupported) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s %s: error %v, want ErrUnsupported with %s", c.part, c.value, err, c.want)
+		}
+	}
+}
+
+// TestGrowthAllowed: what models do to texts is far from the bounds.
+func TestGrowthAllowed(t *testing.T) {
+	t.Parallel()
+	for _, steps := range []string{
+		`{"type":"NFKC"},{"type":"Prepend","prepend":"▁"},{"type":"Replace","pattern":{"String":" "},"content":"▁"}`,
+		`{"type":"Replace","pattern":{"Regex":"[a-c]{2,}y*"},"content":"` + strings.Repeat("a", 64) + `"}`,
+		`{"type":"Replace","pattern":{"Regex":" {2,}"},"content":" "},{"type":"NFC"}`,
+	} {
+		file := `{"normalizer":{"type":"Sequence","normalizers":[` + steps + `]},"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},
+			"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":{"a":0,"b":1},"merges":[]}}`
+		if _, err := tokenizer.Parse([]byte(file), nil); err != nil {
+			t.Errorf("%s: %v", steps, err)
 		}
 	}
 }
