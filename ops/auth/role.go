@@ -70,7 +70,7 @@ var rightsOf = map[Role]rights{
 			},
 		),
 		subscribe: []string{subject.AllSubmits, subject.AllCancels, subject.AllStatus, subject.AllLive, subject.AllHeartbeats, subject.AllLoads, subject.AllLevels, "$SRV.>"},
-		replies: true,
+		replies:   true,
 	},
 	// The snapshots of a backup are acknowledged, and those of a restore sent, on subjects of their own.
 	Provisioner: {publish: []string{api + ">", "$JS.SNAPSHOT.ACK.>", "$JS.SNAPSHOT.RESTORE.>", "$SRV.>"}},
