@@ -15,14 +15,13 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/contractstest"
-	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher"
 	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
 // TestHeldWithRecordsIsNotEvicted: like TestHeldWithRecordsIsLetIn (a restore), but the job has an objective,
-// which is over after the restore: it is neither let in nor ended.
+// which is over after the restore: it is let in all the same.
 func TestHeldWithRecordsIsNotEvicted(t *testing.T) {
 	t.Parallel()
 	b := contractstest.StartBroker(t, nil)
@@ -56,10 +55,7 @@ func TestHeldWithRecordsIsNotEvicted(t *testing.T) {
 
 // often sends heartbeats as measured does, each millisecond.
 func often(t testing.TB, nc *nats.Conn) {
-	sums := contracts.StepSums{Budget: 16}
-	for i := range 100 {
-		sums.Add(float64(i%17), float64(i%5), 10+float64(i%17), 0)
-	}
+	sums := someSteps()
 	stop, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -76,7 +72,7 @@ func often(t testing.TB, nc *nats.Conn) {
 }
 
 // TestDueWhileOutTakesNothing: the deadline of a scheduled job passes while no dispatcher runs, and while the
-// next one runs OUT takes no records (no quorum): the job is acknowledged away without a final record.
+// next one runs OUT takes no records (no quorum): the job is kept, and gets its final record when OUT is well again.
 func TestDueWhileOutTakesNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -134,17 +130,24 @@ func (g *gatedDialer) cut(shut bool) {
 	}
 }
 
-// TestFinalMissedWhileAway: a job ends while the dispatcher has no connection. Its place among the tenant's
-// concurrent jobs is never free again.
-func TestFinalMissedWhileAway(t *testing.T) {
-	t.Parallel()
-	b := contractstest.StartBroker(t, nil)
+// connectGated makes a connection that the dialer can cut, and that comes back by itself.
+func connectGated(t testing.TB, b *contractstest.Broker) (*gatedDialer, *nats.Conn) {
+	t.Helper()
 	g := &gatedDialer{}
 	nc, err := nats.Connect(b.URL(), nats.SetCustomDialer(g), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
+	return g, nc
+}
+
+// TestFinalMissedWhileAway: a job ends while the dispatcher has no connection. Its place among the tenant's
+// concurrent jobs is free again.
+func TestFinalMissedWhileAway(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	g, nc := connectGated(t, b)
 	cfg := testConfig(nc)
 	cfg.Rescan = time.Second
 	cfg.Overload.Quotas = map[string]quota.Limits{tenant: {Concurrent: 1}}
@@ -153,26 +156,14 @@ func TestFinalMissedWhileAway(t *testing.T) {
 	if _, err := d.Submit(ctx, textJob("first", "abc")); err != nil {
 		t.Fatal(err)
 	}
-	other := b.Conn()
-	js, err := jetstream.New(other)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ch := &chain{js: js, out: subject.Out(tenant, "first")}
-	claim := &contracts.Claim{Worker: "w", Attempt: 1, Model: model, Class: contracts.P2}
-	for _, r := range []*contracts.Chunk{{Claim: claim}, {Tokens: []int32{97}, Text: "a"}} {
-		r.V, r.Job, r.Fence = 1, "first", 1
-		if err := ch.write(r); err != nil {
-			t.Fatal(err)
-		}
-	}
+	ch := begin(t, b.Conn(), tenant, "first")
 	time.Sleep(300 * time.Millisecond) // heard
 	g.cut(true)
 	waitFor(t, "the connection to be away", func() bool { return !nc.IsConnected() })
-	if err := ch.write(&contracts.Chunk{V: 1, Job: "first", Fence: 1, Index: 1, Finish: contracts.FinishStop, Claim: claim, Usage: &contracts.Usage{CompletionTokens: 1, TotalTokens: 1}}); err != nil {
+	if err := ch.write(&contracts.Chunk{V: 1, Job: "first", Fence: 5, Index: 1, Finish: contracts.FinishStop, Claim: &contracts.Claim{Worker: "gone", Attempt: 1, Model: model, Class: contracts.P2}, Usage: &contracts.Usage{CompletionTokens: 1, TotalTokens: 1}}); err != nil {
 		t.Fatal(err)
 	}
-	s, err := js.Stream(ctx, topology.StreamJobs)
+	s, err := ch.js.Stream(ctx, topology.StreamJobs)
 	if err == nil {
 		err = s.Purge(ctx) // acknowledged
 	}
@@ -195,12 +186,7 @@ func TestFinalMissedWhileAway(t *testing.T) {
 func TestReaderDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	b := contractstest.StartBroker(t, nil)
-	g := &gatedDialer{}
-	nc, err := nats.Connect(b.URL(), nats.SetCustomDialer(g), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
+	g, nc := connectGated(t, b)
 	cfg := testConfig(nc)
 	cfg.Idle, cfg.Timeout = time.Second, 500*time.Millisecond
 	d, _ := startDispatcher(t, cfg)
@@ -304,14 +290,4 @@ func TestFarDeadline(t *testing.T) {
 	if s, err := d.Status(ctx, tenant, "late"); err != nil || s.State != contracts.StateCompleted {
 		t.Errorf("the scheduled job is %v %v, want completed", s.State, err)
 	}
-}
-
-// pollFor is waitFor with a bound of its own, and tells instead of failing.
-func pollFor(d time.Duration, ok func() bool) bool {
-	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if ok() {
-			return true
-		}
-	}
-	return false
 }

@@ -13,14 +13,20 @@ import (
 	"github.com/pelton-run/pelton/dispatcher"
 )
 
-// measured sends heartbeats of a worker whose steps are known, until the test ends: 10 ms and 1 ms for each
-// prompt token, 16 of them in a step. So 4 jobs are let in, or as many as bring 64 prompt tokens.
-func measured(t testing.TB, nc *nats.Conn, d *dispatcher.Dispatcher) {
-	t.Helper()
+// someSteps are sums of steps of which a worker's speed is known.
+func someSteps() contracts.StepSums {
 	sums := contracts.StepSums{Budget: 16}
 	for i := range 100 {
 		sums.Add(float64(i%17), float64(i%5), 10+float64(i%17), 0)
 	}
+	return sums
+}
+
+// measured sends heartbeats of a worker whose steps are known, until the test ends: 10 ms and 1 ms for each
+// prompt token, 16 of them in a step. So 4 jobs are let in, or as many as bring 64 prompt tokens.
+func measured(t testing.TB, nc *nats.Conn, d *dispatcher.Dispatcher) {
+	t.Helper()
+	sums := someSteps()
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {

@@ -176,7 +176,7 @@ func TestScheduledWithRecordsIsQueued(t *testing.T) {
 }
 
 // begin writes the records of a worker that began a job and is gone.
-func begin(t testing.TB, nc *nats.Conn, tenant, job string) {
+func begin(t testing.TB, nc *nats.Conn, tenant, job string) *chain {
 	t.Helper()
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -189,6 +189,7 @@ func begin(t testing.TB, nc *nats.Conn, tenant, job string) {
 			t.Fatalf("record %d: %v", i, err)
 		}
 	}
+	return ch
 }
 
 // TestRetryOfADeadLetter: a job that was given up is kept, listed, submitted again and then forgotten.

@@ -98,13 +98,19 @@ func start(t testing.TB, change func(*dispatcher.Config)) (*dispatcher.Dispatche
 // waitFor polls what has no signal of its own, with a bound.
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited 20 s for: %s", what)
-		}
-		time.Sleep(2 * time.Millisecond)
+	if !pollFor(20*time.Second, ok) {
+		t.Fatalf("waited 20 s for: %s", what)
 	}
+}
+
+// pollFor tells whether ok came true in time.
+func pollFor(span time.Duration, ok func() bool) bool {
+	for end := time.Now().Add(span); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
 }
 
 func testContext(t testing.TB) context.Context {
