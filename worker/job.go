@@ -69,7 +69,7 @@ func (w *Worker) receive(taking, hard context.Context, msg *nats.Msg, room *inta
 		return
 	}
 	j := &job{w: w, ref: ref, lease: l, room: room, claimed: time.Now(), admitted: msg.Data,
-		name: Job{ID: ref.Job, Tenant: ref.Tenant, Model: ref.Model, Class: ref.Class, Size: ref.Size, Attempt: l.Attempt()}}
+		name: Job{ID: ref.Job, Tenant: ref.Tenant, Model: ref.Model, Class: ref.Class, Size: ref.Size, Attempt: l.Delivery().Attempt}}
 	j.ctx, j.cancel = context.WithCancelCause(context.Background())
 	w.cfg.Trace.pulled(j.name)
 	w.register(j)
@@ -172,7 +172,7 @@ func (j *job) serve(hard context.Context, early error) (*contracts.Chunk, error)
 	}
 	refusal, why := j.verdict(early)
 	var first *contracts.Chunk
-	chain, t, err := lease.Take(hard, j.w.cfg.Conn, j.ref.Tenant, j.ref.Job, j.lease.Attempt(), func(t *resume.Transcript) *contracts.Chunk {
+	chain, t, err := lease.Take(hard, j.w.cfg.Conn, j.ref.Tenant, j.ref.Job, j.lease.Delivery(), func(t *resume.Transcript) *contracts.Chunk {
 		if first = j.claim(t); refusal != nil && why == "" {
 			first = j.final(t, refusal)
 		}

@@ -20,7 +20,7 @@ const nakFirst = 250 * time.Millisecond
 // claim is the record by which this worker takes the job.
 func (j *job) claim(t *resume.Transcript) *contracts.Chunk {
 	c := &contracts.Chunk{Claim: &contracts.Claim{
-		Worker: j.w.cfg.Name, Attempt: j.lease.Attempt(), Failures: t.Failures(), Preempted: t.Preempted(), Model: j.ref.Model, Class: j.ref.Class,
+		Worker: j.w.cfg.Name, Attempt: j.name.Attempt, Failures: t.Failures(), Preempted: t.Preempted(), Model: j.ref.Model, Class: j.ref.Class,
 		Submitted: j.req.job.Submitted, Digest: j.req.digest,
 	}}
 	if len(t.Choices) > 0 {
@@ -68,7 +68,7 @@ var errUnsaid = errors.New("the release is not in the job's stream")
 
 // silent tells whether another holder has the job, or may have it, so that the queue hears nothing.
 func silent(err error) bool {
-	return errors.Is(err, lease.ErrFenced) || errors.Is(err, errReplaced) || errors.Is(err, errUnsaid)
+	return errors.Is(err, lease.ErrFenced) || errors.Is(err, lease.ErrLost) || errors.Is(err, errReplaced) || errors.Is(err, errUnsaid)
 }
 
 // release writes why the job is given back, after what this holder wrote under claim. It returns cause,
@@ -102,7 +102,7 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 		err = j.lease.Ack(hard)
 	case silent(err):
 		j.lease.Stop()
-		if errors.Is(err, errUnsaid) {
+		if errors.Is(err, errUnsaid) || errors.Is(err, lease.ErrLost) {
 			j.log("job let go", err)
 		}
 		j.w.cfg.Trace.fenced(j.name)

@@ -67,10 +67,15 @@ func (s *Sequencer) Replay(c *contracts.Chunk) (emit *contracts.Chunk, gap bool)
 
 // NextAt is Next for a live record whose place is known: seq is its sequence in OUT (header
 // Nats-Sequence), last the sequence of the record before it on the same subject (Nats-Last-Sequence, 0
-// for the first). It also finds gaps that no index shows, such as a lost finish.
+// for the first). It also finds gaps that no index shows, such as a lost finish, and that OUT lost its tail
+// and a later holder writes there anew: then the whole of OUT is to be replayed.
 func (s *Sequencer) NextAt(c *contracts.Chunk, seq, last uint64) (emit *contracts.Chunk, gap bool) {
 	if seq <= s.seq {
-		return nil, false
+		if c.Fence <= s.fence || s.done {
+			return nil, false
+		}
+		s.Rewind()
+		return nil, true
 	}
 	if last != s.seq {
 		return nil, true

@@ -138,9 +138,6 @@ func (r *Reader) step(ctx context.Context, idle *time.Ticker, out *sink) error {
 
 // take hands a live record on, after the missing ones before it.
 func (r *Reader) take(ctx context.Context, rec record, out *sink) error {
-	if rec.seq <= r.sequence.Seq() {
-		return nil
-	}
 	var c contracts.Chunk
 	if err := contracts.Decode(rec.data, &c); err != nil {
 		return r.refill(ctx, rec.seq, out) // OUT has the truth about a damaged live record
@@ -187,18 +184,20 @@ func (r *Reader) refill(ctx context.Context, upTo uint64, out *sink) error {
 	return contracts.Errorf(contracts.CodeUnavailable, "record %d of job %s is not readable yet: retry", upTo, r.job)
 }
 
-// replay hands on what OUT holds beyond the sequence.
+// replay hands on what OUT holds beyond the sequence. What cannot follow it may stand in the place of a lost
+// tail of OUT: then all is compared by index.
 func (r *Reader) replay(ctx context.Context, out *sink) error {
 	start := r.sequence.Seq()
 	var fault error
+	var gap bool
 	err := r.relay.cfg.Out.Read(ctx, r.out, start+1, func(m *Message) bool {
 		var c contracts.Chunk
 		if fault = contracts.Decode(m.Data, &c); fault != nil {
 			fault = contracts.Errorf(contracts.CodeInternal, "record %d of job %s is damaged: %v", m.Seq, r.job, fault)
 			return false
 		}
-		emit, gap := r.sequence.ReplayAt(&c, m.Seq)
-		if gap {
+		var emit *contracts.Chunk
+		if emit, gap = r.sequence.ReplayAt(&c, m.Seq); gap {
 			fault = contracts.Errorf(contracts.CodeNotFound, "records of job %s before %d are no longer kept", r.job, m.Seq)
 			return false
 		}
@@ -207,6 +206,10 @@ func (r *Reader) replay(ctx context.Context, out *sink) error {
 	})
 	if err != nil {
 		return err
+	}
+	if gap && start > 0 {
+		r.sequence.Rewind()
+		return r.replay(ctx, out)
 	}
 	if fault == nil && start > 0 && r.sequence.Seq() > start && r.relay.cfg.Refilled != nil {
 		r.relay.cfg.Refilled(r.tenant, r.job)

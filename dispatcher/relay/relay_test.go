@@ -230,6 +230,51 @@ func TestAgedOut(t *testing.T) {
 	f.want("aged out", strings.Join(got, " "), "0 not_found")
 }
 
+// TestLostTail: a broker lost the end of OUT in a power failure, and the next holder writes it anew, while a
+// reader is there (the first record of a later fence shows it) or while it was away (what cannot follow shows it).
+func TestLostTail(t *testing.T) {
+	t.Parallel()
+	for _, away := range []bool{false, true} {
+		f := setup(t, relay.Config{Idle: time.Hour})
+		for i := range 6 {
+			f.write("j", contracts.Chunk{Fence: 1, Index: i, Tokens: []int32{int32(i)}, Text: "x"})
+		}
+		var got []string
+		for c, err := range f.open("j", true).Chunks(testContext(t)) {
+			if err != nil {
+				got = append(got, string(contracts.CodeOf(err)))
+				continue
+			}
+			got = append(got, fmt.Sprintf("%d%s", c.Index, c.Text))
+			if c.Index != 5 {
+				continue
+			}
+			// A new stream stands for the old one without its tail.
+			cfg := (topology.Config{Memory: true}).Streams()[1]
+			if away {
+				cfg.RePublish = nil
+			}
+			if err := f.js.DeleteStream(testContext(t), topology.StreamOut); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.js.CreateStream(testContext(t), cfg); err != nil {
+				t.Fatal(err)
+			}
+			f.write("j", contracts.Chunk{Fence: 1, Tokens: []int32{0}, Text: "x"})
+			f.write("j", contracts.Chunk{Fence: 2, Index: 1, Claim: &contracts.Claim{}})
+			f.write("j", contracts.Chunk{Fence: 2, Index: 1, Tokens: []int32{1, 2, 3, 4, 5}, Text: "xxxxx"})
+			for i := 6; i < 10; i++ {
+				f.write("j", contracts.Chunk{Fence: 2, Index: i, Tokens: []int32{int32(i)}, Text: "x"})
+			}
+			f.write("j", contracts.Chunk{Fence: 2, Index: 10, Finish: contracts.FinishStop, Usage: &contracts.Usage{CompletionTokens: 10}})
+			if away {
+				f.relay.Doubt()
+			}
+		}
+		f.want(fmt.Sprintf("away %t", away), strings.Join(got, " "), "0x 1x 2x 3x 4x 5x 6x 7x 8x 9x 10")
+	}
+}
+
 // TestChecksum: what is not the worker's stream does not pass for it.
 func TestChecksum(t *testing.T) {
 	t.Parallel()

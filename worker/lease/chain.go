@@ -20,6 +20,9 @@ import (
 var (
 	// ErrFenced: another worker holds the job. Stop, free the memory, say nothing.
 	ErrFenced = errors.New("another worker holds the job")
+	// ErrLost: the broker has lost records of this holder that it had accepted, as after a power failure, so
+	// that none can follow them. Stop, say nothing: the next holder goes on after what is left.
+	ErrLost = errors.New("the broker lost records that it had accepted")
 	// ErrFinished: the final record is there already. Acknowledge the job.
 	ErrFinished = errors.New("the job has its final record")
 )
@@ -28,6 +31,9 @@ const (
 	publishWait = 2 * time.Second
 	retryFirst  = 20 * time.Millisecond
 	retryMost   = time.Second
+	// lostAfter is for how long a replica may be behind: if the leader says for longer that a record does not
+	// follow its newest one, and no other holder's is seen, it is what the record follows that is gone.
+	lostAfter = 5 * time.Second
 )
 
 // Broker error codes of a publish that expects a last sequence.
@@ -54,8 +60,9 @@ func (c *Chain) Fence() uint64 { return c.fence }
 func (c *Chain) Last() uint64 { return c.last }
 
 // Append writes one record after the last one, filling in V, Job and Fence. It returns when the broker
-// has accepted it, riding out stalls until ctx ends. ErrFenced means that another worker wrote; any
-// other error that the record was refused for good or ctx ended (then it may or may not be stored).
+// has accepted it, riding out stalls until ctx ends. ErrFenced means that another worker wrote,
+// ErrLost that earlier records are gone; any other error that the record was refused for good or ctx ended
+// (then it may or may not be stored).
 func (c *Chain) Append(ctx context.Context, chunk *contracts.Chunk) error {
 	chunk.V, chunk.Job, chunk.Fence = contracts.Version, c.job, c.fence
 	data, err := contracts.Encode(chunk)
@@ -63,6 +70,7 @@ func (c *Chain) Append(ctx context.Context, chunk *contracts.Chunk) error {
 		return err
 	}
 	pause := retryFirst
+	var wrong time.Time // since when the broker says that the record does not follow
 	for {
 		seq, err := c.publish(ctx, data)
 		switch {
@@ -73,6 +81,12 @@ func (c *Chain) Append(ctx context.Context, chunk *contracts.Chunk) error {
 			return err
 		case ctx.Err() != nil:
 			return fmt.Errorf("append record: %w", context.Cause(ctx))
+		case !errors.Is(err, errWrong):
+			wrong = time.Time{}
+		case wrong.IsZero():
+			wrong = time.Now()
+		case time.Since(wrong) > lostAfter:
+			return ErrLost
 		}
 		stored, err := c.reread(ctx, data)
 		if stored || err != nil {
@@ -99,6 +113,9 @@ func (c *Chain) Lost(ctx context.Context) bool {
 
 // errRefused marks answers that a retry does not change.
 var errRefused = errors.New("the broker refuses the record")
+
+// errWrong: the record does not follow the newest one.
+var errWrong = errors.New("wrong last sequence")
 
 func (c *Chain) publish(ctx context.Context, data []byte) (uint64, error) {
 	msg := nats.NewMsg(subject.Out(c.tenant, c.job))
@@ -127,7 +144,9 @@ func (c *Chain) publish(ctx context.Context, data []byte) (uint64, error) {
 	switch {
 	case ack.Error == nil:
 		return ack.Seq, nil
-	case ack.Error.ErrCode == wrongLastSequence || ack.Error.ErrCode == sequenceCheckInFlight || ack.Error.Code == 503:
+	case ack.Error.ErrCode == wrongLastSequence:
+		return 0, fmt.Errorf("%w: %s", errWrong, ack.Error.Description)
+	case ack.Error.ErrCode == sequenceCheckInFlight || ack.Error.Code == 503:
 		return 0, fmt.Errorf("broker error %d: %s", ack.Error.ErrCode, ack.Error.Description)
 	}
 	return 0, fmt.Errorf("%w: error %d: %s", errRefused, ack.Error.ErrCode, ack.Error.Description)

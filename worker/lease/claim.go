@@ -17,14 +17,14 @@ const claimTries = 16
 // record at once for a job that shall not run.
 type Opening func(t *resume.Transcript) *contracts.Chunk
 
-// Take makes the caller, on its given attempt, the holder of a job: it reads what is there and appends
-// the opening record under a new fence, which shuts out every older holder. The transcript is what was
-// there before. ErrFinished: the final record is there (in the transcript). ErrFenced: a later attempt
-// holds the job. Other errors: the broker does not answer.
-func Take(ctx context.Context, nc *nats.Conn, tenant, job string, attempt int, open Opening) (*Chain, *resume.Transcript, error) {
+// Take makes the caller, who has a delivery of a job, its holder: it reads what is there and appends the
+// opening record under a new fence, which shuts out every older holder. The transcript is what was there
+// before. ErrFinished: the final record is there (in the transcript). ErrFenced: a later delivery holds the
+// job. Other errors: the broker does not answer.
+func Take(ctx context.Context, nc *nats.Conn, tenant, job string, d Delivery, open Opening) (*Chain, *resume.Transcript, error) {
 	t := &resume.Transcript{}
 	var err error
-	if attempt > 1 { // a first delivery usually finds nothing; if it does, the append says so
+	if d.Attempt > 1 { // a first delivery usually finds nothing; if it does, the append says so
 		if t, err = resume.Read(ctx, nc, tenant, job); err != nil {
 			return nil, nil, err
 		}
@@ -33,7 +33,7 @@ func Take(ctx context.Context, nc *nats.Conn, tenant, job string, attempt int, o
 		if t.Final != nil {
 			return nil, t, ErrFinished
 		}
-		if t.Attempt > attempt {
+		if t.Attempt > d.Attempt && !d.Queued.After(t.Claimed) {
 			return nil, t, ErrFenced
 		}
 		c := &Chain{nc: nc, tenant: tenant, job: job, fence: t.Fence + 1, last: t.Last}

@@ -10,13 +10,19 @@ import (
 
 // Lease is the time-bounded right to run the job of one delivered message.
 type Lease struct {
-	nc      *nats.Conn
-	reply   string
-	attempt int
+	nc       *nats.Conn
+	reply    string
+	delivery Delivery
 
 	guard chan guard
 	stop  context.CancelFunc
 	done  chan struct{}
+}
+
+// Delivery says of a message which one it is.
+type Delivery struct {
+	Attempt int       // delivery count, from 1
+	Queued  time.Time // when the message was stored; a job that is queued anew begins to count anew
 }
 
 // guard is what [Lease.Guard] was given.
@@ -33,7 +39,7 @@ func New(nc *nats.Conn, msg *nats.Msg, every time.Duration) (*Lease, error) {
 		return nil, fmt.Errorf("message on %s has no acknowledgement subject: %w", msg.Subject, err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	l := &Lease{nc: nc, reply: msg.Reply, attempt: int(meta.NumDelivered), guard: make(chan guard, 1), stop: stop, done: make(chan struct{})}
+	l := &Lease{nc: nc, reply: msg.Reply, delivery: Delivery{int(meta.NumDelivered), meta.Timestamp}, guard: make(chan guard, 1), stop: stop, done: make(chan struct{})}
 	go func() {
 		then := l.keep(ctx, every)
 		close(l.done)
@@ -44,8 +50,8 @@ func New(nc *nats.Conn, msg *nats.Msg, every time.Duration) (*Lease, error) {
 	return l, nil
 }
 
-// Attempt is the delivery count of the job, from 1.
-func (l *Lease) Attempt() int { return l.attempt }
+// Delivery is which delivery of the job this is.
+func (l *Lease) Delivery() Delivery { return l.delivery }
 
 // Guard asks lost before each time that the lease is kept alive. When it says yes, the lease ends
 // silently and then is called: so a holder that has nothing to write notices as well. Call it once.

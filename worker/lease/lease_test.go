@@ -56,7 +56,7 @@ func claim(worker string, attempt int) lease.Opening {
 
 func take(t *testing.T, nc *nats.Conn, worker string, attempt int) *lease.Chain {
 	t.Helper()
-	c, _, err := lease.Take(t.Context(), nc, "t", "j", attempt, claim(worker, attempt))
+	c, _, err := lease.Take(t.Context(), nc, "t", "j", lease.Delivery{Attempt: attempt}, claim(worker, attempt))
 	if err != nil {
 		t.Fatalf("%s on attempt %d: %v", worker, attempt, err)
 	}
@@ -74,20 +74,20 @@ func TestFence(t *testing.T) {
 	if err := first.Append(t.Context(), piece(0, 1, 2)); err != nil {
 		t.Fatal(err)
 	}
-	second, tr, err := lease.Take(t.Context(), nc, "t", "j", 2, claim("second", 2))
+	second, tr, err := lease.Take(t.Context(), nc, "t", "j", lease.Delivery{Attempt: 2}, claim("second", 2))
 	if err != nil || second.Fence() != 2 || tr.Tokens() != 2 || tr.Attempt != 1 {
 		t.Fatalf("take over: %v, fence %d, transcript %+v", err, second.Fence(), tr)
 	}
 	if err := first.Append(t.Context(), piece(2, 3)); !errors.Is(err, lease.ErrFenced) {
 		t.Errorf("the first holder's next record: %v, want %v", err, lease.ErrFenced)
 	}
-	if _, _, err := lease.Take(t.Context(), nc, "t", "j", 1, claim("late", 1)); !errors.Is(err, lease.ErrFenced) {
+	if _, _, err := lease.Take(t.Context(), nc, "t", "j", lease.Delivery{Attempt: 1}, claim("late", 1)); !errors.Is(err, lease.ErrFenced) {
 		t.Errorf("an older attempt takes the job: %v, want %v", err, lease.ErrFenced)
 	}
 	if err := second.Append(t.Context(), &contracts.Chunk{Index: 2, Usage: &contracts.Usage{}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, tr, err := lease.Take(t.Context(), nc, "t", "j", 3, claim("third", 3)); !errors.Is(err, lease.ErrFinished) || tr.Final == nil {
+	if _, tr, err := lease.Take(t.Context(), nc, "t", "j", lease.Delivery{Attempt: 3}, claim("third", 3)); !errors.Is(err, lease.ErrFinished) || tr.Final == nil {
 		t.Errorf("take of a finished job: %v, want %v", err, lease.ErrFinished)
 	}
 }
@@ -134,6 +134,55 @@ func TestAgedOut(t *testing.T) {
 	}
 	if err := chain.Append(t.Context(), piece(0, 1)); err != nil {
 		t.Errorf("append after the claim aged out: %v", err)
+	}
+}
+
+// A job that is queued anew, as after a restore, begins to count its deliveries anew: who has the first of them is
+// not behind the claims of the former message.
+func TestQueuedAnew(t *testing.T) {
+	t.Parallel()
+	nc, _ := broker(t)
+	take(t, nc, "w", 3)
+	for attempt := 1; attempt <= 2; attempt++ {
+		d := lease.Delivery{Attempt: attempt, Queued: time.Now().Add(time.Hour)}
+		if _, _, err := lease.Take(t.Context(), nc, "t", "j", d, claim("w", attempt)); err != nil {
+			t.Fatalf("attempt %d of the new message after attempt 3 of the old one: %v", attempt, err)
+		}
+	}
+	if _, _, err := lease.Take(t.Context(), nc, "t", "j", lease.Delivery{Attempt: 1}, claim("late", 1)); !errors.Is(err, lease.ErrFenced) {
+		t.Errorf("an older delivery takes the job: %v, want %v", err, lease.ErrFenced)
+	}
+}
+
+// A broker that comes back from a power failure may have lost the newest records of OUT. Nothing can follow them, so
+// that a holder who waited would have the job for ever; the next one goes on after what is left.
+func TestLostTail(t *testing.T) {
+	t.Parallel()
+	nc, js := broker(t)
+	cfg := (topology.Config{Memory: true}).Streams()[1]
+	cfg.DenyDelete = false
+	if err := js.DeleteStream(t.Context(), topology.StreamOut); err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.CreateStream(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain := take(t, nc, "w", 1)
+	for i := range 3 {
+		if err := chain.Append(t.Context(), piece(i, int32(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.DeleteMsg(t.Context(), chain.Last()); err != nil {
+		t.Fatal(err)
+	}
+	if err := chain.Append(t.Context(), piece(3, 3)); !errors.Is(err, lease.ErrLost) {
+		t.Fatalf("append after a lost record: %v, want %v", err, lease.ErrLost)
+	}
+	_, tr, err := lease.Take(t.Context(), nc, "t", "j", lease.Delivery{Attempt: 2}, claim("next", 2))
+	if err != nil || tr.Broken != nil || tr.Tokens() != 2 {
+		t.Errorf("the next holder: %v, transcript %+v; want two tokens", err, tr)
 	}
 }
 
@@ -188,7 +237,7 @@ func TestKeepAlive(t *testing.T) {
 		t.Fatal(err)
 	}
 	l, err := lease.New(nc, msg, 100*time.Millisecond)
-	if err != nil || l.Attempt() != 1 {
+	if err != nil || l.Delivery().Attempt != 1 {
 		t.Fatalf("lease of a first delivery: %v", err)
 	}
 	if m, err := sub.NextMsg(time.Second); err == nil {
@@ -200,7 +249,7 @@ func TestKeepAlive(t *testing.T) {
 	if msg, err = sub.NextMsg(20 * time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if l, err = lease.New(nc, msg, time.Hour); err != nil || l.Attempt() != 2 {
+	if l, err = lease.New(nc, msg, time.Hour); err != nil || l.Delivery().Attempt != 2 {
 		t.Fatalf("lease of the second delivery: %v", err)
 	}
 	l.Stop() // as after a loss: the broker hears nothing and delivers again

@@ -13,7 +13,8 @@ import (
 type Transcript struct {
 	Last    uint64    // stream sequence of the newest record, 0 if there is none
 	Fence   uint64    // of the newest holder
-	Attempt int       // highest attempt that claimed the job
+	Attempt int       // of the newest claim
+	Claimed time.Time // when the newest claim or release was stored
 	First   time.Time // when the first token was stored
 	Choices []Choice  // what was written of each choice; shorter than n when nothing was
 	// History are the claims and releases of earlier holders, oldest first.
@@ -52,7 +53,7 @@ func (t *Transcript) Add(seq uint64, at time.Time, data []byte) {
 	}
 	t.Fence = max(t.Fence, c.Fence)
 	if c.Claim != nil {
-		t.Attempt = max(t.Attempt, c.Claim.Attempt)
+		t.Attempt, t.Claimed = c.Claim.Attempt, at
 	}
 	switch {
 	case c.Final():

@@ -40,13 +40,13 @@ func TestTranscript(t *testing.T) {
 		broken  bool
 	}{
 		{name: "nothing"},
-		{name: "claimed only", records: []contracts.Chunk{claim(1, 1)}, want: resume.Transcript{Last: 5, Fence: 1, Attempt: 1, History: []contracts.Claim{{Attempt: 1}}}},
+		{name: "claimed only", records: []contracts.Chunk{claim(1, 1)}, want: resume.Transcript{Last: 5, Fence: 1, Attempt: 1, Claimed: time.Unix(0, 0), History: []contracts.Claim{{Attempt: 1}}}},
 		{name: "two holders, two choices", records: []contracts.Chunk{claim(1, 1), piece(1, 0, 0, "", 7, 8), claim(2, 3), piece(2, 1, 0, "stop", 9), piece(2, 0, 2, "", 6)},
-			want: resume.Transcript{Last: 45, Fence: 2, Attempt: 3, First: time.Unix(1, 0), History: []contracts.Claim{{Attempt: 1}, {Attempt: 3}}, Choices: []resume.Choice{{Tokens: []int32{7, 8, 6}}, {Tokens: []int32{9}, Finish: "stop"}}}},
+			want: resume.Transcript{Last: 45, Fence: 2, Attempt: 3, Claimed: time.Unix(2, 0), First: time.Unix(1, 0), History: []contracts.Claim{{Attempt: 1}, {Attempt: 3}}, Choices: []resume.Choice{{Tokens: []int32{7, 8, 6}}, {Tokens: []int32{9}, Finish: "stop"}}}},
 		{name: "a missing record", records: []contracts.Chunk{piece(1, 0, 4, "", 7)}, want: resume.Transcript{Last: 5, Fence: 1, Choices: []resume.Choice{{}}}, broken: true},
 		{name: "a choice that cannot be", records: []contracts.Chunk{piece(1, 99, 0, "", 7)}, want: resume.Transcript{Last: 5, Fence: 1}, broken: true},
 		{name: "a newer version", records: []contracts.Chunk{{V: 2}}, want: resume.Transcript{Last: 5}, broken: true},
-		{name: "finished", records: []contracts.Chunk{final}, want: resume.Transcript{Last: 5, Fence: 3, Attempt: 2, Final: &final}},
+		{name: "finished", records: []contracts.Chunk{final}, want: resume.Transcript{Last: 5, Fence: 3, Attempt: 2, Claimed: time.Unix(0, 0), Final: &final}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
