@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -27,27 +28,75 @@ const (
 	restMost = 200 * time.Millisecond
 )
 
-// Lists makes lists of jobs, one at a time. Safe for concurrent use.
+// Lists makes lists of jobs, one at a time, and the tenants that ask take turns. Safe for concurrent use.
 type Lists struct {
 	logs Logs
 	busy chan struct{} // full while a list is made, and for a while after
+
+	mu   sync.Mutex
+	asks map[string]*asked // by tenant, while somebody asks
+}
+
+// asked are the lists that one tenant asks for.
+type asked struct {
+	first chan struct{} // full while one of them is made, or is the next of its tenant
+	count int
 }
 
 // NewLists reads logs.
-func NewLists(logs Logs) *Lists { return &Lists{logs, make(chan struct{}, 1)} }
+func NewLists(logs Logs) *Lists {
+	return &Lists{logs: logs, busy: make(chan struct{}, 1), asks: map[string]*asked{}}
+}
+
+// turn waits until a list of tenant may be made, and returns what to call behind it.
+func (ls *Lists) turn(ctx context.Context, tenant string) (done func(rest time.Duration), err error) {
+	ls.mu.Lock()
+	a := ls.asks[tenant]
+	if a == nil {
+		a = &asked{first: make(chan struct{}, 1)}
+		ls.asks[tenant] = a
+	}
+	a.count++
+	ls.mu.Unlock()
+	leave := func() {
+		ls.mu.Lock()
+		defer ls.mu.Unlock()
+		if a.count--; a.count == 0 {
+			delete(ls.asks, tenant)
+		}
+	}
+	late := contracts.Errorf(contracts.CodeOverloaded, "others list jobs, and one list is made at a time: retry later")
+	select {
+	case a.first <- struct{}{}:
+	case <-ctx.Done():
+		leave()
+		return nil, late
+	}
+	select {
+	case ls.busy <- struct{}{}:
+	case <-ctx.Done():
+		<-a.first
+		leave()
+		return nil, late
+	}
+	return func(rest time.Duration) {
+		<-a.first
+		leave()
+		time.AfterFunc(rest, func() { <-ls.busy })
+	}, nil
+}
 
 // List tells the jobs that f lets through, newest first; a Limit of 0 is 100, the most is 1,000. A job
 // that waits and has records counts once, as its records say. It looks back over the newest 131,072
 // records and the oldest 8,192 queued jobs, and rests for three times as long as each part took to read, 200 ms
-// at most. Whoever asks meanwhile waits.
+// at most. Whoever asks meanwhile waits, for one list of each other tenant at most.
 func (ls *Lists) List(ctx context.Context, f contracts.Filter) ([]contracts.Status, error) {
-	select {
-	case ls.busy <- struct{}{}:
-	case <-ctx.Done():
-		return nil, contracts.Errorf(contracts.CodeOverloaded, "others list jobs, and one list is made at a time: retry later")
+	done, err := ls.turn(ctx, f.Tenant)
+	if err != nil {
+		return nil, err
 	}
 	l := &lister{logs: ls.logs, tenant: "*", class: "*", found: map[string]contracts.Status{}, since: time.Now()}
-	defer func() { time.AfterFunc(l.pause(), func() { <-ls.busy }) }()
+	defer func() { done(l.pause()) }()
 	if f.Limit <= 0 {
 		f.Limit = DefaultList
 	}
