@@ -23,6 +23,7 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/gate"
 	"github.com/pelton-run/pelton/dispatcher/guard"
 	"github.com/pelton-run/pelton/dispatcher/relay"
+	"github.com/pelton-run/pelton/dispatcher/room"
 	"github.com/pelton-run/pelton/dispatcher/state"
 	"github.com/pelton-run/pelton/dispatcher/turn"
 )
@@ -50,7 +51,7 @@ type Dispatcher struct {
 	relay       *relay.Relay
 	out, jobs   *relay.Log
 	sched, dead *relay.Log
-	room        *room
+	room        *room.Room
 	deadlines   *agenda.Agenda
 	urgent      *fleet.Urgent
 	guard       *guard.Guard
@@ -88,13 +89,13 @@ func New(cfg Config) (*Dispatcher, error) {
 		fleet:   fleet.NewWatch(cfg.WorkerTTL),
 		sched:   relay.NewLog(cfg.Conn, topology.StreamSched, cfg.Timeout),
 		dead:    relay.NewLog(cfg.Conn, topology.StreamDead, cfg.Timeout),
-		room:    &room{js: js},
 		out:     relay.NewLog(cfg.Conn, topology.StreamOut, cfg.Timeout),
 		jobs:    relay.NewLog(cfg.Conn, topology.StreamJobs, cfg.Timeout),
 		submits: gate.New("submits", cfg.MaxSubmits),
 		cancels: gate.New("cancels", cfg.MaxCancels),
 		name:    nuid.Next(),
 	}
+	d.room = room.New(d.sched)
 	d.lists = state.NewLists(state.Logs{Sched: d.sched, Jobs: d.jobs, Out: d.out})
 	d.backlog = backlog.New(cfg.Overload, d.fleet.Live)
 	d.deadlines, d.urgent = agenda.New(d.expire), fleet.NewUrgent()

@@ -1,7 +1,7 @@
 // Package dispatcher decides what runs and when, never how: it takes jobs in, admits or refuses them,
 // puts the admitted ones into JetStream, and brings their streams back to those who read them.
 //
-// Steps 3 to 7 and 15 of the walk. Previous step: contracts/client puts a job on submit.<tenant>, or
+// Steps 3 to 5 and 13 of the walk. Previous step: contracts/client puts a job on submit.<tenant>, or
 // dispatcher/gateway takes it over HTTP. Then intake.go → dispatcher/admission → dispatcher/fleet →
 // publish.go. Next step: contracts/topology, where JetStream holds the job until a worker pulls it. On
 // the way back dispatcher/relay merges the records that workers wrote.
@@ -10,7 +10,7 @@
 // due among others (hold.go; dispatcher/backlog says whose turn it is); a job that no worker ends
 // is ended here (final.go, cancel.go, and deadlines with dispatcher/agenda); the jobs of a dead worker
 // go back to the queue (handover.go), less urgent ones give way (preempt.go), those that were given up
-// are kept (dead.go). dispatcher/gate bounds what is inside at once.
+// are kept (dead.go). dispatcher/gate bounds what is inside at once, dispatcher/room what waits in SCHED.
 //
 // A dispatcher keeps no state that another one could not read from the streams, so any number of them
 // can run, and each answers for every job: a job is queued while only JOBS holds it, running once OUT

@@ -18,10 +18,10 @@ import (
 
 // hold stores an admitted job until its turn; taken is as publish says it.
 func (d *Dispatcher) hold(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
-	if err := d.room.take(ctx, len(decision.Data)+headerRoom); err != nil {
+	j := decision.Admitted.Job
+	if err := d.room.Take(ctx, j.Tenant, len(decision.Data)+headerRoom); err != nil {
 		return false, err
 	}
-	j := decision.Admitted.Job
 	msg := nats.NewMsg(subject.Held(j.Tenant, j.ID))
 	msg.Data = decision.Data
 	setExpiry(msg, j.Deadline)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,7 +13,6 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
-	"github.com/pelton-run/pelton/dispatcher/gate"
 	"github.com/pelton-run/pelton/dispatcher/relay"
 	"github.com/pelton-run/pelton/dispatcher/state"
 )
@@ -27,20 +25,15 @@ const (
 	dueEarly = 300 * time.Millisecond
 	// dueAgain is when a due job is tried again that the queue did not take.
 	dueAgain = time.Second
-	// roomAge is how long the fill of SCHED is believed.
-	roomAge = time.Second
-	// roomShare is the share of SCHED that is used: the broker drops the oldest when it is full, and several
-	// dispatchers fill it between two looks.
-	roomShare = 0.9
 )
 
 // schedule stores a job until its time. The broker then moves it from sched.… to due.…; the header is
 // written by hand because nats.go's cuts the time to whole seconds. taken is as publish says it.
 func (d *Dispatcher) schedule(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
-	if err := d.room.take(ctx, len(decision.Data)+headerRoom); err != nil {
+	j := decision.Admitted.Job
+	if err := d.room.Take(ctx, j.Tenant, len(decision.Data)+headerRoom); err != nil {
 		return false, err
 	}
-	j := decision.Admitted.Job
 	msg := nats.NewMsg(subject.Sched(j.Tenant, j.ID))
 	msg.Data = decision.Data
 	msg.Header.Set("Nats-Schedule", "@at "+time.UnixMilli(j.NotBefore).Add(-dueEarly).UTC().Format(time.RFC3339Nano))
@@ -158,37 +151,4 @@ func (d *Dispatcher) endDue(ctx context.Context, tenant, job string, e ending) e
 		return errRaced
 	}
 	return err
-}
-
-// room is how much may still be scheduled. The fill is asked for now and then, and what is stored
-// meanwhile is counted. Safe for concurrent use.
-type room struct {
-	js jetstream.JetStream
-
-	mu     sync.Mutex
-	asked  time.Time
-	bytes  float64 // that are left
-	places float64
-}
-
-// take takes the room of one job, or says that there is none.
-func (r *room) take(ctx context.Context, size int) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if time.Since(r.asked) > roomAge {
-		s, err := r.js.Stream(ctx, topology.StreamSched)
-		if err != nil {
-			return publishError(err)
-		}
-		info := s.CachedInfo()
-		r.asked = time.Now()
-		r.bytes = roomShare*float64(info.Config.MaxBytes) - float64(info.State.Bytes)
-		r.places = roomShare*float64(info.Config.MaxMsgs) - float64(info.State.Msgs)
-	}
-	if r.bytes < float64(size) || r.places < 1 {
-		return &contracts.Error{Code: contracts.CodeOverloaded, RetryAfterMS: gate.RetryAfterMS, Message: "too many jobs are scheduled: retry later"}
-	}
-	r.bytes -= float64(size)
-	r.places--
-	return nil
 }

@@ -1,6 +1,6 @@
 // Package worker takes jobs, keeps them and answers them: one [Worker] serves one model on one engine.
 //
-// Steps 9 to 14 of the walk, in this order: worker/intake pulls as much as memory allows, worker/lease
+// Steps 7 to 12 of the walk, in this order: worker/intake pulls as much as memory allows, worker/lease
 // holds a job and fences others off, worker/resume reads what earlier holders wrote, worker/batch runs
 // prefill and decode steps, worker/emit writes the records. This package strings them together: it
 // refuses jobs that cannot run, listens for cancels and preemptions, sends heartbeats, keeps jobs that

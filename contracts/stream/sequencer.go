@@ -1,7 +1,7 @@
 // Package stream puts the records of one job's stream in order: it tells new from seen, drops what an
 // evicted worker wrote, and finds gaps.
 //
-// It serves step 15 of the walk, for both readers: contracts/client and dispatcher/relay feed it the
+// It serves step 13 of the walk, for both readers: contracts/client and dispatcher/relay feed it the
 // records of live.<tenant>.<job> and of the stream OUT, and hand on what it lets through. The previous
 // step is worker/emit, which wrote the records; the next is the producer, or dispatcher/gateway/sse.
 //

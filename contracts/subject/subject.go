@@ -128,6 +128,9 @@ func Held(tenant, job string) string { return "hold." + Escape(tenant) + "." + E
 // AnySched is the pattern of a job in the stream SCHED, whatever it waits for there.
 func AnySched(tenant, job string) string { return "*." + Escape(tenant) + "." + Escape(job) }
 
+// TenantSched is the pattern of all jobs of a tenant in the stream SCHED.
+func TenantSched(tenant string) string { return "*." + Escape(tenant) + ".*" }
+
 // SLOLoad is where a dispatcher tells the others what it has waiting.
 func SLOLoad(dispatcher string) string { return "slo.load." + Escape(dispatcher) }
 

@@ -1,6 +1,6 @@
 // Package topology is the fleet's JetStream layout as data, and Ensure, which makes a broker match it.
 //
-// It is step 8 of the walk: what the dispatcher publishes waits here until a worker pulls it.
+// It is step 6 of the walk: what the dispatcher publishes waits here until a worker pulls it.
 // Ensure is idempotent and may run in several processes at once. The package never reads or writes
 // messages.
 package topology

@@ -1,6 +1,6 @@
 // Package fleet is the dispatcher's live view of the workers, built from their heartbeats.
 //
-// It belongs to step 6 of the walk: dispatcher/admission asks it what the largest worker can hold, the
+// It belongs to step 4 of the walk: dispatcher/admission asks it what the largest worker can hold, the
 // doors ask it who serves a model. Previous step: dispatcher/admission; next: dispatcher/publish.go.
 // It also tells which jobs dead workers left behind, and which jobs should give way to urgent ones. It
 // only knows what workers say on hb.<worker>, the records that it is shown, and from the broker whether a

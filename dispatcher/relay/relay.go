@@ -1,7 +1,7 @@
 // Package relay brings the records of a job's stream to those who read it: in order, each once,
 // whatever was repeated or lost on the way.
 //
-// Step 15 of the walk: worker/emit wrote the records to the stream OUT, which republishes them on
+// Step 13 of the walk: worker/emit wrote the records to the stream OUT, which republishes them on
 // live.<tenant>.<job>; the next step is dispatcher/gateway, which writes them to an HTTP client. One
 // wildcard subscription serves all readers of a dispatcher. Each reader has a bounded buffer: when it
 // is full, records are dropped for that reader alone, which then refills from OUT by direct get, so

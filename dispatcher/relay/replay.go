@@ -33,6 +33,7 @@ type Message struct {
 	Seq     uint64 // sequence in the stream
 	Time    time.Time
 	Data    []byte
+	Behind  int // how many follow that were asked for too, in batches
 }
 
 // Log reads the stored messages of one stream by direct get, which any replica answers and which needs
@@ -117,6 +118,30 @@ func (l *Log) Delete(ctx context.Context, seq uint64) error {
 	return l.unavailable(e)
 }
 
+// Fill is what is in a stream, and the most that may be.
+type Fill struct{ Bytes, MaxBytes, Messages, MaxMessages int64 }
+
+// Fill tells how full the stream is.
+func (l *Log) Fill(ctx context.Context) (Fill, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	m, err := l.conn.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+l.stream, nil)
+	if err != nil {
+		return Fill{}, l.unavailable(err)
+	}
+	var answer struct {
+		jetstream.StreamInfo
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return Fill{}, l.unavailable(err)
+	}
+	if answer.Error != nil {
+		return Fill{}, l.unavailable(answer.Error)
+	}
+	return Fill{int64(answer.State.Bytes), answer.Config.MaxBytes, int64(answer.State.Msgs), answer.Config.MaxMsgs}, nil
+}
+
 // Read hands every message of a subject (which may hold wildcards) from seq on to visit, in the order
 // of the stream, until visit says false or there are no more. Messages that are stored meanwhile are
 // read too.
@@ -128,6 +153,16 @@ func (l *Log) Read(ctx context.Context, subject string, seq uint64, visit func(*
 		}
 		seq = last + 1
 	}
+}
+
+// Count tells how many messages a subject has, which may hold wildcards.
+func (l *Log) Count(ctx context.Context, subject string) (int, error) {
+	n := 0
+	_, _, err := l.batch(ctx, query{NextFor: subject, Seq: 1, Batch: 1}, func(m *Message) bool {
+		n = 1 + m.Behind
+		return false
+	})
+	return n, err
 }
 
 // Page reads up to count messages of a subject from seq on: less when their bytes reach a bound.
@@ -223,5 +258,6 @@ func parse(m *nats.Msg) (*Message, error) {
 	if err != nil {
 		return nil, contracts.Errorf(contracts.CodeUnavailable, "the broker's answer has no time: %v", err)
 	}
-	return &Message{Subject: m.Header.Get("Nats-Subject"), Seq: seq, Time: stamp, Data: m.Data}, nil
+	behind, _ := strconv.Atoi(m.Header.Get("Nats-Num-Pending"))
+	return &Message{Behind: behind, Subject: m.Header.Get("Nats-Subject"), Seq: seq, Time: stamp, Data: m.Data}, nil
 }

@@ -1,7 +1,7 @@
 // Package sse writes event streams as the HTML standard defines text/event-stream: framing and
 // flushing, nothing else.
 //
-// Step 16, the last of the walk: dispatcher/gateway hands it the chunks that dispatcher/relay put in
+// Step 14, the last of the walk: dispatcher/gateway hands it the chunks that dispatcher/relay put in
 // order. The package knows neither jobs nor OpenAI, never sets a header and never blocks but in the
 // writer it was given. A [Writer] belongs to one goroutine.
 package sse
