@@ -330,7 +330,7 @@ func TestChurn(t *testing.T) {
 		f.await("tokens", func() bool { return f.pieces[a.Job.ID] > 10*(i%6) })
 		f.nak(a, sequences[i])
 		if i%2 == 0 {
-			f.await("a second claim", func() bool { return f.claims[a.Job.ID] == 2 })
+			f.await("a second claim", func() bool { return f.claims[a.Job.ID] >= 2 })
 		}
 	}
 	f.await("second claims", func() bool {
