@@ -34,6 +34,19 @@ type Found struct {
 // Graph is the path of the graph's file.
 func (f Found) Graph() string { return f.graph }
 
+// Files describes the decoder's files as they are now; Place makes the same.
+func (f Found) Files(ctx context.Context) ([]model.File, error) {
+	var out []model.File
+	for _, p := range f.paths {
+		file, err := model.Sum(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, file)
+	}
+	return out, nil
+}
+
 // Inspect looks at a folder. file names the graph, relative to dir; "" takes the one that
 // genai_config.json names or the only one there is. The errors are ErrUnsupported, or those of files
 // that cannot be read or are damaged.
