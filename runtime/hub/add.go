@@ -36,11 +36,10 @@ func (h *Hub) Add(ctx context.Context, store model.Store, path string, m model.M
 		return "", m, err
 	}
 	defer unlock()
-	if all, err := store.List(); err == nil {
-		for _, other := range all {
-			if other.Name == m.Name {
-				return "", m, fmt.Errorf("model %s is there already: choose another --name, or remove it with pelton model rm %s:%s", m.Name, m.Name, other.Variant)
-			}
+	all, _ := store.List() // what is damaged is replaced
+	for _, other := range all {
+		if other.Name == m.Name {
+			return "", m, fmt.Errorf("model %s is there already: choose another --name, or remove it with pelton model rm %s:%s", m.Name, m.Name, other.Variant)
 		}
 	}
 	scratch, err := store.Scratch(m.Name, AddedVariant)

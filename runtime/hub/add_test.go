@@ -1,6 +1,7 @@
 package hub_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,6 +73,10 @@ func TestAddRefuses(t *testing.T) {
 	if _, _, err := s.Add(t.Context(), s.store, graphFolder(t, "a.onnx"), described("taken"), nil); err != nil {
 		t.Fatal(err)
 	}
+	// Another model, damaged, does not keep the check from seeing the one that is there.
+	if err := errors.Join(os.MkdirAll(filepath.Join(s.store.Root, "broken", "onnx"), 0o700), os.WriteFile(filepath.Join(s.store.Root, "broken", "onnx", model.ManifestFile), []byte("{"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		path, model, says string
 	}{
@@ -87,7 +92,7 @@ func TestAddRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want an error that says %q", name, err, c.says)
 		}
 	}
-	if all, err := s.store.List(); err != nil || len(all) != 1 {
+	if all, err := s.store.List(); !errors.Is(err, model.ErrDamaged) || len(all) != 1 {
 		t.Errorf("after the refusals the store has %d models, %v", len(all), err)
 	}
 	left, err := filepath.Glob(filepath.Join(s.store.Root, "*", ".*"))
