@@ -92,7 +92,7 @@ func fetched(store model.Store, r repo.Ref, variant string) (string, model.Manif
 		from, revision, _ := strings.Cut(m.Source.URL, "#")
 		rest, ok := strings.CutPrefix(from, "hf:"+r.ID+"@")
 		commit, file, _ := strings.Cut(rest, ":")
-		if ok && (revision == r.Revision || commit == r.Revision) && (r.File == "" || file == r.File || strings.HasPrefix(file, r.File+"/")) && (variant == "" || variant == m.Variant) {
+		if ok && (revision == r.Revision || commit == r.Revision) && (r.File == "" || file == r.File || strings.HasPrefix(file, r.File+"/")) && (variant == "" || variant == m.Variant || m.Graph != nil) {
 			if dir, err := store.Dir(m.Name, m.Variant); err == nil {
 				return dir, m, true
 			}
