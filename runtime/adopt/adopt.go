@@ -186,11 +186,15 @@ func checkWords(dir string, m *model.Manifest) error {
 	if err != nil {
 		return err
 	}
-	if words.Vocab() > m.Shape.Vocab {
-		return fmt.Errorf("the tokenizer has %d tokens, the graph only %d", words.Vocab(), m.Shape.Vocab)
+	for id := m.Shape.Vocab; id < words.Vocab(); id++ { // only a template writes special ones
+		if text := words.TokenBytes(int32(id)); text != nil {
+			if _, special := words.Special(string(text)); !special {
+				return fmt.Errorf("the tokenizer has the token %d (%.40q), the graph only %d", id, text, m.Shape.Vocab)
+			}
+		}
 	}
 	for _, text := range []string{"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>"} {
-		if id, ok := words.Special(text); ok && !slices.Contains(m.EOS, id) {
+		if id, ok := words.Special(text); ok && int(id) < m.Shape.Vocab && !slices.Contains(m.EOS, id) {
 			m.EOS = append(m.EOS, id)
 		}
 	}
