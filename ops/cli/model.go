@@ -78,8 +78,8 @@ func (a *app) modelList() *cobra.Command {
 	c := &cobra.Command{
 		Use: "ls", Short: "List the converted models", Args: cobra.NoArgs, Example: example("pelton model ls -o json"),
 		RunE: func(*cobra.Command, []string) error {
-			list, err := a.store().List()
-			if err != nil {
+			list, err := a.store().List() // the error tells what is damaged and not in the list
+			if err != nil && list == nil {
 				return err
 			}
 			if list == nil {
@@ -89,7 +89,7 @@ func (a *app) modelList() *cobra.Command {
 			for _, m := range list {
 				t.rows = append(t.rows, []string{m.Name, m.Variant, fmt.Sprintf("%dM", m.Parameters/1e6), strconv.Itoa(m.Shape.ContextLength), size(diskSize(m)), model.Fingerprint(m)})
 			}
-			return a.print(t)
+			return errors.Join(a.print(t), err)
 		},
 	}
 	storeFlag(c)
@@ -145,15 +145,20 @@ func (a *app) modelShow() *cobra.Command {
 	return c
 }
 
-func (a *app) findModel(ref string) (string, model.Manifest, error) {
-	name, variant := hub.SplitRef(ref)
+// storedName cuts a reference into the name in the store and the variant, "" where none is named.
+func storedName(ref string) (name, variant string) {
+	name, variant = hub.SplitRef(ref)
 	if e, ok := hub.Lookup(name); ok {
 		name = e.Name
 		if variant == "" {
 			variant = e.Variant
 		}
 	}
-	dir, m, err := a.store().Find(name, variant)
+	return name, variant
+}
+
+func (a *app) findModel(ref string) (string, model.Manifest, error) {
+	dir, m, err := a.store().Find(storedName(ref))
 	if err != nil {
 		return "", m, coded{err, exitNotFound}
 	}
@@ -164,11 +169,19 @@ func (a *app) modelRemove() *cobra.Command {
 	c := &cobra.Command{
 		Use: "rm NAME:VARIANT", Short: "Remove one converted variant", Args: cobra.ExactArgs(1), Example: example("pelton model rm smollm2:fp32"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			_, m, err := a.findModel(args[0])
-			if err != nil {
-				return err
+			name, variant := storedName(args[0])
+			if variant == "" {
+				_, m, err := a.findModel(args[0])
+				if err != nil {
+					return err
+				}
+				variant = m.Variant
 			}
-			return a.store().Remove(m.Name, m.Variant)
+			err := a.store().Remove(name, variant) // also when it is damaged
+			if errors.Is(err, model.ErrNotFound) {
+				return coded{err, exitNotFound}
+			}
+			return err
 		},
 	}
 	storeFlag(c)

@@ -34,6 +34,19 @@ type Found struct {
 // Graph is the path of the graph's file.
 func (f Found) Graph() string { return f.graph }
 
+// Files describes the decoder's files as they are now; Place makes the same.
+func (f Found) Files(ctx context.Context) ([]model.File, error) {
+	var out []model.File
+	for _, p := range f.paths {
+		file, err := model.Sum(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, file)
+	}
+	return out, nil
+}
+
 // Inspect looks at a folder. file names the graph, relative to dir; "" takes the one that
 // genai_config.json names or the only one there is. The errors are ErrUnsupported, or those of files
 // that cannot be read or are damaged.
@@ -173,11 +186,15 @@ func checkWords(dir string, m *model.Manifest) error {
 	if err != nil {
 		return err
 	}
-	if words.Vocab() > m.Shape.Vocab {
-		return fmt.Errorf("the tokenizer has %d tokens, the graph only %d", words.Vocab(), m.Shape.Vocab)
+	for id := m.Shape.Vocab; id < words.Vocab(); id++ { // only a template writes special ones
+		if text := words.TokenBytes(int32(id)); text != nil {
+			if _, special := words.Special(string(text)); !special {
+				return fmt.Errorf("the tokenizer has the token %d (%.40q), the graph only %d", id, text, m.Shape.Vocab)
+			}
+		}
 	}
 	for _, text := range []string{"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>"} {
-		if id, ok := words.Special(text); ok && !slices.Contains(m.EOS, id) {
+		if id, ok := words.Special(text); ok && int(id) < m.Shape.Vocab && !slices.Contains(m.EOS, id) {
 			m.EOS = append(m.EOS, id)
 		}
 	}

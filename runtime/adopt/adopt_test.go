@@ -3,6 +3,7 @@ package adopt_test
 import (
 	"archive/zip"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -70,6 +71,31 @@ func TestFindsTheParts(t *testing.T) {
 		want := model.Shape{Layers: 2, Hidden: 32, Heads: 4, KVHeads: 2, HeadDim: 16, FFN: 64, Vocab: 1205, ContextLength: 512, KVWidth: found.Manifest.Shape.KVWidth}
 		if m := found.Manifest; m.Shape != want || m.Architecture != "llama" || !check(m) {
 			t.Errorf("%s: found %+v with graph %+v", name, m, m.Graph)
+		}
+	}
+}
+
+// Gemma 3's tokenizer has a special token for images that its models of text alone have no row for. It is never
+// written, unlike a token that is read out of text.
+func TestTokensBeyondTheGraph(t *testing.T) {
+	t.Parallel()
+	for special, want := range map[bool]string{true: "", false: "the tokenizer has the token 1205"} {
+		dir := folder(t, "optimum")
+		b, err := os.ReadFile(filepath.Join(dir, "tokenizer.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var words map[string]any
+		if err := json.Unmarshal(b, &words); err != nil {
+			t.Fatal(err)
+		}
+		words["added_tokens"] = append(words["added_tokens"].([]any), map[string]any{"id": 1205, "content": "<image_soft_token>", "special": special})
+		if b, err = json.Marshal(words); err != nil {
+			t.Fatal(err)
+		}
+		put(t, dir, "tokenizer.json", b)
+		if _, err := adopt.Inspect(dir, ""); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("special %v: %v, want %q", special, err, want)
 		}
 	}
 }

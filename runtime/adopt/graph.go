@@ -14,7 +14,7 @@ const (
 	maxDepth  = 24      // messages inside each other: a branch of an If takes three
 	maxText   = 1 << 16 // bytes of a name
 	maxValues = 1 << 16 // inputs and outputs
-	maxFiles  = 16      // files with weights
+	maxFiles  = 60      // files with weights: a manifest lists 64
 )
 
 // value is an input or output of a graph.

@@ -226,6 +226,64 @@ func TestTokenizer(t *testing.T) {
 	}
 }
 
+// Files that give a factor of the positions mean linear scaling, also without the type and under the older name.
+func TestRopeScaling(t *testing.T) {
+	t.Parallel()
+	made := func(keys map[string]any) string {
+		b := small(quant.F32, quant.F32).build()
+		for key, value := range keys {
+			b.Set(key, value)
+		}
+		m, err := convert.FromGGUF(t.Context(), write(t, b.Bytes()), t.TempDir(), convert.Options{Variant: convert.FP32})
+		if err != nil {
+			t.Fatalf("%v: %v", keys, err)
+		}
+		return model.Fingerprint(m)
+	}
+	plain, scaled := made(nil), made(map[string]any{"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": float32(2)})
+	for _, c := range []struct {
+		keys map[string]any
+		want string
+	}{
+		{map[string]any{"llama.rope.scaling.factor": float32(2)}, scaled},
+		{map[string]any{"llama.rope.scale_linear": float32(2)}, scaled},
+		{map[string]any{"llama.rope.scaling.type": "linear", "llama.rope.scale_linear": float32(2)}, scaled},
+		{map[string]any{"llama.rope.scaling.factor": float32(0)}, plain},
+		{map[string]any{"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": float32(2)}, plain},
+	} {
+		if got := made(c.keys); got != c.want || plain == scaled {
+			t.Errorf("%v: %s, want %s", c.keys, got, c.want)
+		}
+	}
+}
+
+// Qwen's own tokenizer composes characters before it looks at them; Llama 3.1 ends a message that calls a tool with a
+// token that files do not name.
+func TestFamiliesWords(t *testing.T) {
+	t.Parallel()
+	b := small(quant.Q80, quant.Q80).build()
+	b.Set("tokenizer.ggml.pre", "qwen2")
+	tokens, kinds := tinyTokens()
+	tokens[259] = "<|eom_id|>"
+	b.Set("tokenizer.ggml.tokens", tokens)
+	b.Set("tokenizer.ggml.token_type", kinds)
+	dir := t.TempDir()
+	m, err := convert.FromGGUF(t.Context(), write(t, b.Bytes()), dir, convert.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	words, err := tokenizer.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(words.Encode("h\u00e9"), words.Encode("he\u0301")); diff != "" {
+		t.Errorf("composed and not (-want +got):\n%s", diff)
+	}
+	if !slices.Contains(m.EOS, 259) {
+		t.Errorf("tokens %v end an answer, want 259 among them", m.EOS)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -248,6 +306,8 @@ func TestRefused(t *testing.T) {
 		}, convert.Options{}, "head size 12"},
 		{"partial rotary", func(b *gguftest.Builder) { b.Set("llama.rope.dimension_count", uint32(8)) }, convert.Options{}, "8 of 16"},
 		{"yarn", func(b *gguftest.Builder) { b.Set("llama.rope.scaling.type", "yarn") }, convert.Options{}, `"yarn" is not supported`},
+		{"rotary base as a whole number", func(b *gguftest.Builder) { b.Set("llama.rope.freq_base", uint32(500000)) }, convert.Options{}, "rope.freq_base is no floating-point number"},
+		{"rotary scale without a factor", func(b *gguftest.Builder) { b.Set("llama.rope.scaling.type", "linear") }, convert.Options{}, "scaling.factor is missing"},
 		{"rotary base", func(b *gguftest.Builder) { b.Set("llama.rope.freq_base", float32(math.NaN())) }, convert.Options{}, "rotary base"},
 		{"rotary factors", func(b *gguftest.Builder) { b.Add("rope_freqs.weight", quant.F32, make([]byte, 32), 8) }, convert.Options{}, "factor 0 is 0"},
 		{"epsilon", func(b *gguftest.Builder) { b.Unset("llama.attention.layer_norm_rms_epsilon") }, convert.Options{}, "epsilon"},

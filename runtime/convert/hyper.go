@@ -130,23 +130,18 @@ func (h *hyper) sizes(f *gguf.File) error {
 // rope reads the rotary embedding's parameters and refuses the kinds that the graph cannot express.
 func (h *hyper) rope(f *gguf.File) error {
 	h.ropeBase, h.ropeScale = 10000, 1
-	if base, ok := f.Float(h.arch + "rope.freq_base"); ok {
+	if key := h.arch + "rope.freq_base"; f.Has(key) {
+		base, ok := f.Float(key)
+		if !ok {
+			return fmt.Errorf("metadata %s is no floating-point number", key)
+		}
 		h.ropeBase = base
 	}
 	if dims, ok := f.Int(h.arch + "rope.dimension_count"); ok && dims != h.HeadDim {
 		return fmt.Errorf("rotary embedding of %d of %d dimensions is not supported", dims, h.HeadDim)
 	}
-	kind, _ := f.Text(h.arch + "rope.scaling.type")
-	switch kind {
-	case "", "none":
-	case "linear":
-		scale, ok := f.Float(h.arch + "rope.scaling.factor")
-		if !ok {
-			return fmt.Errorf("metadata %srope.scaling.factor is missing", h.arch)
-		}
-		h.ropeScale = scale
-	default:
-		return fmt.Errorf("rope scaling %q is not supported, only linear is", kind)
+	if err := h.scaling(f); err != nil {
+		return err
 	}
 	if !(h.ropeBase > 1 && h.ropeBase <= math.MaxFloat32) || !(h.ropeScale > 0 && h.ropeScale <= math.MaxFloat32) {
 		return fmt.Errorf("rotary base %g or scale %g is out of range", h.ropeBase, h.ropeScale)
@@ -166,6 +161,36 @@ func (h *hyper) rope(f *gguf.File) error {
 		if !(v > 0 && v <= math.MaxFloat32) {
 			return fmt.Errorf("tensor %s: factor %d is %g", t.Name, i, v)
 		}
+	}
+	return nil
+}
+
+// scaling reads by what positions are divided. As for llama.cpp, a factor without a type means linear scaling, and
+// 0 means none; old files have another key.
+func (h *hyper) scaling(f *gguf.File) error {
+	kind, _ := f.Text(h.arch + "rope.scaling.type")
+	switch kind {
+	case "none":
+		return nil
+	case "", "linear":
+	default:
+		return fmt.Errorf("rope scaling %q is not supported, only linear is", kind)
+	}
+	for _, key := range []string{h.arch + "rope.scaling.factor", h.arch + "rope.scale_linear"} {
+		if !f.Has(key) {
+			continue
+		}
+		scale, ok := f.Float(key)
+		if !ok {
+			return fmt.Errorf("metadata %s is no floating-point number", key)
+		}
+		if scale != 0 {
+			h.ropeScale = scale
+		}
+		return nil
+	}
+	if kind == "linear" {
+		return fmt.Errorf("metadata %srope.scaling.factor is missing", h.arch)
 	}
 	return nil
 }

@@ -8,19 +8,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
+	"github.com/pelton-run/pelton/runtime/adopt"
 	"github.com/pelton-run/pelton/runtime/model"
 )
 
 // AddedVariant is the variant under which [Hub.Add] stores a graph.
 const AddedVariant = "onnx"
 
-// maxAdded is how many files a folder with a graph may hold.
-const maxAdded = 64
-
-// Add copies an ONNX file, or a folder with one .onnx file and its external data, into the store as a model
+// Add copies an ONNX file, or the only one of a folder, with its external data into the store as a model
 // of [model.KindTensor]. Of m are taken the name, the inputs and outputs and MaxBatch. A model of that name
 // must not be there yet.
 func (h *Hub) Add(ctx context.Context, store model.Store, path string, m model.Manifest, p Progress) (dir string, _ model.Manifest, err error) {
@@ -36,11 +33,10 @@ func (h *Hub) Add(ctx context.Context, store model.Store, path string, m model.M
 		return "", m, err
 	}
 	defer unlock()
-	if all, err := store.List(); err == nil {
-		for _, other := range all {
-			if other.Name == m.Name {
-				return "", m, fmt.Errorf("model %s is there already: choose another --name, or remove it with pelton model rm %s:%s", m.Name, m.Name, other.Variant)
-			}
+	all, _ := store.List() // what is damaged is replaced
+	for _, other := range all {
+		if other.Name == m.Name {
+			return "", m, fmt.Errorf("model %s is there already: choose another --name, or remove it with pelton model rm %s:%s", m.Name, m.Name, other.Variant)
 		}
 	}
 	scratch, err := store.Scratch(m.Name, AddedVariant)
@@ -92,8 +88,7 @@ func GraphFile(path string) (string, error) {
 	return found[0], nil
 }
 
-// graphFiles are the files that belong to a graph, with their names in the store. Beside a single file, its
-// external data is found by the usual names.
+// graphFiles are a graph and the files with its weights, with their names in the store.
 func graphFiles(path string) (map[string]string, error) {
 	graph, err := GraphFile(path)
 	if err != nil {
@@ -103,24 +98,22 @@ func graphFiles(path string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := map[string]string{absolute: model.GraphFile}
-	entries, err := os.ReadDir(filepath.Dir(absolute))
+	weights, err := adopt.WeightFiles(absolute)
 	if err != nil {
 		return nil, err
 	}
-	base := filepath.Base(absolute)
-	for _, e := range entries {
-		beside := e.Name() == base+".data" || e.Name() == base+"_data" || e.Name() == strings.TrimSuffix(base, ".onnx")+".data"
-		if !e.Type().IsRegular() || e.Name() == base || graph == path && !beside {
-			continue
+	files := map[string]string{absolute: model.GraphFile}
+	for _, name := range weights {
+		if name == model.GraphFile || name == model.ManifestFile {
+			return nil, fmt.Errorf("%s cannot lie beside the graph %s: rename it", name, filepath.Base(absolute))
 		}
-		if e.Name() == model.GraphFile || e.Name() == model.ManifestFile {
-			return nil, fmt.Errorf("%s cannot lie beside the graph %s: rename it", e.Name(), base)
+		at := filepath.Join(filepath.Dir(absolute), name)
+		if info, err := os.Stat(at); err != nil {
+			return nil, fmt.Errorf("a file of the model is missing: %w", err)
+		} else if !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s is no file", at)
 		}
-		files[filepath.Join(filepath.Dir(absolute), e.Name())] = e.Name()
-	}
-	if len(files) > maxAdded {
-		return nil, fmt.Errorf("folder %s has %d files, at most %d are copied: give the .onnx file itself", path, len(files), maxAdded)
+		files[at] = name
 	}
 	return files, nil
 }

@@ -74,17 +74,26 @@ func downloads(store model.Store) string {
 }
 
 // build makes the variant from what get returns, under the model's lock, unless it is there by then and
-// good (nil: every intact folder is good).
+// good (nil: every intact folder is good). What is there needs no lock: the store may be one that is only read.
 func (h *Hub) build(ctx context.Context, store model.Store, name, variant string, good func(model.Manifest) error, p Progress, get func(context.Context) (origin, error)) (dir string, m model.Manifest, err error) {
+	there := func() bool {
+		if dir, m, err = store.Find(name, variant); err != nil {
+			return false
+		}
+		if good != nil {
+			err = good(m)
+		}
+		return true
+	}
+	if there() {
+		return dir, m, err
+	}
 	unlock, err := lock(ctx, filepath.Join(store.Root, "."+name+".lock"), p)
 	if err != nil {
 		return "", model.Manifest{}, err
 	}
 	defer unlock()
-	if dir, m, err = store.Find(name, variant); err == nil {
-		if good != nil {
-			err = good(m)
-		}
+	if there() {
 		return dir, m, err
 	}
 	if err := store.Clean(name); err != nil {

@@ -2,10 +2,12 @@ package hub
 
 import (
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/cpu"
 
 	"github.com/pelton-run/pelton/runtime/convert"
+	"github.com/pelton-run/pelton/runtime/hub/repo"
 )
 
 // fastest is the variant that is taken when none is named: of those whose quality is that of 8-bit weights,
@@ -19,9 +21,10 @@ func fastest() string {
 	return convert.Q8
 }
 
-// ForGPU is the variant of a model that is taken on GPUs when none is named, "" where there is none for them.
+// ForGPU is the variant of a model that is taken on GPUs when none is named, "" where there is none for them. Of a
+// reference to a hub it is that of a GGUF file; an export is taken as it is, whatever is asked for.
 func ForGPU(name string) string {
-	if e, ok := Lookup(name); ok && len(e.Sentence) == 0 || isPath(name) && filepath.Ext(name) != "" {
+	if e, ok := Lookup(name); ok && len(e.Sentence) == 0 || strings.EqualFold(filepath.Ext(name), ".gguf") || strings.HasPrefix(name, repo.Prefix) {
 		return convert.FP16
 	}
 	return ""

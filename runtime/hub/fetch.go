@@ -56,12 +56,15 @@ func (h *Hub) Fetch(ctx context.Context, store model.Store, ref, variant string,
 		}
 	}
 	folder := filepath.Join(downloads(store), "hf", strings.ReplaceAll(r.ID, "/", "--"))
+	c := &checkout{visit: v, snapshot: s, folder: filepath.Join(folder, s.commit)}
+	if dir, m, ok := c.stored(store, choice, variant); ok {
+		return dir, m, nil
+	}
 	unlock, err := lock(ctx, filepath.Join(folder, ".lock"), p)
 	if err != nil {
 		return "", model.Manifest{}, err
 	}
 	defer unlock()
-	c := &checkout{visit: v, snapshot: s, folder: filepath.Join(folder, s.commit)}
 	if err := c.fetch(ctx, choice); err != nil {
 		return "", model.Manifest{}, fmt.Errorf("%s: %w", r, err)
 	}
@@ -89,7 +92,7 @@ func fetched(store model.Store, r repo.Ref, variant string) (string, model.Manif
 		from, revision, _ := strings.Cut(m.Source.URL, "#")
 		rest, ok := strings.CutPrefix(from, "hf:"+r.ID+"@")
 		commit, file, _ := strings.Cut(rest, ":")
-		if ok && (revision == r.Revision || commit == r.Revision) && (r.File == "" || file == r.File || strings.HasPrefix(file, r.File+"/")) && (variant == "" || variant == m.Variant) {
+		if ok && (revision == r.Revision || commit == r.Revision) && (r.File == "" || file == r.File || strings.HasPrefix(file, r.File+"/")) && (variant == "" || variant == m.Variant || m.Graph != nil) {
 			if dir, err := store.Dir(m.Name, m.Variant); err == nil {
 				return dir, m, true
 			}
@@ -118,6 +121,16 @@ type checkout struct {
 
 // at is where a file of the repository lies.
 func (c *checkout) at(name string) string { return filepath.Join(c.folder, filepath.FromSlash(name)) }
+
+// stored finds what was made of the same files in the store: then nothing is fetched, and nothing written.
+func (c *checkout) stored(store model.Store, choice repo.Choice, variant string) (string, model.Manifest, bool) {
+	if choice.GGUF == "" { // the commit stands for all files of an export
+		return fetched(store, repo.Ref{ID: c.ref.ID, Revision: c.snapshot.commit, File: choice.Graph}, "")
+	}
+	f, _ := c.find(choice.GGUF)
+	dir, m, err := store.Find(hubName(c.ref), variant)
+	return dir, m, err == nil && f.SHA256 != "" && m.Source.SHA256 == f.SHA256
+}
 
 func (c *checkout) fetch(ctx context.Context, choice repo.Choice) error {
 	if len(choice.Other) > 0 {

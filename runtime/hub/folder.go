@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pelton-run/pelton/runtime/adopt"
@@ -47,11 +48,12 @@ func (h *Hub) adopt(ctx context.Context, store model.Store, folder, name, graph 
 		return "", model.Manifest{}, err
 	}
 	source.SHA256 = sum.SHA256
-	good := func(m model.Manifest) error {
-		if m.Source.SHA256 != source.SHA256 {
-			return fmt.Errorf("%s:%s is there already, made from other files (%s): remove it or choose another name", m.Name, m.Variant, m.Source.URL)
+	good := func(m model.Manifest) error { // a graph alone says nothing: its weights may be files of their own
+		files, err := found.Files(ctx)
+		if err == nil && !slices.Equal(files, m.Files) {
+			err = fmt.Errorf("%s:%s is there already, made from other files (%s): remove it or choose another name", m.Name, m.Variant, m.Source.URL)
 		}
-		return nil
+		return err
 	}
 	return h.build(ctx, store, name, found.Manifest.Variant, good, p, func(context.Context) (origin, error) {
 		return origin{path: folder, export: &found, owned: owned, source: source}, nil

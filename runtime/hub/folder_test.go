@@ -1,6 +1,7 @@
 package hub_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,5 +54,78 @@ func TestAdopt(t *testing.T) {
 	}
 	if err := model.Verify(t.Context(), dir, m); err != nil {
 		t.Errorf("a change of the original reached the store: %v", err)
+	}
+}
+
+// A model that was trained on has the same graph and other weights beside it.
+func TestAdoptOtherWeights(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	folder := exported(t, "genai-fp32")
+	if _, _, err := s.Ensure(t.Context(), s.store, folder, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	weights := filepath.Join(folder, "model.onnx.data")
+	b, err := os.ReadFile(weights)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(weights, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, m, err := s.Ensure(t.Context(), s.store, folder, "", nil); err == nil || !strings.Contains(err.Error(), "made from other files") {
+		t.Errorf("other weights: the old model of %s, %v", m.Created, err)
+	}
+}
+
+// What is in the store already is served from one that cannot be written.
+func TestStoreOnlyRead(t *testing.T) {
+	t.Parallel()
+	h := newHugging(t, map[string][]byte{"Tiny.Q8_0.gguf": tinyGGUF(t)})
+	gguf, folder := filepath.Join(t.TempDir(), "local.gguf"), exported(t, "optimum-int8")
+	if err := os.WriteFile(gguf, tinyGGUF(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	exports := newHugging(t, filesOf(t, "optimum-int8", ""))
+	for _, c := range []struct {
+		hub  *hugging
+		name string
+	}{{h, ref}, {h, gguf}, {h, folder}, {exports, ref + ":onnx"}} {
+		root := t.TempDir()
+		store := model.Store{Root: filepath.Join(root, "models")}
+		_, first, err := c.hub.hub(nil).Ensure(t.Context(), store, c.name, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Tests may run as a user who can write everywhere: where locks and downloads would be is something else.
+		lock := filepath.Join(store.Root, "."+first.Name+".lock")
+		if err := errors.Join(os.RemoveAll(filepath.Join(root, "downloads")), os.WriteFile(filepath.Join(root, "downloads"), nil, 0o600), os.Remove(lock), os.Mkdir(lock, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		if _, m, err := c.hub.hub(nil).Ensure(t.Context(), store, c.name, "", nil); err != nil || !m.Created.Equal(first.Created) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// A hub's new commit with the same file needs no download.
+func TestFetchSameFileOfNewCommit(t *testing.T) {
+	t.Parallel()
+	h := newHugging(t, map[string][]byte{"Tiny.Q8_0.gguf": tinyGGUF(t)})
+	root := t.TempDir()
+	store := model.Store{Root: filepath.Join(root, "models")}
+	if _, _, err := h.hub(nil).Ensure(t.Context(), store, ref, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(root, "downloads", "hf", "org--Tiny-GGUF")
+	if err := os.Rename(filepath.Join(folder, commit), filepath.Join(folder, strings.Repeat("e", 40))); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := h.hub(nil).Ensure(t.Context(), store, ref, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, fetched, _ := h.log(); len(fetched) != 1 {
+		t.Errorf("fetched %q, want it once", fetched)
 	}
 }

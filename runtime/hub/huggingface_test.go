@@ -283,6 +283,16 @@ func TestFetchExports(t *testing.T) {
 		if err := model.Verify(t.Context(), dir, m); err != nil {
 			t.Error(err)
 		}
+		// An export has no other variants, so what is asked for does not matter: with the hub, and without.
+		for _, closed := range []bool{false, true} {
+			env := map[string]string{}
+			if closed {
+				env["HF_ENDPOINT"] = "http://127.0.0.1:1"
+			}
+			if _, again, err := h.hubWith(env, hub.Config{Retries: -1}).Ensure(t.Context(), store, r, "fp16", nil); err != nil || !again.Created.Equal(m.Created) {
+				t.Errorf("%s, hub closed %v: %+v, %v", r, closed, again, err)
+			}
+		}
 	}
 }
 

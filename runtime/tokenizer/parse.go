@@ -279,7 +279,9 @@ func (t *Tokenizer) parseModel(f *fileJSON) error {
 	if m.IgnoreMerges {
 		b.whole = make(map[string]int32, len(m.Vocab))
 		for text, id := range m.Vocab {
-			if raw, coded := tokenBytes(text); t.pieces {
+			if raw, coded := tokenBytes(text); t.vocab.special(int32(id)) {
+				continue // never read out of text
+			} else if t.pieces {
 				b.whole[text] = int32(id)
 			} else if coded {
 				b.whole[raw] = int32(id)

@@ -57,7 +57,7 @@ var preTokenizers = map[string]string{
 
 // endTexts are tokens that end a turn wherever they exist as control tokens, though files often name only
 // one of them as their end.
-var endTexts = []string{"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>"}
+var endTexts = []string{"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>"}
 
 // addedToken is an entry of tokenizer.json's added_tokens.
 type addedToken struct {
@@ -184,8 +184,12 @@ func byteLevel(f *gguf.File, tokens []string, kinds []int64, ids map[string]int)
 	if err := checkMerges(merges, ids); err != nil {
 		return tokenizerJSON{}, err
 	}
+	var normalizer any
+	if pre == "qwen2" { // which the file does not say; it is part of Qwen's own tokenizer
+		normalizer = json.RawMessage(`{"type":"NFC"}`)
+	}
 	return tokenizerJSON{
-		Version: "1.0", AddedTokens: addedTokens(tokens, kinds), PreTokenizer: json.RawMessage(split),
+		Version: "1.0", AddedTokens: addedTokens(tokens, kinds), Normalizer: normalizer, PreTokenizer: json.RawMessage(split),
 		Decoder: json.RawMessage(`{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}`),
 		Model:   bpeJSON{Type: "BPE", IgnoreMerges: split == splitLlama3, Vocab: tokens, Merges: merges},
 	}, nil

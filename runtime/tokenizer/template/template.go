@@ -76,7 +76,7 @@ func Compile(source string, names map[string]string) (*Template, error) {
 	if err := checkSource(source, cfg); err != nil {
 		return nil, err
 	}
-	t, err := compile(source, cfg)
+	t, err := compile(respell(source, cfg), cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,64 @@
+package template_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/pelton-run/pelton/runtime/tokenizer/template"
+)
+
+// Conditional expressions and methods of what is in parentheses, which templates of Gemma 3, gpt-oss, LFM2 and
+// Nemotron use. What is wanted is what jinja2 3.1.6 renders.
+func TestConditionsAndParentheses(t *testing.T) {
+	t.Parallel()
+	messages := []template.Message{{Role: "user", Content: "Hello /think, x"}, {Role: "assistant", Content: "<think>a</think> b "}}
+	for source, want := range map[string]string{
+		`{{ '<' + messages[0].role + (bos_token if messages[0].nope else "") + '>' }}`:                                              "<user>",
+		`{{ ('q' if true else 'b').upper() }}`:                                                                                      "Q",
+		`{{ ('x' if messages[0].nope else 'y') | upper }}`:                                                                          "Y",
+		`{{ 'a' if false else 'b' if false else 'c' }}`:                                                                             "c",
+		`{% set x = 'a' if false else 'b' if true else 'c' %}{{ x }}`:                                                               "b",
+		`{% set x = 'a' if false %}[{{ x }}]`:                                                                                       "[]",
+		`{{ [1 if true else 2, 3 if false else 4] }}`:                                                                               "[1, 4]",
+		`{{ {'k': 'a' if true else 'b'}['k'] }}`:                                                                                    "a",
+		`{{ messages[0 if false else 1].role }}`:                                                                                    "assistant",
+		`{{ (none if true else 1) is none }} {{ (nope if true else 1) is defined }}`:                                                "True False",
+		`{{ (0 if true else 1) + 5 }} {{ ([] if true else [1]) | length }}`:                                                         "5 0",
+		`{{ (raise_exception('no') if false else 'fine') }}`:                                                                        "fine",
+		`{% if ('a' if false else '') %}y{% else %}n{% endif %}`:                                                                    "n",
+		`{%- macro f(a, b='x' if true else 'y') -%}{{ a }}{{ b }}{%- endmacro -%}{{ f('q') }}{{ f('q', b='w' if false else 'v') }}`: "qxqv",
+		`{% for m in (messages if true else []) if m.role == 'user' %}{{ m.role }}{% endfor %}`:                                     "user",
+		`{# c if d else e ( #}{{ 'if else' }}{{ "a if (b else" }}{% raw %}{{ a if b else c }}{% endraw %}`:                          "if elsea if (b else{{ a if b else c }}",
+		"{{ 'x' if not messages else 'y' }}\r\n\n":                                                                                  "y\n",
+		`{{ (messages[0].content | default('', true)).replace('/think', '').strip() }}`:                                             "Hello , x",
+		`{{ ((messages[0].content | trim) + 'z').split('/think')[1].strip() }}`:                                                     ", xz",
+		`{% if (messages[0].content | trim).startswith('H') %}yes{% endif %}`:                                                       "yes",
+		`{% for x in (messages[0].content + ',').split(',') %}[{{ x }}]{% endfor %}`:                                                "[Hello /think][ x][]",
+		`{{ not (messages[0].content).startswith('x') }} {{ (messages|last).content.strip().upper() }}`:                             "True <THINK>A</THINK> B",
+	} {
+		compiled, err := template.Compile(source, map[string]string{"bos_token": "<s>"})
+		if err != nil {
+			t.Errorf("%s: %v", source, err)
+			continue
+		}
+		if got, err := compiled.Render(messages, true); err != nil || got != want {
+			t.Errorf("%s renders %q, %v; want %q", source, got, err, want)
+		}
+	}
+}
+
+// What cannot be parsed is refused, whatever it was respelled to.
+func TestBrokenExpressions(t *testing.T) {
+	t.Parallel()
+	for _, source := range []string{
+		`{{ ( }}`, `{{ a if }}`, `{{ (a if b else }}`, `{{ (a if b`, `{{ ) if ( }}`, `{% if (a].b %}{% endif %}`, `{{ 'a`, `{% set x = (a if b else c %}`,
+		`{{ (a if b else c if d else) }}`, `{{ [a if b }}`, `{%`, `{{`, strings.Repeat(`{{ (a if `, 300),
+	} {
+		if compiled, err := template.Compile(source, nil); err == nil {
+			if _, err := compiled.Render([]template.Message{{Role: "user"}}, true); err == nil || errors.Is(err, template.ErrRaised) {
+				t.Errorf("%.50q was rendered", source)
+			}
+		}
+	}
+}
