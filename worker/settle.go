@@ -8,6 +8,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/worker/batch"
 	"github.com/pelton-run/pelton/worker/emit"
 	"github.com/pelton-run/pelton/worker/lease"
 	"github.com/pelton-run/pelton/worker/resume"
@@ -46,7 +47,7 @@ func (j *job) verdict(cause error) (failure *contracts.Error, why contracts.Rele
 	switch {
 	case cause == nil:
 		return nil, ""
-	case errors.Is(cause, errHandBack):
+	case moves(cause):
 		return nil, contracts.ReleaseDrain
 	case errors.Is(cause, errPreempted):
 		return nil, contracts.ReleasePreempt
@@ -61,6 +62,9 @@ func (j *job) verdict(cause error) (failure *contracts.Error, why contracts.Rele
 	}
 	return failure, ""
 }
+
+// moves tells whether the job goes to another worker because this one stops, and not because of the job.
+func moves(err error) bool { return errors.Is(err, errHandBack) || errors.Is(err, batch.ErrAbandoned) }
 
 // errUnsaid: the release could not be written, so the queue is told nothing either; the job is found
 // lost, or its ack wait ends.
@@ -110,12 +114,12 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 	default:
 		j.w.cfg.Trace.handedBack(j.name, err)
 		delay := nakFirst << min(j.failures, 8)
-		if errors.Is(err, errHandBack) || errors.Is(err, errPreempted) {
+		moved := moves(err)
+		if moved || errors.Is(err, errPreempted) {
 			delay = 0
 		} else {
 			j.log("job handed back", err)
 		}
-		moved := errors.Is(err, errHandBack)
 		if err = j.lease.Nak(hard, delay); err == nil && moved {
 			j.ring()
 		}
