@@ -17,6 +17,7 @@ import (
 // then its stream gets the final record. It does not run, so it can do no more harm. If the dead letter
 // cannot be stored, the job is given back.
 func (j *job) giveUp(hard context.Context, chain *lease.Chain, t *resume.Transcript) (*contracts.Chunk, error) {
+	j.room.Close()
 	last := t.Failure
 	if last == nil {
 		last = contracts.Errorf(contracts.CodeInternal, "its worker was lost")

@@ -170,6 +170,9 @@ func (j *job) serve(hard context.Context, early error) (*contracts.Chunk, error)
 	if silent(early) || errors.Is(early, errHandBack) {
 		return nil, early
 	}
+	if early != nil {
+		j.room.Close()
+	}
 	refusal, why := j.verdict(early)
 	var first *contracts.Chunk
 	chain, t, err := lease.Take(hard, j.w.cfg.Conn, j.ref.Tenant, j.ref.Job, j.lease.Attempt(), func(t *resume.Transcript) *contracts.Chunk {
@@ -248,10 +251,10 @@ func (j *job) start(chain *lease.Chain, t *resume.Transcript, claim *contracts.C
 		byChoice[i] = batch.NewSequence(j.spec(i, starts[i].Tokens, w))
 		seqs = append(seqs, byChoice[i])
 	}
+	j.batched.Add(len(seqs)) // before they can be ended
 	j.mu.Lock()
 	j.writer, j.seqs, j.yielding = w, byChoice, claim.Preempted < topology.MaxPreempt
 	j.mu.Unlock()
-	j.batched.Add(len(seqs))
 	j.w.loop.Add(seqs...)
 	if j.ctx.Err() != nil { // canceled before the sequences were known
 		j.end(context.Cause(j.ctx))

@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -119,7 +120,7 @@ func TestChoices(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
-	f.hire("w", newFake(), func(c *worker.Config) { c.MaxFailures = 2 })
+	w := f.hire("w", newFake(), func(c *worker.Config) { c.MaxFailures = 2 })
 	tests := []struct {
 		name string
 		make func(a *contracts.Admitted)
@@ -151,6 +152,17 @@ func TestRefusals(t *testing.T) {
 		}
 		f.read(id)
 	}
+	for i := range 20 { // the memory is free when the final record appears
+		a := order(fmt.Sprint("refused", i), "prompt", 5)
+		a.Tokens = nil
+		f.submit(a)
+		f.final(a.Job.ID)
+		for _, j := range w.Snapshot().Jobs {
+			if j.Job == a.Job.ID && j.KV > 0 {
+				t.Errorf("a refused job holds %d bytes behind its final record", j.KV)
+			}
+		}
+	}
 	if got := f.final("garbage"); got.Code != contracts.CodeInvalidArgument || got.Claim.Class != contracts.P0 {
 		t.Errorf("garbage: %+v", got)
 	}
@@ -159,6 +171,20 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("the next job: %+v", got)
 	}
 	f.empty()
+}
+
+// A top_p too small for a float32 leaves the likeliest token, as other small ones do.
+func TestTinyTopP(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	f.hire("w", newFake())
+	for id, p := range map[string]contracts.Params{
+		"greedy": {Temperature: ptr(0.0)}, "tiny": {Temperature: ptr(2.0), TopP: ptr(1e-300), Seed: ptr(int64(3))},
+	} {
+		f.submit(order(id, "prompt", 40, params(func(to *contracts.Params) { to.Temperature, to.TopP, to.Seed = p.Temperature, p.TopP, p.Seed })))
+		f.final(id)
+	}
+	f.same(f.read("tiny"), f.read("greedy"), "with a tiny top_p")
 }
 
 // A job that nobody can hold is handed back until it is given up.
