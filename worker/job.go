@@ -41,6 +41,7 @@ type job struct {
 	claimed  time.Time
 	admitted []byte // as the queue held it
 	failures int    // of earlier holders
+	unfit    int    // earlier holders that were too small
 
 	ctx    context.Context // ends with the cause given to end
 	cancel context.CancelCauseFunc
@@ -187,9 +188,9 @@ func (j *job) serve(hard context.Context, early error) (*contracts.Chunk, error)
 	case first.Final():
 		return first, nil
 	}
-	j.failures = first.Claim.Failures
+	j.failures, j.unfit = first.Claim.Failures, t.Unfit()
 	switch {
-	case j.failures >= j.w.cfg.MaxFailures:
+	case j.failures >= j.w.cfg.MaxFailures, why == contracts.ReleaseUnfit && j.unfit >= mostUnfit:
 		return j.giveUp(hard, chain, t)
 	case early != nil:
 		return nil, j.release(hard, chain, first, why, refusal, early)

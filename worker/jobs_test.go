@@ -187,21 +187,57 @@ func TestTinyTopP(t *testing.T) {
 	f.same(f.read("tiny"), f.read("greedy"), "with a tiny top_p")
 }
 
-// A job that nobody can hold is handed back until it is given up.
-func TestNeverFits(t *testing.T) {
+// A job that is too large for the workers that take it is no failure of theirs: it waits for a larger one.
+func TestSmallWorkers(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
 	e := newFake()
 	e.budget = 2000 // 200 tokens
-	back := make(chan error, 9)
-	f.hire("w", e, func(c *worker.Config) {
+	back := make(chan error, 99)
+	small := f.hire("small", e, func(c *worker.Config) {
 		c.MaxFailures = 2
 		c.Trace = &worker.Trace{HandedBack: func(_ worker.Job, cause error) { back <- cause }}
 	})
 	f.submit(order("big", "prompt", 300))
-	got := f.final("big")
-	if got.Code != contracts.CodeResourceExhausted || got.Claim.Attempt != 3 || len(back) != 2 {
-		t.Errorf("got %+v on attempt %d, handed back %d times", got, got.Claim.Attempt, len(back))
+	for range 3 {
+		if err := receive(t, back); contracts.CodeOf(err) != contracts.CodeResourceExhausted {
+			t.Errorf("handed back for %v", err)
+		}
+	}
+	small.stop()
+	<-small.done
+	f.hire("large", newFake(), func(c *worker.Config) { c.MaxFailures = 2 })
+	if got := f.final("big"); got.Code != "" || got.Claim.Failures != 0 {
+		t.Errorf("the large worker: %+v by %+v", got, got.Claim)
+	}
+	f.empty()
+}
+
+// A job that nobody can hold is handed back until it is given up.
+func TestNeverFits(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	for i := range 16 {
+		for _, released := range []contracts.Release{"", contracts.ReleaseUnfit} {
+			c := contracts.Chunk{V: 1, Job: "big", Fence: uint64(i + 1), Claim: &contracts.Claim{Released: released}}
+			if released != "" {
+				c.Code, c.Message = contracts.CodeResourceExhausted, "too large"
+			}
+			data, err := contracts.Encode(&c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.js.Publish(t.Context(), subject.Out(tenant, "big"), data); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	e := newFake()
+	e.budget = 2000 // 200 tokens
+	f.hire("w", e)
+	f.submit(order("big", "prompt", 300))
+	if got := f.final("big"); got.Code != contracts.CodeResourceExhausted || got.Claim.Failures != 0 || f.dead("big").Code != got.Code {
+		t.Errorf("got %+v by %+v", got, got.Claim)
 	}
 	f.empty()
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/pelton-run/pelton/worker/resume"
 )
 
-// nakFirst is the delay before a job that failed for the first time is delivered again; it doubles with
-// each failure.
+// nakFirst is the delay before a job that failed or did not fit for the first time is delivered again; it doubles
+// each time.
 const nakFirst = 250 * time.Millisecond
 
 // claim is the record by which this worker takes the job.
@@ -57,7 +57,10 @@ func (j *job) verdict(cause error) (failure *contracts.Error, why contracts.Rele
 		failure = contracts.Errorf(contracts.CodeInternal, "internal error: retry once, then report it")
 		j.log("job failed", cause)
 	}
-	if failure.Code.Info().Verb == contracts.VerbNak {
+	switch {
+	case failure.Code == contracts.CodeResourceExhausted:
+		return failure, contracts.ReleaseUnfit
+	case failure.Code.Info().Verb == contracts.VerbNak:
 		return failure, contracts.ReleaseFailed
 	}
 	return failure, ""
@@ -113,7 +116,7 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 		return
 	default:
 		j.w.cfg.Trace.handedBack(j.name, err)
-		delay := nakFirst << min(j.failures, 8)
+		delay := nakFirst << min(j.failures+j.unfit, 8)
 		moved := moves(err)
 		if moved || errors.Is(err, errPreempted) {
 			delay = 0
