@@ -98,6 +98,7 @@ type KVMemory struct {
 	Reserved int64 `msgpack:"reserved" json:"reserved"`
 	Used     int64 `msgpack:"used" json:"used"`
 	PerToken int64 `msgpack:"per_token" json:"per_token"`
+	Block    int   `msgpack:"block,omitempty" json:"block,omitempty"` // tokens to whose multiple a sequence's are rounded up; 0 is 1
 }
 
 // RunningJob is a job that a worker holds.

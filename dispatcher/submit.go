@@ -159,7 +159,7 @@ func admittedAnswer(a *contracts.Admitted, v admission.Verdict) *contracts.Answe
 // capacity is the most that a live worker offers for a model.
 func (d *Dispatcher) capacity(model string) admission.Capacity {
 	o := d.fleet.Offer(model)
-	return admission.Capacity{KVBytes: o.KVBytes, KVPerToken: o.KVPerToken, Slots: o.Slots, ContextLength: o.ContextLength}
+	return admission.Capacity{KVBytes: o.KVBytes, KVPerToken: o.KVPerToken, KVBlock: o.KVBlock, Slots: o.Slots, ContextLength: o.ContextLength}
 }
 
 // observed reports the first piece and the end of a stream that Start began.

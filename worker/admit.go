@@ -92,8 +92,8 @@ func (r *request) resolve(info engine.Info) *contracts.Error {
 		r.job.Submitted = time.Now().UnixMilli()
 	}
 	r.sampling = sampler.Params{
-		Temperature: float32(or(p.Temperature, 1)), TopP: float32(or(p.TopP, 1)), MinP: float32(or(p.MinP, 0)), TopK: or(p.TopK, 0),
-		RepetitionPenalty: float32(or(p.RepetitionPenalty, 1)), PresencePenalty: float32(or(p.PresencePenalty, 0)),
+		Temperature: float32(or(p.Temperature, 1)), TopP: positive(or(p.TopP, 1)), MinP: float32(or(p.MinP, 0)), TopK: or(p.TopK, 0),
+		RepetitionPenalty: positive(or(p.RepetitionPenalty, 1)), PresencePenalty: float32(or(p.PresencePenalty, 0)),
 		FrequencyPenalty: float32(or(p.FrequencyPenalty, 0)), Seed: uint64(or(p.Seed, 0)),
 		Logprobs: p.Logprobs != nil, TopLogprobs: or(p.Logprobs, 0),
 	}
@@ -109,6 +109,9 @@ func (r *request) resolve(info engine.Info) *contracts.Error {
 	}
 	return nil
 }
+
+// positive is a number above 0 with fewer bits, and still above 0, which would say that it is not given.
+func positive(v float64) float32 { return max(float32(v), math.SmallestNonzeroFloat32) }
 
 // tokens is the KV cache that one choice needs, or what a job that is one call needs.
 func (r *request) tokens() int { return len(r.prompt) + r.max + r.units }

@@ -13,15 +13,19 @@ import (
 	"github.com/pelton-run/pelton/worker/resume"
 )
 
-// giveUp ends a job with which too many holders failed: it is kept with its history in the dead letters,
+// mostUnfit is how often a job may come to a worker that is too small for it.
+const mostUnfit = 16
+
+// giveUp ends a job with which too many holders failed, or for which as many were too small: it is kept with its history in the dead letters,
 // then its stream gets the final record. It does not run, so it can do no more harm. If the dead letter
 // cannot be stored, the job is given back.
 func (j *job) giveUp(hard context.Context, chain *lease.Chain, t *resume.Transcript) (*contracts.Chunk, error) {
+	j.room.Close()
 	last := t.Failure
 	if last == nil {
 		last = contracts.Errorf(contracts.CodeInternal, "its worker was lost")
 	}
-	failure := contracts.Errorf(last.Code, "given up after %d failures and kept in the dead letters; the last one: %s", j.failures, last.Message)
+	failure := contracts.Errorf(last.Code, "given up after %d failures and kept in the dead letters; the last one: %s", j.failures+j.unfit, last.Message)
 	if err := j.bury(hard, t, failure); err != nil {
 		return nil, err
 	}

@@ -105,6 +105,7 @@ func TestHang(t *testing.T) {
 	steps := 0
 	e.hook(func([]*engine.Row) error {
 		if steps++; steps == 20 {
+			f.submit(order("meanwhile", "hold the line", 80, params(hard)))
 			<-hang
 		}
 		return nil
@@ -123,5 +124,9 @@ func TestHang(t *testing.T) {
 	if len(got.claims) != 3 || got.claims[1].Released != contracts.ReleaseFailed || final.Claim.Failures != 1 || final.Claim.Worker != "well" {
 		t.Errorf("claims and releases %+v, final record by %+v", got.claims, final.Claim)
 	}
+	if final := f.final("meanwhile"); final.Claim.Failures != 0 {
+		t.Errorf("a job that was taken while a step of others hung: %+v, want no failure", final.Claim)
+	}
+	f.same(f.read("meanwhile"), want, "of a job that was taken while the engine hung")
 	f.empty()
 }

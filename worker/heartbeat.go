@@ -106,7 +106,7 @@ func (w *Worker) Snapshot() contracts.Heartbeat {
 		V: contracts.Version, Worker: w.cfg.Name, Sent: time.Now().UnixMilli(), Started: w.born.UnixMilli(),
 		Model: w.info.Model, Variant: w.info.Variant, Backend: w.info.Backend, Device: w.info.Device,
 		Fingerprint: w.info.Fingerprint, ContextLength: w.info.ContextLength, Slots: w.info.MaxSequences,
-		KV:    contracts.KVMemory{Total: total, Reserved: total - free, Used: memory.Used, PerToken: w.info.KVBytesPerToken},
+		KV:    contracts.KVMemory{Total: total, Reserved: total - free, Used: memory.Used, PerToken: w.info.KVBytesPerToken, Block: w.info.BlockTokens},
 		Stats: w.stats.snapshot(w.cfg.Resident()), Asleep: !w.room.Awake(), Steps: w.stats.steps(w.budget),
 	}
 	h.Stats.FlushMS = float64(w.pace.Interval()) / float64(time.Millisecond)

@@ -41,6 +41,7 @@ type job struct {
 	claimed  time.Time
 	admitted []byte // as the queue held it
 	failures int    // of earlier holders
+	unfit    int    // earlier holders that were too small
 
 	ctx    context.Context // ends with the cause given to end
 	cancel context.CancelCauseFunc
@@ -170,6 +171,9 @@ func (j *job) serve(hard context.Context, early error) (*contracts.Chunk, error)
 	if silent(early) || errors.Is(early, errHandBack) {
 		return nil, early
 	}
+	if early != nil {
+		j.room.Close()
+	}
 	refusal, why := j.verdict(early)
 	var first *contracts.Chunk
 	chain, t, err := lease.Take(hard, j.w.cfg.Conn, j.ref.Tenant, j.ref.Job, j.lease.Delivery(), func(t *resume.Transcript) *contracts.Chunk {
@@ -184,9 +188,9 @@ func (j *job) serve(hard context.Context, early error) (*contracts.Chunk, error)
 	case first.Final():
 		return first, nil
 	}
-	j.failures = first.Claim.Failures
+	j.failures, j.unfit = first.Claim.Failures, t.Unfit()
 	switch {
-	case j.failures >= j.w.cfg.MaxFailures:
+	case j.failures >= j.w.cfg.MaxFailures, why == contracts.ReleaseUnfit && j.unfit >= mostUnfit:
 		return j.giveUp(hard, chain, t)
 	case early != nil:
 		return nil, j.release(hard, chain, first, why, refusal, early)
@@ -248,10 +252,10 @@ func (j *job) start(chain *lease.Chain, t *resume.Transcript, claim *contracts.C
 		byChoice[i] = batch.NewSequence(j.spec(i, starts[i].Tokens, w))
 		seqs = append(seqs, byChoice[i])
 	}
+	j.batched.Add(len(seqs)) // before they can be ended
 	j.mu.Lock()
 	j.writer, j.seqs, j.yielding = w, byChoice, claim.Preempted < topology.MaxPreempt
 	j.mu.Unlock()
-	j.batched.Add(len(seqs))
 	j.w.loop.Add(seqs...)
 	if j.ctx.Err() != nil { // canceled before the sequences were known
 		j.end(context.Cause(j.ctx))

@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -119,7 +120,7 @@ func TestChoices(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
-	f.hire("w", newFake(), func(c *worker.Config) { c.MaxFailures = 2 })
+	w := f.hire("w", newFake(), func(c *worker.Config) { c.MaxFailures = 2 })
 	tests := []struct {
 		name string
 		make func(a *contracts.Admitted)
@@ -151,6 +152,17 @@ func TestRefusals(t *testing.T) {
 		}
 		f.read(id)
 	}
+	for i := range 20 { // the memory is free when the final record appears
+		a := order(fmt.Sprint("refused", i), "prompt", 5)
+		a.Tokens = nil
+		f.submit(a)
+		f.final(a.Job.ID)
+		for _, j := range w.Snapshot().Jobs {
+			if j.Job == a.Job.ID && j.KV > 0 {
+				t.Errorf("a refused job holds %d bytes behind its final record", j.KV)
+			}
+		}
+	}
 	if got := f.final("garbage"); got.Code != contracts.CodeInvalidArgument || got.Claim.Class != contracts.P0 {
 		t.Errorf("garbage: %+v", got)
 	}
@@ -161,21 +173,71 @@ func TestRefusals(t *testing.T) {
 	f.empty()
 }
 
-// A job that nobody can hold is handed back until it is given up.
-func TestNeverFits(t *testing.T) {
+// A top_p too small for a float32 leaves the likeliest token, as other small ones do.
+func TestTinyTopP(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	f.hire("w", newFake())
+	for id, p := range map[string]contracts.Params{
+		"greedy": {Temperature: ptr(0.0)}, "tiny": {Temperature: ptr(2.0), TopP: ptr(1e-300), Seed: ptr(int64(3))},
+	} {
+		f.submit(order(id, "prompt", 40, params(func(to *contracts.Params) { to.Temperature, to.TopP, to.Seed = p.Temperature, p.TopP, p.Seed })))
+		f.final(id)
+	}
+	f.same(f.read("tiny"), f.read("greedy"), "with a tiny top_p")
+}
+
+// A job that is too large for the workers that take it is no failure of theirs: it waits for a larger one.
+func TestSmallWorkers(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
 	e := newFake()
 	e.budget = 2000 // 200 tokens
-	back := make(chan error, 9)
-	f.hire("w", e, func(c *worker.Config) {
+	back := make(chan error, 99)
+	small := f.hire("small", e, func(c *worker.Config) {
 		c.MaxFailures = 2
 		c.Trace = &worker.Trace{HandedBack: func(_ worker.Job, cause error) { back <- cause }}
 	})
 	f.submit(order("big", "prompt", 300))
-	got := f.final("big")
-	if got.Code != contracts.CodeResourceExhausted || got.Claim.Attempt != 3 || len(back) != 2 {
-		t.Errorf("got %+v on attempt %d, handed back %d times", got, got.Claim.Attempt, len(back))
+	for range 3 {
+		if err := receive(t, back); contracts.CodeOf(err) != contracts.CodeResourceExhausted {
+			t.Errorf("handed back for %v", err)
+		}
+	}
+	small.stop()
+	<-small.done
+	f.hire("large", newFake(), func(c *worker.Config) { c.MaxFailures = 2 })
+	if got := f.final("big"); got.Code != "" || got.Claim.Failures != 0 {
+		t.Errorf("the large worker: %+v by %+v", got, got.Claim)
+	}
+	f.empty()
+}
+
+// A job that nobody can hold is handed back until it is given up.
+func TestNeverFits(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	for i := range 16 {
+		for _, released := range []contracts.Release{"", contracts.ReleaseUnfit} {
+			c := contracts.Chunk{V: 1, Job: "big", Fence: uint64(i + 1), Claim: &contracts.Claim{Released: released}}
+			if released != "" {
+				c.Code, c.Message = contracts.CodeResourceExhausted, "too large"
+			}
+			data, err := contracts.Encode(&c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.js.Publish(t.Context(), subject.Out(tenant, "big"), data); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	e := newFake()
+	e.budget = 2000 // 200 tokens
+	f.hire("w", e)
+	f.submit(order("big", "prompt", 300))
+	if got := f.final("big"); got.Code != contracts.CodeResourceExhausted || got.Claim.Failures != 0 || f.dead("big").Code != got.Code {
+		t.Errorf("got %+v by %+v", got, got.Claim)
 	}
 	f.empty()
 }

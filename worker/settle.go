@@ -8,13 +8,14 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/worker/batch"
 	"github.com/pelton-run/pelton/worker/emit"
 	"github.com/pelton-run/pelton/worker/lease"
 	"github.com/pelton-run/pelton/worker/resume"
 )
 
-// nakFirst is the delay before a job that failed for the first time is delivered again; it doubles with
-// each failure.
+// nakFirst is the delay before a job that failed or did not fit for the first time is delivered again; it doubles
+// each time.
 const nakFirst = 250 * time.Millisecond
 
 // claim is the record by which this worker takes the job.
@@ -46,7 +47,7 @@ func (j *job) verdict(cause error) (failure *contracts.Error, why contracts.Rele
 	switch {
 	case cause == nil:
 		return nil, ""
-	case errors.Is(cause, errHandBack):
+	case moves(cause):
 		return nil, contracts.ReleaseDrain
 	case errors.Is(cause, errPreempted):
 		return nil, contracts.ReleasePreempt
@@ -56,11 +57,17 @@ func (j *job) verdict(cause error) (failure *contracts.Error, why contracts.Rele
 		failure = contracts.Errorf(contracts.CodeInternal, "internal error: retry once, then report it")
 		j.log("job failed", cause)
 	}
-	if failure.Code.Info().Verb == contracts.VerbNak {
+	switch {
+	case failure.Code == contracts.CodeResourceExhausted:
+		return failure, contracts.ReleaseUnfit
+	case failure.Code.Info().Verb == contracts.VerbNak:
 		return failure, contracts.ReleaseFailed
 	}
 	return failure, ""
 }
+
+// moves tells whether the job goes to another worker because this one stops, and not because of the job.
+func moves(err error) bool { return errors.Is(err, errHandBack) || errors.Is(err, batch.ErrAbandoned) }
 
 // errUnsaid: the release could not be written, so the queue is told nothing either; the job is found
 // lost, or its ack wait ends.
@@ -109,13 +116,13 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 		return
 	default:
 		j.w.cfg.Trace.handedBack(j.name, err)
-		delay := nakFirst << min(j.failures, 8)
-		if errors.Is(err, errHandBack) || errors.Is(err, errPreempted) {
+		delay := nakFirst << min(j.failures+j.unfit, 8)
+		moved := moves(err)
+		if moved || errors.Is(err, errPreempted) {
 			delay = 0
 		} else {
 			j.log("job handed back", err)
 		}
-		moved := errors.Is(err, errHandBack)
 		if err = j.lease.Nak(hard, delay); err == nil && moved {
 			j.ring()
 		}

@@ -103,7 +103,7 @@ func statusVectors(claim *contracts.Claim, usage *contracts.Usage, timings *cont
 		vector("status_failed", contracts.Status{Job: vectorJob, State: contracts.StateFailed, Tenant: "default", Finish: contracts.FinishError, Usage: &contracts.Usage{}, Code: contracts.CodeInternal, Message: "gave up after 4 attempts"}),
 		vector("heartbeat", contracts.Heartbeat{
 			V: 1, Worker: "w-1", State: contracts.WorkerReady, Sent: vectorTime + 500, Started: vectorTime, Model: "smollm2", Variant: "q8", Backend: "onnx", Device: "cpu", Fingerprint: "3b1e", ContextLength: 8192,
-			KV: contracts.KVMemory{Total: 1 << 33, Reserved: 1 << 20, Used: 4096, PerToken: 23040}, Slots: 64, Asleep: true,
+			KV: contracts.KVMemory{Total: 1 << 33, Reserved: 1 << 20, Used: 4096, PerToken: 23040, Block: 16}, Slots: 64, Asleep: true,
 			Jobs:  []contracts.RunningJob{{Job: vectorJob, Tenant: "default", Class: contracts.P0, Index: 17, Started: vectorTime + 100, KV: 23592960, Slots: 1, Yields: true}},
 			Stats: contracts.WorkerStats{JobsDone: 1, JobsFailed: 2, PromptTokens: 3, OutputTokens: 4, StepMS: 12.5, FlushMS: 25, Batch: 3.75, ResidentBytes: 1 << 31},
 			Steps: &contracts.StepSums{Budget: 512, N: 2, P: 3, R: 4, T: 12.5, PP: 5, PR: 6, RR: 7, PT: 8, RT: 9, TT: 10},

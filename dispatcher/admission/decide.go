@@ -21,6 +21,7 @@ type Limits struct {
 type Capacity struct {
 	KVBytes       int64 // largest KV cache
 	KVPerToken    int64 // bytes of KV cache a token takes
+	KVBlock       int   // tokens to whose multiple those of a choice are rounded up; 0 is 1
 	Slots         int   // most sequences at once; 0 is unknown
 	ContextLength int   // longest context; 0 is unknown
 }
@@ -184,7 +185,8 @@ func (c Capacity) tokens(j *contracts.Job) int {
 	if c.KVBytes == 0 || c.KVPerToken == 0 {
 		return math.MaxInt32
 	}
-	return int(c.KVBytes / c.KVPerToken / int64(choices(j)))
+	block := max(1, c.KVBlock)
+	return int(c.KVBytes/c.KVPerToken/int64(choices(j))) / block * block
 }
 
 func choices(j *contracts.Job) int {
@@ -201,7 +203,8 @@ func hold(j *contracts.Job, prompt int, c Capacity) error {
 		return &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "params.n",
 			Message: fmt.Sprintf("n is %d, the largest live worker runs %d sequences at once: lower n", n, c.Slots)}
 	}
-	need := int64(n) * int64(prompt+*j.Params.MaxTokens) * c.KVPerToken
+	block := max(1, c.KVBlock)
+	need := int64(n) * int64((prompt+*j.Params.MaxTokens+block-1)/block*block) * c.KVPerToken
 	if c.KVBytes > 0 && need > c.KVBytes {
 		return tooLong("params.max_tokens", "the job needs %d bytes of KV cache (%d choices of %d tokens), the largest live worker has %d: lower max_tokens or n, shorten the prompt, or give workers more memory",
 			need, n, prompt+*j.Params.MaxTokens, c.KVBytes)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/tokenizer"
 )
 
@@ -56,6 +57,11 @@ func job(change func(*contracts.Job)) *contracts.Job {
 	return j
 }
 
+// held is what a worker reserves for a choice of n tokens.
+func held(c admission.Capacity, n int) int64 {
+	return engine.Info{KVBytesPerToken: c.KVPerToken, BlockTokens: c.KVBlock}.KVBytes(n)
+}
+
 func ptr[T any](v T) *T { return &v }
 
 func TestDefaults(t *testing.T) {
@@ -78,6 +84,7 @@ func TestDefaults(t *testing.T) {
 		"explicit":        {job(func(j *contracts.Job) { j.Params.MaxTokens = ptr(4997) }), admission.Capacity{}, "big", 4997, 5000, contracts.SizeL},
 		"cut to context":  {job(func(j *contracts.Job) { j.Model, j.Prompt = "small", strings.Repeat("w ", 15) }), admission.Capacity{}, "small", 5, 20, contracts.SizeS},
 		"cut to worker":   {job(nil), admission.Capacity{KVBytes: 100, KVPerToken: 10}, "big", 7, 10, contracts.SizeS},
+		"cut to blocks":   {job(nil), admission.Capacity{KVBytes: 100, KVPerToken: 10, KVBlock: 4}, "big", 5, 8, contracts.SizeS},
 		"worker's length": {job(nil), admission.Capacity{ContextLength: 9}, "big", 6, 9, contracts.SizeS},
 		"tokens":          {job(func(j *contracts.Job) { j.Prompt, j.Tokens = "", []int32{0, 99} }), admission.Capacity{}, "big", 16, 18, contracts.SizeS},
 	} {
@@ -152,7 +159,7 @@ func TestDecideProperties(t *testing.T) {
 			}
 			j.Params.LogitBias = map[string]float64{"1": 1, "2": 2, "3": 3}
 		})
-		worker := admission.Capacity{KVBytes: rapid.Int64Range(0, 2000).Draw(t, "kv"), KVPerToken: 3, ContextLength: rapid.IntRange(0, 30).Draw(t, "context")}
+		worker := admission.Capacity{KVBytes: rapid.Int64Range(0, 2000).Draw(t, "kv"), KVPerToken: 3, KVBlock: rapid.IntRange(0, 16).Draw(t, "block"), ContextLength: rapid.IntRange(0, 30).Draw(t, "context")}
 		capacity := func(string) admission.Capacity { return worker }
 		d, err := admission.Decide(j, c, capacity, limits, admission.Draw{Now: now})
 		if err != nil {
@@ -164,7 +171,7 @@ func TestDecideProperties(t *testing.T) {
 		a := d.Admitted
 		m, _ := c.Find(j.Model)
 		each := len(a.Tokens) + *a.Job.Params.MaxTokens
-		if each > m.ContextLength || (worker.ContextLength > 0 && each > worker.ContextLength) || (worker.KVBytes > 0 && int64(a.KVTokens)*3 > worker.KVBytes) || a.KVTokens > d.Size.Tokens() || *a.Job.Params.MaxTokens < 1 {
+		if each > m.ContextLength || (worker.ContextLength > 0 && each > worker.ContextLength) || (worker.KVBytes > 0 && int64(*a.Job.Params.N)*held(worker, each) > worker.KVBytes) || a.KVTokens > d.Size.Tokens() || *a.Job.Params.MaxTokens < 1 {
 			t.Fatalf("admitted %d tokens each, %d in all, worker %+v", each, a.KVTokens, worker)
 		}
 		if j.Params.MaxTokens != nil && *j.Params.MaxTokens != *a.Job.Params.MaxTokens {

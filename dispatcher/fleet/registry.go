@@ -171,6 +171,7 @@ type Offer struct {
 	Ready         int   // workers that take jobs
 	KVBytes       int64 // largest KV cache of one worker
 	KVPerToken    int64 // bytes a token takes on that worker
+	KVBlock       int   // tokens to whose multiple that worker rounds a sequence's up; 0 is 1
 	Slots         int   // most sequences of one worker
 	ContextLength int   // longest context of one worker
 }
@@ -185,7 +186,7 @@ func (r *Registry) Offer(model string, now time.Time) Offer {
 		}
 		o.Ready++
 		if h.KV.Total > o.KVBytes {
-			o.KVBytes, o.KVPerToken = h.KV.Total, h.KV.PerToken
+			o.KVBytes, o.KVPerToken, o.KVBlock = h.KV.Total, h.KV.PerToken, h.KV.Block
 		}
 		o.Slots = max(o.Slots, h.Slots)
 		o.ContextLength = max(o.ContextLength, h.ContextLength)

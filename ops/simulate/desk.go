@@ -63,7 +63,7 @@ func newDesk(w *world) *desk {
 func (d *desk) capacity() admission.Capacity {
 	if now := d.now(); d.offered.IsZero() || now.Sub(d.offered) >= offerLasts {
 		o := d.registry.Offer(model, now)
-		d.offer = admission.Capacity{KVBytes: o.KVBytes, KVPerToken: o.KVPerToken, Slots: o.Slots, ContextLength: o.ContextLength}
+		d.offer = admission.Capacity{KVBytes: o.KVBytes, KVPerToken: o.KVPerToken, KVBlock: o.KVBlock, Slots: o.Slots, ContextLength: o.ContextLength}
 		d.offered = now
 	}
 	return d.offer

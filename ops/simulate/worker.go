@@ -255,7 +255,7 @@ func (w *worker) beat() bool {
 		V: contracts.Version, Worker: w.name, State: contracts.WorkerReady, Sent: now.UnixMilli(), Started: w.born.UnixMilli(),
 		Model: model, Variant: w.info.Variant, Backend: w.info.Backend, Device: w.info.Device, Fingerprint: w.info.Fingerprint,
 		ContextLength: w.info.ContextLength, Slots: w.info.MaxSequences,
-		KV: contracts.KVMemory{Total: total, Reserved: total - free, PerToken: w.info.KVBytesPerToken},
+		KV: contracts.KVMemory{Total: total, Reserved: total - free, PerToken: w.info.KVBytesPerToken, Block: w.info.BlockTokens},
 	}
 	if w.sums.N > 0 {
 		sums := w.sums

@@ -186,6 +186,15 @@ func (n *Net) Run(ctx context.Context, inputs []engine.Tensor) (_ []engine.Tenso
 		_ = n.options.Terminate() // fails only on options that are destroyed
 	})
 	err = n.session.RunWithOptions(in, out, n.options)
+	if errors.Is(err, ort.ZeroShapeLengthError) { // the last output that is set is no value, and those behind it are none
+		last := slices.IndexFunc(out, func(v ort.Value) bool { return v == nil })
+		if last < 0 {
+			last = len(out)
+		}
+		last--
+		out[last] = nil
+		err = fmt.Errorf("output %q is a scalar, which this version does not pass on: give it a shape of [1] in the graph", n.info.Outputs[last].Name)
+	}
 	if !stop() {
 		<-stopped
 		err = errors.Join(context.Cause(ctx), n.options.UnsetTerminate())

@@ -41,6 +41,9 @@ type Config struct {
 // ErrHung: a step did not come back in time. The engine cannot be used any more.
 var ErrHung = errors.New("the engine hangs")
 
+// ErrAbandoned: the engine hangs in a step that the sequence had no part in.
+var ErrAbandoned = errors.New("the engine was given up before it came to this")
+
 // Loop drives one engine. Add and End are safe from any goroutine.
 type Loop struct {
 	cfg     Config
@@ -122,7 +125,8 @@ func (l *Loop) signal() {
 }
 
 // Run drives the engine until ctx ends; then every sequence ends with ctx's cause and Run returns nil.
-// If the engine hangs, they end with an error that says so, which Run returns.
+// If the engine hangs, those in the step end with an error that says so, which Run returns, and all others with
+// ErrAbandoned.
 func (l *Loop) Run(ctx context.Context) error {
 	if l.cfg.StepTimeout > 0 {
 		l.steady = time.NewTimer(l.cfg.StepTimeout)
@@ -151,12 +155,19 @@ func (l *Loop) Run(ctx context.Context) error {
 
 // close ends everything and refuses what comes later.
 func (l *Loop) close(cause error) {
+	others := cause
+	if errors.Is(cause, ErrHung) {
+		others = ErrAbandoned
+	}
 	l.mu.Lock()
-	l.closed = cause
+	l.closed = others
 	l.mu.Unlock()
 	l.receive()
+	for _, p := range l.turn.pieces { // of the last step, which may be the one that hangs
+		l.end(l.turn.ready[p.Index], End{Err: cause})
+	}
 	for _, s := range l.running {
-		l.end(s, End{Err: cause})
+		l.end(s, End{Err: others})
 	}
 	l.running = nil
 }

@@ -406,18 +406,24 @@ func TestLongPromptDoesNotStall(t *testing.T) {
 	}
 }
 
-// A step that never comes back ends the loop: every sequence hears of it, also one that comes later, and
-// the engine is not called again.
+// A step that never comes back ends the loop: every sequence hears of it, those that had no part in the step (they
+// came while it ran, or later) that it was not theirs, and the engine is not called again.
 func TestHang(t *testing.T) {
 	t.Parallel()
 	e := newFake()
 	hang, left := make(chan struct{}), make(chan struct{})
-	failAt(3, func([]*engine.Row) error { <-hang; close(left); return nil })(e)
+	var l *batch.Loop
+	one, two, meanwhile, late := newSink(), newSink(), newSink(), newSink()
+	failAt(3, func([]*engine.Row) error {
+		l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(1, 3), MaxTokens: 9, Sampler: newGreedy(), Sink: meanwhile}))
+		<-hang
+		close(left)
+		return nil
+	})(e)
 	l, err := batch.New(batch.Config{Engine: e, StepTimeout: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	one, two, late := newSink(), newSink(), newSink()
 	for _, s := range []*sink{one, two} {
 		l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(1, 3), MaxTokens: 9, Sampler: newGreedy(), Sink: s}))
 	}
@@ -425,9 +431,13 @@ func TestHang(t *testing.T) {
 		t.Errorf("Run = %v, want %v", err, batch.ErrHung)
 	}
 	l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(1, 3), MaxTokens: 9, Sampler: newGreedy(), Sink: late}))
-	for i, s := range []*sink{one, two, late} {
-		if _, end := s.wait(t); !errors.Is(end.Err, batch.ErrHung) {
-			t.Errorf("sequence %d ended with %+v", i, end)
+	for i, s := range []*sink{one, two, meanwhile, late} {
+		want := batch.ErrHung
+		if i >= 2 {
+			want = batch.ErrAbandoned
+		}
+		if _, end := s.wait(t); !errors.Is(end.Err, want) {
+			t.Errorf("sequence %d ended with %+v, want %v", i, end, want)
 		}
 	}
 	close(hang)

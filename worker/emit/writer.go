@@ -183,8 +183,11 @@ func (w *Writer) sleep(wait time.Duration) bool {
 	if wait < time.Hour && len(w.cfg.Stops) == 0 {
 		deaf = w.patience()
 		for _, c := range w.choices {
-			if len(c.pending) > 0 {
+			switch {
+			case len(c.pending) > 0:
 				deaf = min(deaf, w.patience()-len(c.pending[0].Tokens))
+			case !c.closed && c.since.IsZero():
+				deaf = 0 // its first token does not wait
 			}
 		}
 	}

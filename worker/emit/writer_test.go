@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -194,6 +195,31 @@ func TestFlushInterval(t *testing.T) {
 	if text, _ := log.choice(0); text != "abbbbc" || len(log.records) != 3 {
 		t.Errorf("%q in %d records, want abbbbc in 3", text, len(log.records))
 	}
+}
+
+// The first token of a choice goes at once, also while another choice's tokens are gathered.
+func TestFirstTokenOfEachChoice(t *testing.T) {
+	t.Parallel()
+	v := vocabulary(t)
+	synctest.Test(t, func(t *testing.T) {
+		log := &fakeLog{}
+		w := emit.New(emit.Config{Log: log, Vocabulary: v, Choices: make([]emit.Start, 2), Pace: emit.NewPace(time.Minute, 0, 1), FlushTokens: 4, Stop: func(int) {}, Fail: func(error) {}})
+		done := make(chan error)
+		go func() { done <- w.Run(context.Background()) }()
+		for _, choice := range []int{0, 0, 1} {
+			w.Token(choice, batch.Token{ID: 'a'})
+			synctest.Wait()
+		}
+		if len(log.records) != 2 || log.records[1].Choice != 1 {
+			t.Errorf("records %+v, want the first token of both choices", log.records)
+		}
+		for choice := range 2 {
+			w.Ended(choice, batch.End{Finish: contracts.FinishStop})
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A log that refuses ends the job's choices, and the writer waits until the batch has let go of them.

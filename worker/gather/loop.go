@@ -132,11 +132,12 @@ func (l *Loop) signal() {
 }
 
 // Run drives the graph until ctx ends; then everything ends with ctx's cause and Run returns nil. If the
-// graph hangs, everything ends with an error that says so, which Run returns.
+// graph hangs, what it runs ends with an error that says so, which Run returns, and all else with
+// batch.ErrAbandoned.
 func (l *Loop) Run(ctx context.Context) (err error) {
 	defer func() {
-		cause := err
-		if cause == nil {
+		cause := batch.ErrAbandoned
+		if err == nil {
 			cause = context.Cause(ctx)
 		}
 		l.close(cause)

@@ -183,7 +183,7 @@ func TestLeave(t *testing.T) {
 	}
 }
 
-// TestHangs: a graph that does not come back ends the loop, which says so to all.
+// TestHangs: a graph that does not come back ends the loop, which says so to those that it ran.
 func TestHangs(t *testing.T) {
 	t.Parallel()
 	g := &stuckGraph{fakeGraph{}, make(chan struct{})}
@@ -195,8 +195,8 @@ func TestHangs(t *testing.T) {
 	if err := <-ended; !errors.Is(err, batch.ErrHung) {
 		t.Errorf("Run = %v, want %v", err, batch.ErrHung)
 	}
-	if _, err := l.Do(t.Context(), 0, call(1)); !errors.Is(err, batch.ErrHung) {
-		t.Errorf("Do afterwards = %v, want %v", err, batch.ErrHung)
+	if _, err := l.Do(t.Context(), 0, call(1)); !errors.Is(err, batch.ErrAbandoned) {
+		t.Errorf("Do afterwards = %v, want %v", err, batch.ErrAbandoned)
 	}
 }
 

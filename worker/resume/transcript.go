@@ -94,6 +94,17 @@ func (t *Transcript) Failures() int {
 	return n
 }
 
+// Unfit is how often a holder was too small for the job.
+func (t *Transcript) Unfit() int {
+	n := 0
+	for _, c := range t.History {
+		if c.Released == contracts.ReleaseUnfit {
+			n++
+		}
+	}
+	return n
+}
+
 // Preempted is how often the job gave way to another.
 func (t *Transcript) Preempted() int {
 	n := 0

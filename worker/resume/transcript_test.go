@@ -79,6 +79,7 @@ func TestFailures(t *testing.T) {
 		{name: "moves are no failures", history: []contracts.Claim{{}, {Released: contracts.ReleaseDrain}, {}, {Released: contracts.ReleasePreempt}}, preempted: 1},
 		{name: "failed", history: []contracts.Claim{{}, {Released: contracts.ReleaseFailed}}, failures: 1, says: said},
 		{name: "failed, then gone", history: []contracts.Claim{{}, {Released: contracts.ReleaseFailed}, {Failures: 1}}, failures: 2},
+		{name: "too small", history: []contracts.Claim{{}, {Released: contracts.ReleaseUnfit}}},
 		{name: "lost", history: []contracts.Claim{{}, {Released: contracts.ReleaseLost}}, failures: 1},
 		{name: "each in turn", history: []contracts.Claim{{}, {}, {Failures: 1}, {Failures: 2, Released: contracts.ReleasePreempt}, {Failures: 2, Preempted: 1}, {Failures: 2, Preempted: 1, Released: contracts.ReleaseLost}}, failures: 3, preempted: 1},
 		{name: "the beginning aged out", history: []contracts.Claim{{Failures: 2, Preempted: 3}, {Failures: 2, Preempted: 3, Released: contracts.ReleaseDrain}}, failures: 2, preempted: 3},
