@@ -83,6 +83,7 @@ type Usage struct {
 	PromptTokens     int `msgpack:"prompt_tokens" json:"prompt_tokens"`
 	CompletionTokens int `msgpack:"completion_tokens" json:"completion_tokens"`
 	TotalTokens      int `msgpack:"total_tokens" json:"total_tokens"`
+	CachedTokens     int `msgpack:"cached_tokens,omitempty" json:"cached_tokens,omitempty"` // of the prompt: computed before, for another sequence
 }
 
 // Timings of a job in milliseconds, measured by the worker that finished it.

@@ -84,7 +84,8 @@ const (
 	MaxChoices      = 16
 	MaxTopLogprobs  = 20
 	MaxLabels       = 32
-	MaxLabelLength  = 256
+	MaxLabelLength  = 256     // of a label's name
+	MaxLabelValue   = 4 * 512 // OpenAI's metadata has values of 512 characters
 	MaxLogitBias    = 1024
 	MaxMaxTokens    = 1 << 20
 	MaxPromptLength = 4 << 20
@@ -183,8 +184,8 @@ func (j *Job) Validate() error {
 		return invalid("labels", "%d labels, at most %d are allowed", len(j.Labels), MaxLabels)
 	}
 	for k, v := range j.Labels {
-		if len(k) == 0 || len(k) > MaxLabelLength || len(v) > MaxLabelLength || !utf8.ValidString(k) || !utf8.ValidString(v) {
-			return invalid("labels", "label names must be 1 to %d bytes of UTF-8, values at most as many", MaxLabelLength)
+		if len(k) == 0 || len(k) > MaxLabelLength || len(v) > MaxLabelValue || !utf8.ValidString(k) || !utf8.ValidString(v) {
+			return invalid("labels", "label names must be 1 to %d bytes of UTF-8, values at most %d", MaxLabelLength, MaxLabelValue)
 		}
 	}
 	return j.Params.validate()

@@ -38,7 +38,9 @@ func TestValidateAccepts(t *testing.T) {
 				LogitBias: map[string]float64{"0": -100, "2147483647": 100}, Logprobs: ptr(0), IgnoreEOS: true, ResponseFormat: map[string]any{"type": "text"},
 			}
 		},
-		"labels": func(j *contracts.Job) { j.Labels = map[string]string{"traceparent": "00-…", "empty": ""} },
+		"labels": func(j *contracts.Job) {
+			j.Labels = map[string]string{"traceparent": "00-…", "empty": "", "metadata": strings.Repeat("é", 512)}
+		},
 	} {
 		j := chatJob()
 		change(j)
@@ -96,7 +98,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"negative token", func(j *contracts.Job) { *j = *textJob(); j.Prompt, j.Tokens = "", []int32{-1} }, "tokens", ""},
 		{"many tokens", func(j *contracts.Job) { *j = *textJob(); j.Prompt, j.Tokens = "", make([]int32, 1<<20+1) }, "tokens", ""},
 		{"many labels", func(j *contracts.Job) { j.Labels = many }, "labels", ""},
-		{"long label", func(j *contracts.Job) { j.Labels = map[string]string{"k": strings.Repeat("x", 257)} }, "labels", ""},
+		{"long label", func(j *contracts.Job) { j.Labels = map[string]string{"k": strings.Repeat("x", 2049)} }, "labels", ""},
 		{"label not UTF-8", func(j *contracts.Job) { j.Labels = map[string]string{"k": "\xff"} }, "labels", ""},
 		{"zero max_tokens", p(func(p *contracts.Params) { p.MaxTokens = ptr(0) }), "params.max_tokens", ""},
 		{"negative max_tokens", p(func(p *contracts.Params) { p.MaxTokens = ptr(-5) }), "params.max_tokens", ""},

@@ -13,6 +13,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/contractstest"
 	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
 // ask is send for requests that may be refused, from any goroutine.
@@ -99,6 +100,42 @@ func TestIdempotencyKeys(t *testing.T) {
 		status, job, answer := ask(t, "POST", doors[1].url+"/v1/completions", c.body, "Idempotency-Key: "+c.key)
 		if status != c.status || c.name == "finished" && (job != ids[0] || said(t, answer) != expected("abc", 12)) {
 			t.Errorf("%s: %d %s %s", c.name, status, job, answer)
+		}
+	}
+}
+
+// TestAnswerIsThereAlready: who asks again for what was answered gets it, also when the request would be refused now:
+// for a quota, or because its deadline has passed.
+func TestAnswerIsThereAlready(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	cfg := testConfig(b.Conn())
+	cfg.Overload.Quotas = map[string]quota.Limits{tenant: {Requests: 1}}
+	d, _ := startDispatcher(t, cfg)
+	startWorker(t, b.Conn(), "w", nil)
+	ctx := testContext(t)
+	for i, deadline := range []int64{0, 0, time.Now().Add(-time.Hour).UnixMilli()} {
+		job := textJob("j", "abc")
+		job.Deadline = deadline
+		_, chunks, err := d.Start(ctx, job)
+		if err != nil {
+			t.Fatalf("time %d: %v", i, err)
+		}
+		if text, _ := read(t, "the answer", chunks); text != expected("abc", 16) {
+			t.Errorf("time %d: %q", i, text)
+		}
+	}
+	_, _, err := d.Start(ctx, textJob("new", "abc"))
+	wantCode(t, err, contracts.CodeQuotaExceeded, "retry")
+	_, _, err = d.Start(ctx, textJob("j", "xyz"))
+	wantCode(t, err, contracts.CodeConflict, "choose a new id")
+
+	door := openDoor(t, b)
+	const body = `{"model":"` + model + `","prompt":"abc","max_tokens":12}`
+	for i, deadline := range []string{"1h", "2020-01-01T00:00:00Z"} {
+		status, _, answer := ask(t, "POST", door.url+"/v1/completions", body, "Idempotency-Key: k", "X-Pelton-Deadline: "+deadline)
+		if status != 200 || said(t, answer) != expected("abc", 12) {
+			t.Errorf("over HTTP, time %d: %d %s", i, status, answer)
 		}
 	}
 }

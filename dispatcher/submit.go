@@ -11,7 +11,6 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/dispatcher/admission"
-	"github.com/pelton-run/pelton/dispatcher/priority"
 	"github.com/pelton-run/pelton/dispatcher/relay"
 )
 
@@ -94,29 +93,30 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, fresh bool,
 		}
 	}()
 	defer d.rescue(job.Tenant, job.ID, &err)
-	if err := d.passes(job, arrived); err != nil {
-		return nil, nil, err
-	}
-	decision, err := admission.Decide(job, d.catalog, d.capacity, d.limits, admission.Draw{Now: arrived, Seed: rand.Int64N(maxSeed)})
-	if err != nil {
-		return nil, nil, err
-	}
-	verdict, counted, err := d.judge(decision, arrived)
-	a, stored, attached := decision.Admitted, false, false
+	stored, attached := false, false
+	decision, verdict, counted, err := d.decide(job, arrived)
 	defer func() {
 		if counted && !stored {
-			d.backlog.Drop(priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID})
+			d.backlog.Drop(keyOf(job))
 		}
 	}()
+	if err != nil && listen != nil && !fresh {
+		decision, err = d.before(ctx, job, err)
+		attached = true
+	}
 	if err != nil {
 		return nil, nil, err
 	}
+	a := decision.Admitted
 	if listen != nil {
 		if err := listen(&a.Job); err != nil {
 			return nil, nil, err
 		}
 	}
-	if attached, err = d.enqueue(ctx, decision, fresh); err != nil {
+	if !attached {
+		attached, err = d.enqueue(ctx, decision, fresh)
+	}
+	if err != nil {
 		return nil, nil, err
 	}
 	stored = !attached
@@ -130,6 +130,41 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, fresh bool,
 		d.trace.Held(a)
 	}
 	return admittedAnswer(a, verdict), &published{decision, attached}, nil
+}
+
+// decide says what becomes of a job that may be new; counted is as judge says it.
+func (d *Dispatcher) decide(job *contracts.Job, arrived time.Time) (decision *admission.Decision, v admission.Verdict, counted bool, err error) {
+	if err := d.passes(job, arrived); err != nil {
+		return nil, v, false, err
+	}
+	if decision, err = admission.Decide(job, d.catalog, d.capacity, d.limits, admission.Draw{Now: arrived, Seed: rand.Int64N(maxSeed)}); err != nil {
+		return nil, v, false, err
+	}
+	v, counted, err = d.judge(decision, arrived)
+	return decision, v, counted, err
+}
+
+// before is the decision on a job that is refused now, because of the load, a quota or its deadline, but was taken
+// before: who submits it again wants its answer. Without one the error is refused.
+func (d *Dispatcher) before(ctx context.Context, job *contracts.Job, refused error) (*admission.Decision, error) {
+	switch contracts.CodeOf(refused) {
+	case contracts.CodeOverloaded, contracts.CodeQuotaExceeded, contracts.CodeDeadlineExceeded:
+	default:
+		return nil, refused
+	}
+	if job.Validate() != nil {
+		return nil, refused
+	}
+	digest, err := admission.Digest(job)
+	if err != nil {
+		return nil, refused
+	}
+	a := &contracts.Admitted{Job: *job, Digest: digest}
+	known, found, err := d.submitted(ctx, a)
+	if err != nil || !found {
+		return nil, refused
+	}
+	return &admission.Decision{Admitted: a}, sameRequest(known, a)
 }
 
 // judge lets the backlog decide what becomes of a job that could run; counted tells that the job was counted

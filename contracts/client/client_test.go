@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -282,6 +283,17 @@ func TestContextEndsStream(t *testing.T) {
 	}
 	_, _, err = s.Text(ctx)
 	wantCode(t, err, contracts.CodeCanceled, "canceled")
+	caused, end := context.WithCancelCause(t.Context())
+	if s, err = client.New(nc, "t").Run(caused, chat("a")); err != nil {
+		t.Fatal(err)
+	}
+	why := errors.New("the page was closed")
+	end(why)
+	for _, err = range s.Chunks() {
+	}
+	if !errors.Is(err, context.Canceled) || !errors.Is(err, why) {
+		t.Errorf("a context that ended for a reason: %v", err)
+	}
 }
 
 func TestConnectionClosed(t *testing.T) {

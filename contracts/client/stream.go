@@ -120,7 +120,7 @@ func (s *Stream) exists() error {
 		case err != nil && at.stream != topology.StreamOut && errors.Is(err, errNoReplay):
 			return nil // may not look there: wait
 		case err != nil:
-			return s.explain(err)
+			return s.explain(s.ctx, err)
 		}
 	}
 	return contracts.Errorf(contracts.CodeNotFound, "no job %q of tenant %q: check the id; finished jobs are kept for a limited time", s.job, s.c.tenant)
@@ -154,7 +154,7 @@ func (s *Stream) chunks(ctx context.Context) iter.Seq2[*contracts.Chunk, error] 
 		defer s.leave()
 		r := reader{Stream: s, ctx: ctx, yield: yield}
 		if err := r.run(); err != nil && !errors.Is(err, errLeft) {
-			yield(nil, s.explain(err))
+			yield(nil, s.explain(ctx, err))
 		}
 	}
 }
@@ -191,9 +191,12 @@ func (s *Stream) leave() {
 	_, _ = s.c.Cancel(ctx, s.job) // nobody is left to tell
 }
 
-// explain makes a coded error of a failure to read.
-func (s *Stream) explain(err error) error {
+// explain makes a coded error of a failure to read, unless the reader's context ended.
+func (s *Stream) explain(ctx context.Context, err error) error {
 	var coded *contracts.Error
+	if ended := ctx.Err(); ended != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) { // with a cause of its own
+		err = fmt.Errorf("%w: %w", ended, err)
+	}
 	switch {
 	case errors.As(err, &coded), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("read job %s: %w", s.job, err)

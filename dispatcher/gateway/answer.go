@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/gateway/kserve"
@@ -34,6 +36,13 @@ func (r *refusal) Error() string { return r.err.Error() }
 
 // Unwrap lets contracts.AsError find the code.
 func (r *refusal) Unwrap() error { return r.err }
+
+// nameJob says in a header which job answers. An id that no header can carry is left out: the body has it.
+func nameJob(w http.ResponseWriter, id string) {
+	if !strings.ContainsFunc(id, unicode.IsControl) {
+		w.Header().Set(jobHeader, id)
+	}
+}
 
 // writeJSON answers v with status.
 func (g *gateway) writeJSON(w http.ResponseWriter, status int, v any) error {

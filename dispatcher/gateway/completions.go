@@ -61,7 +61,7 @@ func (g *gateway) complete(w http.ResponseWriter, r *http.Request, parse func([]
 		return promptParam(err, len(req.Jobs))
 	}
 	defer run.close()
-	w.Header().Set(jobHeader, jobIDs(req.Jobs))
+	nameJob(w, jobIDs(req.Jobs))
 	w.Header().Set("Openai-Processing-Ms", strconv.FormatInt(time.Since(begin).Milliseconds(), 10))
 	assembler := openai.NewAssembler(req, openai.Meta{
 		ID: req.Jobs[0].ID, Created: begin.Unix(), Class: req.Jobs[0].Class, Fingerprint: g.fingerprint(req.Model(), model),

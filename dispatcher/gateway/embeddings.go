@@ -58,7 +58,7 @@ func (g *gateway) embeddings(w http.ResponseWriter, r *http.Request) error {
 			return requestParam(err)
 		}
 	}
-	w.Header().Set(jobHeader, jobIDs(jobs))
+	nameJob(w, jobIDs(jobs))
 	w.Header().Set("Openai-Processing-Ms", strconv.FormatInt(time.Since(begin).Milliseconds(), 10))
 	return g.writeJSON(w, http.StatusOK, reply)
 }

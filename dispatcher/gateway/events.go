@@ -29,7 +29,12 @@ func (g *gateway) events(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	w.Header().Set(jobHeader, id)
+	nameJob(w, id)
+	out := g.newStream(w)
+	if r.Method == http.MethodHead { // nobody reads
+		out.open()
+		return nil
+	}
 	ctx, stop := context.WithCancel(r.Context())
 	defer stop()
 	job := &contracts.Job{ID: id, Tenant: tenant}
@@ -42,7 +47,6 @@ func (g *gateway) events(w http.ResponseWriter, r *http.Request) error {
 		}
 	}()
 	var at position
-	out := g.newStream(w)
 	if slices.Contains(running, status.State) && out.flush() != nil {
 		return nil
 	}

@@ -341,6 +341,9 @@ func TestRefusals(t *testing.T) {
 		{"deadline header", "POST", chat, `{"model":"fake/parrot"` + msgs + `}`, "X-Pelton-Deadline: soon", 400, "invalid_argument", "X-Pelton-Deadline"},
 		{"deadline of nothing", "POST", chat, `{"model":"fake/parrot"` + msgs + `}`, "X-Pelton-Deadline: -1s", 400, "invalid_argument", "X-Pelton-Deadline"},
 		{"past deadline", "POST", chat, `{"model":"fake/parrot"` + msgs + `}`, "X-Pelton-Deadline: 2020-01-01T00:00:00Z", 504, "deadline_exceeded", ""},
+		{"objective header", "POST", chat, `{"model":"fake/parrot"` + msgs + `}`, "X-Slo-Ttft-Ms: 200ms", 400, "invalid_argument", "X-Slo-Ttft-Ms"},
+		{"overload header", "POST", chat, `{"model":"fake/parrot"` + msgs + `}`, "X-Pelton-On-Overload: demote, wait", 400, "invalid_argument", "X-Pelton-On-Overload"},
+		{"no room for a header", "POST", jobs, `{"model":"fake/parrot","kind":"text","prompt":"x","labels":{` + labels(32) + `}}`, "X-Pelton-On-Overload: demote, shorten", 400, "invalid_argument", "labels"},
 		{"long key", "POST", chat, `{"model":"fake/parrot"` + msgs + `}`, "Idempotency-Key: " + strings.Repeat("k", 300), 400, "invalid_argument", "Idempotency-Key"},
 		{"job without kind", "POST", jobs, `{"model":"fake/parrot"}`, "", 400, "invalid_argument", "kind"},
 		{"job of a later version", "POST", jobs, `{"v":2,"model":"fake/parrot","kind":"text","prompt":"x"}`, "", 501, "unimplemented", "v"},
@@ -387,6 +390,15 @@ func TestRefusals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// labels are the members of an object with so many labels.
+func labels(n int) string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf(`"l%d":"x"`, i)
+	}
+	return strings.Join(all, ",")
 }
 
 // TestHugeBodies: chunked bodies are bounded too, and a client that writes all of a huge body before it

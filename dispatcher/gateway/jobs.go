@@ -79,7 +79,7 @@ func (g *gateway) submitJob(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (g *gateway) accepted(w http.ResponseWriter, answer *contracts.Answer) error {
-	w.Header().Set(jobHeader, answer.Job)
+	nameJob(w, answer.Job)
 	w.Header().Set("Location", "/v1/jobs/"+url.PathEscape(answer.Job))
 	return g.writeJSON(w, http.StatusAccepted, answer)
 }
@@ -120,7 +120,7 @@ func (g *gateway) waitJob(w http.ResponseWriter, r *http.Request, job *contracts
 			return run.ctx.Err()
 		}
 	}
-	w.Header().Set(jobHeader, job.ID)
+	nameJob(w, job.ID)
 	w.Header().Set("Preference-Applied", "wait")
 	return g.writeJSON(w, http.StatusOK, out)
 }

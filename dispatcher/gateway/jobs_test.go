@@ -41,6 +41,10 @@ func TestSubmitJob(t *testing.T) {
 	if other := d.do("POST", "/v1/jobs", strings.Replace(jobBody, "hello", "bye", 1)+`}`); other.status != 409 {
 		t.Errorf("another job under the id got %d %s, want 409", other.status, other.text)
 	}
+	odd := d.do("POST", "/v1/jobs", strings.Replace(jobBody, "j1", `j\u0000`, 1)+`}`) // no header can carry it
+	if odd.status != 202 || odd.header.Get("X-Pelton-Job") != "" || odd.header.Get("Location") != "/v1/jobs/j%00" || odd.json(t)["job"] != "j\x00" {
+		t.Errorf("an odd id got %d %v %s", odd.status, odd.header, odd.text)
+	}
 }
 
 func TestPreferWait(t *testing.T) {
@@ -125,6 +129,9 @@ func TestEventsOfAQueuedJob(t *testing.T) {
 				f.hold = make(chan struct{})
 			})
 			d.do("POST", "/v1/jobs", jobBody+fmt.Sprintf(`,"cancel_on_leave":%t}`, cancels))
+			if r := d.do("HEAD", "/v1/jobs/j1/events", ""); r.status != 200 || r.header.Get("Content-Type") != "text/event-stream" {
+				t.Errorf("HEAD: %d %v", r.status, r.header) // it reads nothing, so nobody leaves
+			}
 			ctx, leave := context.WithCancel(t.Context())
 			resp := d.send(ctx, "GET", "/v1/jobs/j1/events", "")
 			line, err := bufio.NewReader(resp.Body).ReadString('\n')

@@ -117,7 +117,7 @@ func (g *gateway) infer(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return requestParam(err)
 	}
-	w.Header().Set(jobHeader, jobIDs(jobs))
+	nameJob(w, jobIDs(jobs))
 	reply, tail := kserve.NewReply(m.Name, req, finals[0].Outputs)
 	if tail == nil {
 		return g.writeJSON(w, http.StatusOK, reply)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -106,6 +107,10 @@ func (g *gateway) stamp(w http.ResponseWriter, r *http.Request, tenant string, j
 	if err != nil {
 		return err
 	}
+	steering, err := steeringHeaders(r.Header)
+	if err != nil {
+		return err
+	}
 	key := r.Header.Get("Idempotency-Key")
 	if len(key) > maxKey {
 		return headerError("Idempotency-Key", "it has %d bytes, at most %d are allowed", len(key), maxKey)
@@ -124,7 +129,7 @@ func (g *gateway) stamp(w http.ResponseWriter, r *http.Request, tenant string, j
 		if j.ID == "" && key != "" {
 			j.ID = jobID(tenant, key, i)
 		}
-		j.Labels = traceLabels(j.Labels, r.Header, w.Header().Get("X-Request-Id"))
+		j.Labels = traceLabels(j.Labels, steering, r.Header, w.Header().Get("X-Request-Id"))
 		if key != "" && len(jobs) > 1 {
 			j.Labels[admission.LabelParts] = strconv.Itoa(len(jobs)) // there is room beside what these requests may say
 		}
@@ -174,15 +179,36 @@ func deadlineHeader(h http.Header, now time.Time) (int64, error) {
 	return t.UnixMilli(), nil
 }
 
-// traceLabels adds the headers that follow a job through the fleet, as far as there is room.
-func traceLabels(labels map[string]string, h http.Header, request string) map[string]string {
+// steeringHeaders are the headers that say what may become of a job in an overload, as its labels.
+func steeringHeaders(h http.Header) (map[string]string, error) {
+	labels := map[string]string{}
+	if text := h.Get("X-Slo-Ttft-Ms"); text != "" {
+		if ms, err := strconv.ParseFloat(text, 64); err != nil || !(ms >= 0 && ms < 1e9) || len(text) > contracts.MaxLabelLength {
+			return nil, headerError("X-Slo-Ttft-Ms", "%q is not a number of milliseconds", brief(text))
+		}
+		labels[admission.LabelSLO] = text
+	}
+	text := h.Get("X-Pelton-On-Overload")
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); text != "" && part != "demote" && part != "shorten" || len(text) > contracts.MaxLabelLength {
+			return nil, headerError("X-Pelton-On-Overload", "%q is not demote, shorten, or both with a comma", brief(text))
+		}
+	}
+	if text != "" {
+		labels[admission.LabelOverload] = text
+	}
+	return labels, nil
+}
+
+// traceLabels adds what steers the job and, as far as there is room, the headers that follow it through the fleet.
+func traceLabels(labels, steering map[string]string, h http.Header, request string) map[string]string {
 	out := maps.Clone(labels)
 	if out == nil {
 		out = map[string]string{}
 	}
+	maps.Copy(out, steering)
 	for name, value := range map[string]string{
-		"traceparent": h.Get("Traceparent"), "tracestate": h.Get("Tracestate"), "slo_ttft_ms": h.Get("X-Slo-Ttft-Ms"),
-		"on_overload": h.Get("X-Pelton-On-Overload"), "request_id": request,
+		"traceparent": h.Get("Traceparent"), "tracestate": h.Get("Tracestate"), "request_id": request,
 		retry.Label: h.Get("X-Stainless-Retry-Count"),
 	} {
 		if _, taken := out[name]; value != "" && len(value) <= contracts.MaxLabelLength && printable(value) && (taken || len(out) < contracts.MaxLabels) {

@@ -49,8 +49,8 @@ func (e *partError) Unwrap() error { return e.error }
 // begin submits jobs and follows them. Without keep, [run.close] cancels what is not finished.
 func (g *gateway) begin(ctx context.Context, jobs []*contracts.Job, keep bool) (*run, error) {
 	r := &run{g: g, jobs: jobs, keep: keep, open: make([]bool, len(jobs)), records: make(chan record, 64)}
-	if d := jobs[0].Deadline; d > 0 {
-		r.ctx, r.stop = context.WithDeadline(ctx, time.UnixMilli(d).Add(deadlineGrace))
+	if d := jobs[0].Deadline; d > 0 { // one that has passed is no matter when the job is there already
+		r.ctx, r.stop = context.WithTimeout(ctx, max(0, time.Until(time.UnixMilli(d)))+deadlineGrace)
 	} else {
 		r.ctx, r.stop = context.WithCancel(ctx)
 	}

@@ -341,6 +341,7 @@ func (l *Loop) share(s *Sequence) int {
 	}
 	before := s.Fed
 	s.Fed = max(before, l.sharer.Share(s.handle, s.spec.Scope, s.text))
+	s.shared += s.Fed - before
 	return s.Fed - before
 }
 
@@ -447,7 +448,7 @@ func (l *Loop) end(s *Sequence, e End) {
 	if s.ended {
 		return
 	}
-	s.ended, e.Device = true, s.device
+	s.ended, e.Device, e.Shared = true, s.device, s.shared
 	if s.opened {
 		l.cfg.Engine.Close(s.handle)
 		s.opened, l.full = false, false

@@ -289,14 +289,20 @@ func TestSharedPrompts(t *testing.T) {
 		}
 	}
 	go func() { done <- l.Run(ctx) }()
+	told := 0
 	for i, s := range sinks {
-		if got, end := s.wait(t); !slices.Equal(got, want[i/2][2:]) || end.Finish != contracts.FinishLength {
+		got, end := s.wait(t)
+		if !slices.Equal(got, want[i/2][2:]) || end.Finish != contracts.FinishLength {
 			t.Errorf("sequence %d: got %v, end %+v; want %v", i, got, end, want[i/2][2:])
 		}
+		told += end.Shared
 	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+	if int64(told) != shared.Load() {
+		t.Errorf("the sequences' ends tell %d shared tokens, the steps %d", told, shared.Load())
 	}
 	// What of a step is left beside the last tokens of the first prompt, the second one computes for itself.
 	if got := shared.Load(); got > 6*100 || got < 6*100-int64(e.info.MaxStepTokens) {

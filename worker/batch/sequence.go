@@ -34,6 +34,7 @@ type End struct {
 	Finish string
 	Err    error
 	Device time.Duration // its share of the steps that it was in, by the tokens that it fed
+	Shared int           // tokens that it took over from other sequences
 }
 
 // Sink hears what becomes of a sequence. Its methods are called by the loop's goroutine and must not
@@ -75,6 +76,7 @@ type Sequence struct {
 	ended  bool
 	told   atomic.Bool // its sink knows
 	device time.Duration
+	shared int        // tokens that were taken over from others
 	share  engine.Row // of the step under way
 	greedy bool       // the sampler wants the likeliest token only
 	choice sampler.Choice

@@ -27,7 +27,7 @@ func (w *Writer) Final(ctx context.Context, failure *contracts.Error) (*contract
 		end.Finish = FinishOf(failure.Code)
 		end.Code, end.Message = failure.Code, failure.Message
 	}
-	end.Usage = &contracts.Usage{PromptTokens: w.cfg.Prompt, CompletionTokens: completion, TotalTokens: w.cfg.Prompt + completion}
+	end.Usage = &contracts.Usage{PromptTokens: w.cfg.Prompt, CompletionTokens: completion, TotalTokens: w.cfg.Prompt + completion, CachedTokens: min(w.shared, w.cfg.Prompt)}
 	w.cfg.Checksum.Add(end)
 	end.Checksum = w.cfg.Checksum.Sum()
 	return end, w.cfg.Log.Append(ctx, end)

@@ -74,6 +74,7 @@ type Writer struct {
 	written atomic.Int64 // tokens over all choices
 	turn    int          // choice that may write next
 	spare   []event      // memory for the next events
+	shared  int          // prompt tokens that the worker had computed before
 	failure error        // the first failure of a choice, or of the log
 	broken  bool         // the log takes nothing more
 
@@ -214,6 +215,9 @@ func (w *Writer) absorb() {
 	w.mu.Unlock()
 	for _, e := range events {
 		c := w.choices[e.choice]
+		if e.end != nil && e.choice == 0 {
+			w.shared = e.end.Shared
+		}
 		switch {
 		case e.end == nil:
 			w.token(e.choice, c, e.token)

@@ -251,7 +251,7 @@ func TestFinishes(t *testing.T) {
 		for _, b := range []byte(text) {
 			w.Token(i, batch.Token{ID: int32(b)})
 		}
-		w.Ended(i, batch.End{Finish: contracts.FinishLength})
+		w.Ended(i, batch.End{Finish: contracts.FinishLength, Shared: 2 - i}) // of the first choice it counts
 	}
 	if err := w.Run(t.Context()); err != nil {
 		t.Fatal(err)
@@ -273,7 +273,7 @@ func TestFinishes(t *testing.T) {
 		t.Errorf("got %q, want %q", strings.Join(got, " "), want)
 	}
 	last := log.records[len(log.records)-1]
-	if !last.Final() || last.Index != 2 || *last.Usage != (contracts.Usage{PromptTokens: 3, CompletionTokens: 6, TotalTokens: 9}) {
+	if !last.Final() || last.Index != 2 || *last.Usage != (contracts.Usage{PromptTokens: 3, CompletionTokens: 6, TotalTokens: 9, CachedTokens: 2}) {
 		t.Errorf("final record %+v usage %+v", last, last.Usage)
 	}
 }

@@ -260,6 +260,7 @@ func (a *Assembler) count(c *contracts.Chunk) {
 	a.usage.PromptTokens += u.PromptTokens
 	a.usage.CompletionTokens += u.CompletionTokens
 	a.usage.TotalTokens += u.TotalTokens
+	a.usage.PromptDetails.CachedTokens += u.CachedTokens
 }
 
 // Marshal is v, plain data with finite numbers, as JSON on one line, without the escapes that only

@@ -44,7 +44,7 @@ func streams(t *rapid.T, prompts, n int) [][]record {
 			}
 		}
 		add(&contracts.Chunk{Index: index[0], Choice: last, Text: text.Draw(t, "rest"), Finish: contracts.FinishLength,
-			Usage: &contracts.Usage{PromptTokens: 3, CompletionTokens: total, TotalTokens: 3 + total}})
+			Usage: &contracts.Usage{PromptTokens: 3, CompletionTokens: total, TotalTokens: 3 + total, CachedTokens: 1}})
 	}
 	return out
 }
@@ -120,6 +120,9 @@ func TestStreamEqualsWhole(t *testing.T) {
 		var end struct{ Usage, Choices json.RawMessage }
 		if err := json.Unmarshal(s.End(), &end); err != nil || string(end.Usage) != string(openai.Marshal(whole.Usage)) || string(end.Choices) != "[]" {
 			t.Fatalf("the stream ends with %s (%v), want usage %+v", s.End(), err, whole.Usage)
+		}
+		if got := whole.Usage.PromptDetails.CachedTokens; got != len(req.Jobs) {
+			t.Fatalf("%d cached tokens of %d jobs with one each", got, len(req.Jobs))
 		}
 	})
 }

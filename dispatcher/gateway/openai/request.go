@@ -174,13 +174,13 @@ func Tier(c contracts.Class) string {
 func labels(f *body.Fields) map[string]string {
 	out := f.StringMap("metadata", MaxMetadata)
 	for k, v := range out {
-		if k == "" || len(k) > contracts.MaxLabelLength || len(v) > contracts.MaxLabelLength {
-			f.Failf("metadata", "metadata keys and values are 1 to %d and 0 to %d bytes", contracts.MaxLabelLength, contracts.MaxLabelLength)
+		if k == "" || len(k) > contracts.MaxLabelLength || len(v) > contracts.MaxLabelValue {
+			f.Failf("metadata", "metadata keys and values are 1 to %d and 0 to %d bytes", contracts.MaxLabelLength, contracts.MaxLabelValue)
 		}
 	}
 	if user := f.Text("user"); user != "" {
-		if len(user) > contracts.MaxLabelLength {
-			f.Failf("user", "user has %d bytes, at most %d are allowed", len(user), contracts.MaxLabelLength)
+		if len(user) > contracts.MaxLabelValue {
+			f.Failf("user", "user has %d bytes, at most %d are allowed", len(user), contracts.MaxLabelValue)
 		}
 		if out == nil {
 			out = map[string]string{}
