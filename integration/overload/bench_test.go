@@ -102,7 +102,7 @@ func (f fleet) scene(b *testing.B, tenants ...string) *scene {
 
 func newScene(b *testing.B, t loadgen.Target, m loadgen.Mix, classes string, o admission.Objectives) *scene {
 	b.Helper()
-	p, err := loadgen.Gauge(b.Context(), t)
+	p, err := loadgen.Gauge(b.Context(), t, "")
 	if err != nil {
 		b.Fatal(err)
 	}

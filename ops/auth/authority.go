@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
 
@@ -34,8 +35,31 @@ func Open(dir string) (*Authority, error) {
 }
 
 // Init makes an Authority in dir, or brings the one there up to date: keys and credentials that exist
-// stay as they are, and the roles get the rights of this version.
+// stay as they are, and the roles get the rights of this version. Another process that does so in the same
+// folder is waited for.
 func Init(dir string) (*Authority, error) {
+	unlock, err := lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return makeAuthority(dir)
+}
+
+// lock keeps other processes from making keys in dir at the same time.
+func lock(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Join(dir, "auth"), 0o700); err != nil {
+		return nil, err
+	}
+	l := flock.New(filepath.Join(dir, "auth", ".lock"), flock.SetPermissions(0o600))
+	if err := l.Lock(); err != nil {
+		return nil, fmt.Errorf("folder %s: %w", dir, err)
+	}
+	return func() { _ = l.Unlock() }, nil
+}
+
+// makeAuthority is Init under the lock.
+func makeAuthority(dir string) (*Authority, error) {
 	a := &Authority{dir}
 	for _, d := range []string{filepath.Join(dir, "auth", "keys"), filepath.Join(dir, "creds")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -208,5 +209,31 @@ func TestSecureGrows(t *testing.T) {
 	}
 	if err := pair.Leaf.VerifyHostname("llm.example.net"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSecureAtOnce: processes that make the same fleet's keys at the same time have the same ones.
+func TestSecureAtOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if _, err := auth.Secure(dir, "localhost"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	certs := auth.CertsIn(dir)
+	for cert, key := range map[string]string{certs.CA: certs.CAKey, certs.Cert: certs.Key} {
+		if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+			t.Error(err)
+		}
+	}
+	keys, err := apikey.List(filepath.Join(dir, "creds", "api-keys.json"))
+	first, err2 := os.ReadFile(auth.FirstKey(dir))
+	if err != nil || err2 != nil || len(keys) != 1 || !strings.Contains(string(first), keys[0].ID) {
+		t.Errorf("the first key is not the one of %v: %v, %v", keys, err, err2)
 	}
 }

@@ -22,8 +22,14 @@ type Doors struct {
 
 // Secure makes what is missing in dir: credentials for all roles, an operator's key for the HTTP door,
 // and a certificate for hosts, which is made anew when it ends within 30 days or lacks one of them.
+// Several processes may do so at once.
 func Secure(dir string, hosts ...string) (Doors, error) {
-	keys, err := Init(dir)
+	unlock, err := lock(dir)
+	if err != nil {
+		return Doors{}, err
+	}
+	defer unlock()
+	keys, err := makeAuthority(dir)
 	if err != nil {
 		return Doors{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -175,20 +176,43 @@ func (a *app) arrivals() (load, error) {
 // trace is the load of a file, cut by windowFlags.
 func (a *app) trace(path string, until time.Duration) (load, error) {
 	w := loadgen.Window{From: a.settings.duration("from"), Until: until, Speed: *a.float("speed"), Share: *a.float("share")}
-	if w.Speed <= 0 || w.Share <= 0 || w.Share > 1 || w.From < 0 || w.Until < 0 {
+	if !(w.Speed > 0 && w.Speed <= math.MaxFloat64) || !(w.Share > 0 && w.Share <= 1) || w.From < 0 || w.Until < 0 {
 		return load{}, usageError{errors.New("--speed must be above 0, --share above 0 and at most 1, --from and --duration not negative")}
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
+	if _, err := os.Stat(path); err != nil {
 		return load{}, coded{err, exitNotFound}
 	}
 	label := fmt.Sprintf("%s at speed %g, share %g", path, w.Speed, w.Share)
-	return load{label, func(rng *rand.Rand) (loadgen.Plan, error) { return loadgen.ReadTrace(bytes.NewReader(data), rng, w) }}, nil
+	return load{label, func(rng *rand.Rand) (loadgen.Plan, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = f.Close() }()
+		return loadgen.ReadTrace(f, rng, w)
+	}}, nil
+}
+
+// sound refuses numbers below 0 where they mean nothing, and shares that are none.
+func (a *app) sound() error {
+	var errs []error
+	for _, name := range []string{"requests", "concurrency", "max-in-flight", "max-input", "duration", "timeout", "warm-up", "deadline", "cancel-after", "slo-ttft", "slo-tpot", "slo-e2e"} {
+		if strings.HasPrefix(a.settings.text(name), "-") {
+			errs = append(errs, fmt.Errorf("--%s must not be negative", name))
+		}
+	}
+	for _, name := range []string{"cancel-share", "min-attainment"} {
+		if v := *a.float(name); !(v >= 0 && v <= 1) {
+			errs = append(errs, fmt.Errorf("--%s must be from 0 to 1", name))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // plan draws what is sent, from a seed.
 func (a *app) plan(l load) (plan loadgen.Plan, mix loadgen.Mix, seed uint64, err error) {
-	if mix, err = a.mix(); err != nil {
+	mix, err = a.mix()
+	if err = errors.Join(a.sound(), err); err != nil {
 		return nil, mix, 0, usageError{err}
 	}
 	if seed, _ = strconv.ParseUint(a.settings.text("seed"), 10, 64); seed == 0 {
@@ -215,7 +239,7 @@ func (a *app) offer(ctx context.Context, l load) error {
 		return err
 	}
 	defer done()
-	prompter, err := loadgen.Gauge(ctx, target)
+	prompter, err := loadgen.Gauge(ctx, target, plan[0].Tenant)
 	if err != nil {
 		return coded{err, exitUnavailable}
 	}
@@ -248,7 +272,7 @@ func (a *app) given() map[string]string {
 	out := map[string]string{}
 	for _, name := range a.settings.names() {
 		if a.settings.source[name] != "default" && !secretFlags[name] {
-			out[name] = a.settings.text(name)
+			out[name] = redacted(a.settings.text(name))
 		}
 	}
 	return out
@@ -261,9 +285,6 @@ func (a *app) mix() (loadgen.Mix, error) {
 	m.Output, errs[1] = loadgen.ParseLengths(a.settings.text("output-tokens"))
 	m.Classes, errs[2] = loadgen.ParseWeights(a.settings.text("class"))
 	m.Tenants, errs[3] = loadgen.ParseWeights(a.settings.text("tenant"))
-	if m.CancelShare < 0 || m.CancelShare > 1 {
-		errs[0] = errors.Join(errs[0], errors.New("--cancel-share must be from 0 to 1"))
-	}
 	return m, errors.Join(errs[:]...)
 }
 
@@ -310,12 +331,20 @@ func (a *app) httpTarget(ctx context.Context, mix loadgen.Mix, h loadgen.Header,
 		return nil, h, nil, usageError{err}
 	}
 	if t.Model == "" {
-		if t.Model, err = t.FirstModel(ctx); err != nil {
+		if t.Model, err = t.FirstModel(ctx, anyOf(mix.Tenants.Names())); err != nil {
 			return nil, h, nil, coded{err, exitUnavailable}
 		}
 	}
-	h.Target, h.Model = t.URL, t.Model
+	h.Target, h.Model = redacted(t.URL), t.Model
 	return t, h, t.Client.CloseIdleConnections, nil
+}
+
+// anyOf is the first of names, "" of none.
+func anyOf(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return names[0]
 }
 
 // tenantKeys reads the keys of the tenants; over HTTP a tenant is who its key says.
@@ -339,10 +368,14 @@ func (a *app) tenantKeys(tenants []string) (map[string]string, error) {
 	return keys, nil
 }
 
-// writeReport prints the report and writes the files that were asked for.
+// writeReport prints the report and writes the files that were asked for. It prints also when a file cannot be
+// written: nobody measures again for that.
 func (a *app) writeReport(r *loadgen.Report) error {
 	var text bytes.Buffer
 	err := r.WriteJSON(&text, a.settings.yes("details"))
+	if err != nil {
+		return err
+	}
 	if path := a.settings.text("json"); path != "" {
 		err = errors.Join(err, os.WriteFile(path, text.Bytes(), 0o644))
 	}
@@ -350,13 +383,10 @@ func (a *app) writeReport(r *loadgen.Report) error {
 		var page bytes.Buffer
 		err = errors.Join(err, r.WriteHTML(&page), os.WriteFile(path, page.Bytes(), 0o644))
 	}
-	if err != nil {
-		return err
-	}
 	if f := a.settings.text("output"); f == "table" || f == "wide" {
 		sayCounts(a.out, r)
 	}
-	return a.print(benchTable(r, text.Bytes()))
+	return errors.Join(err, a.print(benchTable(r, text.Bytes())))
 }
 
 func sayCounts(w io.Writer, r *loadgen.Report) {
@@ -402,6 +432,9 @@ func benchTable(r *loadgen.Report, value json.RawMessage) table {
 func (a *app) judge(r *loadgen.Report) error {
 	for _, f := range r.Failures(3) {
 		fmt.Fprintf(a.err, "failed: %s\n", f)
+	}
+	if r.All.Requests == 0 {
+		return usageError{errors.New("--warm-up leaves no request to report")}
 	}
 	warning := r.Warning()
 	if r.All.Outcomes[loadgen.Unsent] > 0 {

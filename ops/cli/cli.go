@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -98,6 +99,9 @@ func (a *app) prepare(cmd *cobra.Command) error {
 		return usageError{err}
 	}
 	a.settings = s
+	if f := s.flags.Lookup("output"); f != nil && !slices.Contains(formats, f.Value.String()) { // before anything is done
+		return usageError{fmt.Errorf("-o %s: the formats are table, wide, json and yaml", f.Value)}
+	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(s.text("log-level"))); err != nil {
 		return usageError{fmt.Errorf("--log-level: %w", err)}

@@ -162,7 +162,7 @@ func (a *app) events(ctx context.Context, job string) (iter.Seq2[*contracts.Chun
 	return func(yield func(*contracts.Chunk, error) bool) {
 		defer func() { _ = resp.Body.Close() }()
 		lines := bufio.NewScanner(resp.Body)
-		lines.Buffer(nil, contracts.MaxFrame)
+		lines.Buffer(nil, maxReply) // numbers are longer in JSON than in a record
 		failed := false
 		for lines.Scan() {
 			if kind, ok := strings.CutPrefix(lines.Text(), "event:"); ok {

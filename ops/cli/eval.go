@@ -59,6 +59,12 @@ func (a *app) eval(ctx context.Context, ref string) error {
 	if reference != "" && against != "" {
 		return usageError{errors.New("--reference and --against exclude each other")}
 	}
+	if a.settings.yes("distance") && reference == "" {
+		return usageError{errors.New("--distance compares with a variant: name it with --reference")}
+	}
+	if a.settings.number("tokens") < 1 {
+		return usageError{errors.New("--tokens must be at least 1")}
+	}
 	got, eos, err := a.transcribe(ctx, name, variant)
 	if err != nil {
 		return err
@@ -91,7 +97,7 @@ func (a *app) eval(ctx context.Context, ref string) error {
 	if err := a.print(reportTable(report)); err != nil {
 		return err
 	}
-	if a.settings.yes("distance") && reference != "" {
+	if a.settings.yes("distance") {
 		if err := a.distance(ctx, name, variant, reference, want); err != nil {
 			return err
 		}

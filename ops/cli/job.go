@@ -117,12 +117,15 @@ func (a *app) jobWatch() *cobra.Command {
 				} else if c.Choice == 0 {
 					fmt.Fprint(a.out, c.Text)
 				}
-				if c.Final() && !a.settings.yes("json") {
-					fmt.Fprintln(a.out)
-					return c.Err()
+				if !c.Final() {
+					continue
 				}
+				if !a.settings.yes("json") {
+					fmt.Fprintln(a.out)
+				}
+				return c.Err()
 			}
-			return nil
+			return contracts.Errorf(contracts.CodeUnavailable, "the stream of job %s ended without a final record: watch it again", args[0])
 		},
 	}
 	serverFlag(c)

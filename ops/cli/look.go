@@ -93,7 +93,7 @@ func settingsTable(s *settings) table {
 		if name == "help" {
 			continue
 		}
-		v := value{name, s.text(name), s.source[name]}
+		v := value{name, redacted(s.text(name)), s.source[name]}
 		if secretFlags[name] && v.Value != "" {
 			v.Value = "(secret)"
 		}

@@ -35,7 +35,7 @@ func (a *app) print(t table) error {
 		return enc.Encode(t.value)
 	case "yaml":
 		return writeYAML(a.out, t.value)
-	case "table", "wide":
+	default:
 		n := len(t.head)
 		if format == "table" && t.wide > 0 {
 			n = t.wide
@@ -47,8 +47,10 @@ func (a *app) print(t table) error {
 		}
 		return w.Flush()
 	}
-	return usageError{fmt.Errorf("-o %s: the formats are table, wide, json and yaml", format)}
 }
+
+// formats of -o.
+var formats = []string{"table", "wide", "json", "yaml"}
 
 // writeYAML goes through JSON so that both formats have the same keys.
 func writeYAML(w io.Writer, v any) error {

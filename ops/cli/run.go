@@ -95,6 +95,10 @@ func (a *app) fleetFor(ctx context.Context, model string) (askFunc, string, func
 	if err != nil {
 		return nil, "", nil, err
 	}
+	memory, err := a.memory()
+	if err != nil {
+		return nil, "", nil, err
+	}
 	root := filepath.Join(dataFolder(), "run")
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, "", nil, fmt.Errorf("data folder: %w", err)
@@ -102,10 +106,6 @@ func (a *app) fleetFor(ctx context.Context, model string) (askFunc, string, func
 	dir, err := os.MkdirTemp(root, "fleet-")
 	if err != nil {
 		return nil, "", nil, fmt.Errorf("data folder: %w", err)
-	}
-	memory, err := a.memory()
-	if err != nil {
-		return nil, "", nil, err
 	}
 	n, err := node.Start(ctx, node.Config{
 		Data: dir, Dispatcher: true, Workers: 1, Models: served, Memory: memory, Version: version(), Log: a.log, Grace: time.Second,
@@ -212,8 +212,15 @@ func (c *conversation) loop(ctx context.Context) error {
 		if interactive {
 			fmt.Fprint(c.app.err, "> ")
 		}
-		if !lines.Scan() {
-			return lines.Err()
+		more := make(chan bool, 1)
+		go func() { more <- lines.Scan() }()
+		select {
+		case <-ctx.Done(): // nothing wakes who reads a terminal
+			return ctx.Err()
+		case ok := <-more:
+			if !ok {
+				return lines.Err()
+			}
 		}
 		text := strings.TrimSpace(lines.Text())
 		switch text {

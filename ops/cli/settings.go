@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -100,16 +101,24 @@ func readConfig(path string) (map[string][]string, error) {
 	}
 	out := map[string][]string{}
 	for k, v := range raw {
-		if list, ok := v.([]any); ok {
-			for _, e := range list {
+		switch v := v.(type) {
+		case nil: // a key without a value
+			return nil, fmt.Errorf("configuration file %s: %s has no value", path, k)
+		case []any:
+			for _, e := range v {
 				out[k] = append(out[k], fmt.Sprint(e))
 			}
-		} else {
+		default:
 			out[k] = []string{fmt.Sprint(v)}
 		}
 	}
 	return out, nil
 }
+
+var userinfo = regexp.MustCompile(`(://)[^/@,\s]+@`)
+
+// redacted is text without the passwords and tokens in its URLs.
+func redacted(text string) string { return userinfo.ReplaceAllString(text, "${1}xxxxx@") }
 
 func envName(flag string) string {
 	return "PELTON_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))

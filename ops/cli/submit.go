@@ -93,7 +93,8 @@ type result struct {
 	Job     string             `json:"job"`
 	Outcome contracts.Outcome  `json:"outcome"`
 	Text    string             `json:"text,omitempty"`
-	Texts   []string           `json:"texts,omitempty"` // with n > 1
+	Texts   []string           `json:"texts,omitempty"`   // with n > 1
+	Outputs []contracts.Tensor `json:"outputs,omitempty"` // of embeddings and tensors
 	Finish  string             `json:"finish,omitempty"`
 	Usage   *contracts.Usage   `json:"usage,omitempty"`
 	Timings *contracts.Timings `json:"timings,omitempty"`
@@ -107,10 +108,14 @@ func (a *app) submitOne(ctx context.Context, c *client.Client, j *contracts.Job,
 		e := contracts.AsError(err)
 		return errors.Join(err, print(result{Job: j.ID, Outcome: contracts.OutcomeRejected, Code: e.Code, Message: e.Message}))
 	}
+	lost := func(err error) error {
+		e := contracts.AsError(err)
+		return errors.Join(err, print(result{Job: j.ID, Outcome: contracts.OutcomeFailed, Code: e.Code, Message: e.Message}))
+	}
 	texts := make([]strings.Builder, contracts.MaxChoices)
 	for chunk, err := range s.Chunks() {
 		if err != nil {
-			return err
+			return lost(err)
 		}
 		if a.settings.yes("stream") {
 			if err := print(chunk); err != nil {
@@ -128,11 +133,11 @@ func (a *app) submitOne(ctx context.Context, c *client.Client, j *contracts.Job,
 		}
 		return chunk.Err()
 	}
-	return contracts.Errorf(contracts.CodeUnavailable, "the stream of job %s ended without a final record", j.ID)
+	return lost(contracts.Errorf(contracts.CodeUnavailable, "the stream of job %s ended without a final record", j.ID))
 }
 
 func resultOf(j *contracts.Job, final *contracts.Chunk, texts []strings.Builder) result {
-	r := result{Job: j.ID, Outcome: contracts.OutcomeCompleted, Finish: final.Finish, Usage: final.Usage, Timings: final.Timings, Code: final.Code, Message: final.Message}
+	r := result{Job: j.ID, Outcome: contracts.OutcomeCompleted, Outputs: final.Outputs, Finish: final.Finish, Usage: final.Usage, Timings: final.Timings, Code: final.Code, Message: final.Message}
 	switch contracts.FinalState(final) {
 	case contracts.StateFailed:
 		r.Outcome = contracts.OutcomeFailed
@@ -140,6 +145,8 @@ func resultOf(j *contracts.Job, final *contracts.Chunk, texts []strings.Builder)
 		r.Outcome = contracts.OutcomeCanceled
 	case contracts.StateExpired:
 		r.Outcome = contracts.OutcomeExpired
+	case contracts.StateEvicted:
+		r.Outcome = contracts.OutcomeEvicted
 	}
 	if j.Params.N == nil || *j.Params.N == 1 {
 		r.Text = texts[0].String()

@@ -116,16 +116,18 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// TestFigures: what the page computes of a fleet's real metrics, by node.
+// TestFigures: what the page computes of a fleet's real metrics and of what its workers say, by node.
 func TestFigures(t *testing.T) {
 	t.Parallel()
 	base, operator, tenant := fleet(t)
 	dir := t.TempDir()
 	look := func(name string) string {
 		file := filepath.Join(dir, name)
-		_, text := get(t, base+"/metrics", operator)
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+		for path, to := range map[string]string{"/metrics": file, "/v1/workers": file + ".workers"} {
+			_, text := get(t, base+path, operator)
+			if err := os.WriteFile(to, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 		return file
 	}
@@ -143,6 +145,12 @@ func TestFigures(t *testing.T) {
 		}
 		_, _ = io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()
+	}
+	for { // heartbeats come twice a second
+		if _, text := get(t, base+"/v1/workers", operator); strings.Contains(text, `"output_tokens":24`) {
+			break
+		}
+		<-time.After(50 * time.Millisecond)
 	}
 	out, err := exec.CommandContext(t.Context(), "node", "testdata/check.mjs", "assets/figures.js", before, look("after"), "2").CombinedOutput()
 	if err != nil {

@@ -32,11 +32,10 @@ func (p Process) Draw(rng *rand.Rand, until time.Duration, most int) []time.Dura
 	var out []time.Duration
 	for at := 0.0; ; {
 		at += p.gap(rng)
-		t := time.Duration(at * float64(time.Second))
-		if t >= until || (most > 0 && len(out) == most) {
+		if at >= until.Seconds() || (most > 0 && len(out) == most) { // in seconds: a gap may be longer than a Duration
 			return out
 		}
-		out = append(out, t)
+		out = append(out, time.Duration(at*float64(time.Second)))
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
+
+	"github.com/pelton-run/pelton/contracts"
 )
 
 // HTTP is a target behind OpenAI's API.
@@ -34,13 +36,13 @@ func NewClient(like *http.Client, open int) *http.Client {
 	return &http.Client{Transport: t}
 }
 
-// FirstModel asks the server for the first of its models.
-func (h *HTTP) FirstModel(ctx context.Context) (string, error) {
+// FirstModel asks the server, as a tenant, for the first of its models.
+func (h *HTTP) FirstModel(ctx context.Context, tenant string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL+"/v1/models", nil)
 	if err != nil {
 		return "", err
 	}
-	h.authorize(req, "")
+	h.authorize(req, tenant)
 	resp, err := h.Client.Do(req)
 	if err != nil {
 		return "", err
@@ -142,10 +144,24 @@ type event struct {
 		Prompt     int `json:"prompt_tokens"`
 		Completion int `json:"completion_tokens"`
 	} `json:"usage"`
-	Error *struct {
-		Message string `json:"message"`
-		Code    any    `json:"code"`
-	} `json:"error"`
+	Error *problem `json:"error"`
+}
+
+// problem is an error after the answer began with 200: a job that was held and then turned away, for example.
+type problem struct {
+	Message string `json:"message"`
+	Code    any    `json:"code"` // a name of ours, or an HTTP status as vLLM's
+}
+
+// outcome is what p would have been as an HTTP status.
+func (p *problem) outcome() Outcome {
+	switch code := p.Code.(type) {
+	case string:
+		return outcomeOf(contracts.Code(code).Info().HTTP)
+	case float64:
+		return outcomeOf(int(code))
+	}
+	return Failed
 }
 
 // readEvents reads a stream to [DONE]. Pieces without content (roles, usage) are not reported to got.
@@ -170,10 +186,7 @@ func readEvents(body io.Reader, got func()) Answer {
 			return Answer{Outcome: Failed, Message: fmt.Sprintf("event %q: %v", data, err)}
 		}
 		if e.Error != nil {
-			a.Outcome, a.Message = Failed, e.Error.Message
-			if e.Error.Code == "deadline_exceeded" {
-				a.Outcome = Expired
-			}
+			a.Outcome, a.Message = e.Error.outcome(), e.Error.Message
 			return a
 		}
 		for _, c := range e.Choices {

@@ -35,6 +35,8 @@ func TestHTTPAnswers(t *testing.T) {
 		{"no JSON", 200, "data: {\n\n", loadgen.Failed, 0, 0},
 		{"error in the stream", 200, one + `data: {"error":{"message":"m","code":"internal"}}` + "\n\n", loadgen.Failed, 1, 0},
 		{"deadline in the stream", 200, one + `data: {"error":{"message":"m","code":"deadline_exceeded"}}` + "\n\n", loadgen.Expired, 1, 0},
+		{"evicted while it was held", 200, `data: {"error":{"message":"m","code":"overloaded"}}` + "\n\n", loadgen.Refused, 0, 0},
+		{"vLLM's error in the stream", 200, `data: {"error":{"message":"m","code":503}}` + "\n\n", loadgen.Refused, 0, 0},
 		{"quota", 429, "{}", loadgen.Refused, 0, 0},
 		{"overload", 503, "{}", loadgen.Refused, 0, 0},
 		{"deadline", 504, "{}", loadgen.Expired, 0, 0},

@@ -55,6 +55,9 @@ func TestArrivals(t *testing.T) {
 	if a, b := p.Draw(seeded(1), time.Minute, 0), p.Draw(seeded(1), time.Minute, 0); !slices.Equal(a, b) {
 		t.Error("the same seed gave two plans")
 	}
+	if n := len(loadgen.Process{Kind: "poisson", Rate: 1e-12}.Draw(seeded(1), time.Minute, 3)); n != 0 {
+		t.Errorf("%d arrivals in a minute at one in 30,000 years", n)
+	}
 	if n := len(p.Draw(seeded(1), time.Minute, 7)); n != 7 {
 		t.Errorf("%d arrivals, at most 7 were asked for", n)
 	}
@@ -149,12 +152,20 @@ func TestTraces(t *testing.T) {
 	if len(m) != 300 || m[0].Input != 6758 || m[0].Output != 500 || !reflect.DeepEqual(m[1].Blocks[:2], []int64{0, 14}) {
 		t.Errorf("mooncake: %d requests, first %+v", len(m), m[0])
 	}
+	late, err := loadgen.ReadTrace(strings.NewReader("TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:00.009930+00:00,2162,5\n2024-05-10 00:00:01+00:00,76,0\n"),
+		seeded(1), loadgen.Window{Until: math.MaxInt64, Speed: 1e9})
+	if err != nil || len(late) != 2 || late[0].Input != 2162 || late[1].Output != 1 {
+		t.Errorf("azure of 2024: %+v, %v", late, err)
+	}
 	half := trace(t, "azure_code.csv", loadgen.Window{Share: 0.5})
 	if len(half) < 430 || len(half) > 570 {
 		t.Errorf("half of 1000 requests are %d", len(half))
 	}
 	for _, bad := range []string{"", "a,b\n1,2\n", "TIMESTAMP,ContextTokens,GeneratedTokens\nx,1,2\n", `{"timestamp": "x"}`,
-		"client,start_s,rate_rps,cv,distribution,p1,p2\n1,0,1,1,Pareto,1,1\n", "client,start_s,rate_rps,cv,distribution,p1,p2\n1,x,1,1,Gamma,1,1\n"} {
+		"client,start_s,rate_rps,cv,distribution,p1,p2\n1,0,1,1,Pareto,1,1\n", "client,start_s,rate_rps,cv,distribution,p1,p2\n1,x,1,1,Gamma,1,1\n",
+		"client,start_s,rate_rps,cv,distribution,p1,p2\n1,0,-1,1,Gamma,1,1\n", "client,start_s,rate_rps,cv,distribution,p1,p2\n1,0,1e300,1,Gamma,1,1\n",
+		"client,start_s,rate_rps,cv,distribution,p1,p2\n1,0,1,1,Gamma,NaN,1\n", "client,start_s,rate_rps,cv,distribution,p1,p2\n1,0,1,1,Weibull,0,1\n",
+		"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,1,1\n2023-11-16 18:15:45,1,1\n"} {
 		if p, err := loadgen.ReadTrace(strings.NewReader(bad), seeded(1), loadgen.Window{}); err == nil {
 			t.Errorf("trace %q: %d requests and no error", bad, len(p))
 		}

@@ -16,12 +16,12 @@ type Prompter struct {
 // blockTokens is the block of hash ids in Mooncake's traces.
 const blockTokens = 512
 
-// Gauge learns PerToken and Overhead by two short questions whose prompt tokens the server counts.
-func Gauge(ctx context.Context, t Target) (Prompter, error) {
+// Gauge learns PerToken and Overhead by two short questions of a tenant, whose prompt tokens the server counts.
+func Gauge(ctx context.Context, t Target, tenant string) (Prompter, error) {
 	var chars, tokens [2]float64
 	for i, n := range []int{200, 1200} {
 		text := words(rand.New(rand.NewPCG(1, uint64(i))), n)
-		a := t.Send(ctx, Request{Output: 1}, text, func() {})
+		a := t.Send(ctx, Request{Output: 1, Tenant: tenant}, text, func() {})
 		if a.Outcome != Completed {
 			return Prompter{}, fmt.Errorf("the first question, to learn how the server counts tokens, was %s: %s", a.Outcome, a.Message)
 		}

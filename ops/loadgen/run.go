@@ -133,14 +133,19 @@ func (r *runner) closedLoop(ctx context.Context) {
 			}
 		})
 	}
+	var over <-chan time.Time
+	if r.Until > 0 {
+		timer := time.NewTimer(time.Until(r.start.Add(r.Until)))
+		defer timer.Stop()
+		over = timer.C
+	}
 	for _, q := range r.Plan {
 		select {
 		case <-ctx.Done():
 			return
-		case next <- q:
-		}
-		if r.Until > 0 && time.Since(r.start) >= r.Until {
+		case <-over: // also while all are open
 			return
+		case next <- q:
 		}
 	}
 }
@@ -166,6 +171,8 @@ func (r *runner) send(ctx context.Context, q Request, prompt string) {
 		return // the run was interrupted: this says nothing of the server
 	case ctx.Err() != nil:
 		s.Outcome = Expired
+	case s.Outcome == Refused && len(s.Pieces) > 0:
+		s.Outcome = Failed // it was let in, and broke off
 	}
 	r.add(s)
 }

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/ops/loadgen"
 )
 
@@ -99,8 +100,8 @@ func TestClosedLoop(t *testing.T) {
 			}
 		}
 		samples = run(t, loadgen.Config{Plan: evenly(1000, 0), Concurrency: 2, Until: 350 * time.Millisecond, Target: target})
-		if n := len(samples); n < 8 || n > 10 { // 2 at 0, 100, 200, 300 ms; one more each may have been handed out
-			t.Errorf("%d requests in 350 ms, want 8 to 10", n)
+		if n := len(samples); n != 8 || samples[7].At >= 350*time.Millisecond { // 2 at 0, 100, 200, 300 ms
+			t.Errorf("%d requests in 350 ms, the last at %v, want 8", n, samples[n-1].At)
 		}
 	})
 }
@@ -135,11 +136,11 @@ func TestGivingUp(t *testing.T) {
 
 func TestGauge(t *testing.T) {
 	t.Parallel()
-	p, err := loadgen.Gauge(t.Context(), counter{per: 5, overhead: 12})
+	p, err := loadgen.Gauge(t.Context(), counter{per: 5, overhead: 12}, "")
 	if err != nil || p.PerToken != 5 || p.Overhead != 12 {
 		t.Errorf("gauge %+v, %v, want 5 characters a token and 12 tokens over", p, err)
 	}
-	if p, err := loadgen.Gauge(t.Context(), counter{per: math.Inf(1)}); err != nil || p.PerToken != 4 {
+	if p, err := loadgen.Gauge(t.Context(), counter{per: math.Inf(1)}, ""); err != nil || p.PerToken != 4 {
 		t.Errorf("gauge of a server that does not count: %+v, %v, want 4 characters a token", p, err)
 	}
 }
@@ -150,4 +151,20 @@ type counter struct{ per, overhead float64 }
 func (c counter) Send(_ context.Context, _ loadgen.Request, prompt string, got func()) loadgen.Answer {
 	got()
 	return loadgen.Answer{Outcome: loadgen.Completed, InputTokens: int(float64(len(prompt))/c.per + c.overhead), OutputTokens: 1}
+}
+
+// breaksOff answers with a piece and then as a server that is not there.
+type breaksOff struct{}
+
+func (breaksOff) Send(_ context.Context, _ loadgen.Request, _ string, got func()) loadgen.Answer {
+	got()
+	return loadgen.FailureOf(contracts.Errorf(contracts.CodeUnavailable, "the broker is away"))
+}
+
+// TestBrokenOff: who got a piece was not turned away.
+func TestBrokenOff(t *testing.T) {
+	t.Parallel()
+	if s := run(t, loadgen.Config{Plan: evenly(1, 0), Target: breaksOff{}}); s[0].Outcome != loadgen.Failed {
+		t.Errorf("a stream that broke off counts as %s, want failed", s[0].Outcome)
+	}
 }

@@ -54,10 +54,11 @@ func ReadTrace(in io.Reader, rng *rand.Rand, w Window) (Plan, error) {
 
 // end is the end of the window in the trace's time.
 func (w Window) end() time.Duration {
-	if w.Until == 0 {
+	end := float64(w.From) + float64(w.Until)*w.Speed
+	if w.Until == 0 || end >= math.MaxInt64 { // a Duration ends after 292 years
 		return math.MaxInt64
 	}
-	return w.From + time.Duration(float64(w.Until)*w.Speed)
+	return time.Duration(end)
 }
 
 // cut keeps what lies in the window and converts it to real time.
@@ -94,46 +95,75 @@ func readMooncake(in io.Reader) (Plan, error) {
 }
 
 func readCSV(in io.Reader, rng *rand.Rand, w Window) (Plan, error) {
-	rows, err := csv.NewReader(in).ReadAll()
+	r := csv.NewReader(in)
+	r.ReuseRecord = true // a week of Azure's has 27 million rows
+	head, err := r.Read()
 	if err != nil {
 		return nil, fmt.Errorf("trace: %w", err)
 	}
-	switch head := strings.Join(rows[0], ","); head {
+	var row func([]string) error
+	var p Plan
+	switch head := strings.Join(head, ","); head {
 	case "TIMESTAMP,ContextTokens,GeneratedTokens":
-		return azure(rows[1:])
+		row = azure(&p, w)
 	case "client,start_s,rate_rps,cv,distribution,p1,p2":
-		return serveGen(rows[1:], rng, w)
+		row = serveGen(&p, rng, w)
 	default:
 		return nil, fmt.Errorf("trace: unknown columns %q: wanted Azure's, ServeGen's, or Mooncake's JSON Lines", head)
 	}
+	for {
+		fields, err := r.Read()
+		if errors.Is(err, io.EOF) {
+			return p, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("trace: %w", err)
+		}
+		if err := row(fields); err != nil {
+			line, _ := r.FieldPos(0)
+			return nil, fmt.Errorf("trace, line %d: %w", line, err)
+		}
+	}
 }
 
-func azure(rows [][]string) (Plan, error) {
-	var p Plan
+// azure takes the rows of a trace that lie in w. Times of 2023 have no zone, those of 2024 have one, and no
+// fraction when that is zero.
+func azure(p *Plan, w Window) func([]string) error {
 	var start time.Time
-	for i, row := range rows {
-		at, err := time.Parse("2006-01-02 15:04:05.9999999", row[0])
+	return func(row []string) error {
+		at, err := time.Parse("2006-01-02 15:04:05.9999999", strings.TrimSuffix(row[0], "+00:00"))
 		input, err2 := strconv.Atoi(row[1])
 		output, err3 := strconv.Atoi(row[2])
 		if err := errors.Join(err, err2, err3); err != nil {
-			return nil, fmt.Errorf("trace, line %d: %w", i+2, err)
+			return err
 		}
-		if i == 0 {
+		if start.IsZero() {
 			start = at
 		}
-		p = append(p, Request{At: at.Sub(start), Input: input, Output: output})
+		since := at.Sub(start)
+		if since < 0 {
+			return errors.New("it is earlier than the first: sort the trace by its times")
+		}
+		if since >= w.From && since < w.end() {
+			*p = append(*p, Request{At: since, Input: max(1, input), Output: max(1, output)})
+		}
+		return nil
 	}
-	return p, nil
 }
 
 // serveGenWindow is how long ServeGen's rate of a client holds.
 const serveGenWindow = 600 * time.Second
 
+// Bounds of what a client of ServeGen may ask for.
+const (
+	maxRate  = 1e5  // requests a second
+	minShape = 0.01 // of the distribution: with less, gaps are 0 or without end
+)
+
 // serveGen draws the arrivals of each client and window: so many gaps as the rate asks for, stretched
 // so that they fill the window, as ServeGen's own generator does (arXiv 2505.09999).
-func serveGen(rows [][]string, rng *rand.Rand, w Window) (Plan, error) {
-	var p Plan
-	for i, row := range rows {
+func serveGen(p *Plan, rng *rand.Rand, w Window) func([]string) error {
+	return func(row []string) error {
 		var v [4]float64 // start_s, rate_rps, p1, p2
 		var errs []error
 		for j, column := range []int{1, 2, 5, 6} {
@@ -142,24 +172,27 @@ func serveGen(rows [][]string, rng *rand.Rand, w Window) (Plan, error) {
 			errs = append(errs, err)
 		}
 		if err := errors.Join(errs...); err != nil {
-			return nil, fmt.Errorf("trace, line %d: %w", i+2, err)
+			return err
+		}
+		if !(v[0] >= 0 && v[0] < 1e9 && v[1] >= 0 && v[1] <= maxRate && v[2] >= minShape && v[2] <= 1e6) {
+			return fmt.Errorf("start_s %g, rate_rps %g, p1 %g: they must not be negative, the rate at most %g, p1 at least %g", v[0], v[1], v[2], maxRate, minShape)
 		}
 		draw := gamma
 		if row[4] == "Weibull" {
 			draw = weibull
 		} else if row[4] != "Gamma" {
-			return nil, fmt.Errorf("trace, line %d: distribution %q is neither Gamma nor Weibull", i+2, row[4])
+			return fmt.Errorf("distribution %q is neither Gamma nor Weibull", row[4])
 		}
 		start := time.Duration(v[0] * float64(time.Second))
 		if start+serveGenWindow <= w.From || start >= w.end() {
-			continue
+			return nil
 		}
 		n := int(v[1]*serveGenWindow.Seconds() + rng.Float64()) // the fraction decides at random
 		for _, at := range fill(rng, n, v[2], draw) {
-			p = append(p, Request{At: start + time.Duration(at*float64(serveGenWindow))})
+			*p = append(*p, Request{At: start + time.Duration(at*float64(serveGenWindow))})
 		}
+		return nil
 	}
-	return p, nil
 }
 
 // fill returns n arrivals in [0, 1) whose n+1 gaps are drawn and stretched. The scale of the
@@ -173,7 +206,7 @@ func fill(rng *rand.Rand, n int, shape float64, draw func(*rand.Rand, float64) f
 	}
 	sum += draw(rng, shape)
 	for i := range out {
-		out[i] /= sum
+		out[i] /= max(sum, math.SmallestNonzeroFloat64)
 	}
 	return out
 }

@@ -37,13 +37,13 @@ type Gates struct {
 
 // Fails lists the gates that d misses; none when it passes.
 func (d Distance) Fails(g Gates) (missed []string) {
-	if d.MeanKL > g.MeanKL {
+	if !(d.MeanKL <= g.MeanKL) { // also what is not a number
 		missed = append(missed, fmt.Sprintf("mean KL %.4f, at most %.4f", d.MeanKL, g.MeanKL))
 	}
-	if d.SameTop < g.SameTop {
+	if !(d.SameTop >= g.SameTop) {
 		missed = append(missed, fmt.Sprintf("same likeliest token %.1f %%, at least %.1f %%", 100*d.SameTop, 100*g.SameTop))
 	}
-	if d.Growth() > g.Perplexity {
+	if !(d.Growth() <= g.Perplexity) {
 		missed = append(missed, fmt.Sprintf("perplexity %+.2f %%, at most %+.2f %%", 100*d.Growth(), 100*g.Perplexity))
 	}
 	return missed

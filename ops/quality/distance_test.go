@@ -51,6 +51,9 @@ func TestMeasure(t *testing.T) {
 	if missed := d.Fails(quality.Gates{MeanKL: 0.02, SameTop: 0.97, Perplexity: 0.01}); len(missed) != 3 {
 		t.Errorf("gates missed: %v, want all three", missed)
 	}
+	if half, err := quality.Measure(t.Context(), coin(0.75), coin(math.NaN()), texts, nil); err != nil || len(half.Fails(quality.Gates{MeanKL: 1, Perplexity: 1})) != 2 {
+		t.Errorf("a model whose logits are no numbers passes: %+v, %v", half, err)
+	}
 	if same, err := quality.Measure(t.Context(), coin(0.75), coin(0.75), texts, nil); err != nil || len(same.Fails(quality.Gates{SameTop: 1})) != 0 {
 		t.Errorf("a model against itself: %+v, %v", same, err)
 	}

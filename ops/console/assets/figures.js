@@ -57,11 +57,17 @@ export function figures(before, now, seconds) {
   return {
     "jobs admitted / s": rate("pelton_jobs_total", { outcome: "admitted" }),
     "jobs shed / s": rate("pelton_jobs_total", { outcome: "shed" }),
-    "jobs failed / s": rate("pelton_jobs_total", { outcome: "failed" }),
-    "output tokens / s": rate("pelton_tokens_total", { kind: "output" }),
     "first token at the door, p95, ms": 1000 * p95("pelton_gateway_time_to_first_token_seconds"),
     "jobs that wait": total(now, "pelton_queue_jobs", { state: "waiting" }),
   };
+}
+
+// work is what the workers did between two looks at them, so many seconds apart. They say it themselves: a
+// dispatcher's own metrics know only of workers in its process. One that is new is counted from the next look on.
+export function work(before, now, seconds) {
+  const was = new Map(before.map((w) => [w.worker, w.stats]));
+  const rate = (count) => now.reduce((sum, w) => sum + Math.max(0, count(w.stats) - count(was.get(w.worker) ?? w.stats)), 0) / seconds;
+  return { "jobs failed / s": rate((s) => s.jobs_failed), "output tokens / s": rate((s) => s.output_tokens) };
 }
 
 // combine makes one of the figures of several dispatchers: rates add up, of other figures the largest counts.

@@ -1,5 +1,5 @@
 // The page: asks, and writes what it got as text, never as HTML.
-import { bytes, combine, figures, samples, total } from "./figures.js";
+import { bytes, combine, figures, samples, total, work } from "./figures.js";
 
 const every = 2000; // milliseconds between looks
 const kept = 90; // points of a line
@@ -7,6 +7,7 @@ const $ = (id) => document.getElementById(id);
 const main = document.querySelector("main");
 let key = sessionStorage.getItem("key") ?? "";
 const processes = new Map(); // behind one address several dispatchers may answer: the latest look at each
+let team; // the workers at the latest look
 let lines = {};
 
 async function ask(path) {
@@ -60,7 +61,9 @@ async function look() {
   processes.set(id, now);
   for (const [other, p] of processes) if (now.at - p.at > 10 * every) processes.delete(other);
   const known = [...processes.values()].filter((p) => p.figures);
-  if (known.length) draw(combine(known.map((p) => p.figures)));
+  const done = team ? work(team.list, workers.data, (now.at - team.at) / 1000) : {};
+  team = { at: now.at, list: workers.data };
+  if (known.length) draw({ ...combine(known.map((p) => p.figures)), ...done });
   $("state").textContent = `${workers.data.length} workers · ${new Date().toLocaleTimeString()}`;
 }
 
