@@ -49,7 +49,7 @@ type Config struct {
 	Remove   func(ctx context.Context, m *relay.Message)                                    // a message of SCHED
 	Damaged  func(ctx context.Context, tenant, job string) error                            // ends a held job that cannot be read
 	Deadline func(tenant, job string, deadline int64)                                       // notes a deadline, Unix milliseconds
-	Final    func(tenant, job string, c *contracts.Chunk)                                   // a job's final record, which was not heard
+	Final    func(tenant, job string, c *contracts.Chunk)                                   // a job's final record, which was perhaps not heard
 	Say      func(share []byte) error                                                       // to the other dispatchers
 }
 
@@ -158,8 +158,7 @@ func (t *Turns) letIn(ctx context.Context, i priority.Item) error {
 		return err
 	}
 	if m == nil || m.Subject != subject.Held(i.Tenant, i.Job) {
-		t.cfg.Backlog.Drop(i.Key) // canceled, expired, or let in by another dispatcher
-		return nil
+		return t.lookUp(ctx, i.Key) // it ended, or another dispatcher let it in
 	}
 	if i.Adopted {
 		last, err := t.cfg.Out.Last(ctx, subject.Out(i.Tenant, i.Job))
