@@ -181,6 +181,36 @@ func TestFinalMissedWhileAway(t *testing.T) {
 	}
 }
 
+// TestScheduledEndMissedWhileAway: a scheduled job is queued and ends while the dispatcher that charged for it has no
+// connection. What it did not use is given back.
+func TestScheduledEndMissedWhileAway(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	g, nc := connectGated(t, b)
+	cfg := testConfig(nc)
+	cfg.Overload.Quotas = map[string]quota.Limits{tenant: {Daily: 200}}
+	d, _ := startDispatcher(t, cfg)
+	other, _ := startDispatcher(t, testConfig(b.Conn()))
+	ctx := testContext(t)
+	most := func(j *contracts.Job) *contracts.Job {
+		j.Params.MaxTokens = ptr(150)
+		return j
+	}
+	if _, err := d.Submit(ctx, most(at("first", time.Second))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Submit(ctx, most(textJob("second", "abc"))); contracts.CodeOf(err) != contracts.CodeQuotaExceeded {
+		t.Fatalf("a second job of more than is left: %v", err)
+	}
+	g.cut(true)
+	waitFor(t, "the connection to be away", func() bool { return !nc.IsConnected() })
+	if _, err := other.Cancel(ctx, tenant, "first"); err != nil {
+		t.Fatal(err)
+	}
+	g.cut(false)
+	waitFor(t, "the end to be known", func() bool { _, err := d.Submit(ctx, most(textJob("second", "abc"))); return err == nil })
+}
+
 // TestReaderDuringAnOutage: the broker is away for longer than one timeout while a reader waits for a queued
 // job. The scale is a tenth: Idle 10 s and Timeout 5 s are the defaults, the outage is 12 s.
 func TestReaderDuringAnOutage(t *testing.T) {

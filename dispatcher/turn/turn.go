@@ -184,7 +184,7 @@ func (t *Turns) letIn(ctx context.Context, i priority.Item) error {
 	return nil
 }
 
-// Doubt says that records may have been missed, as after a reconnect: jobs that run are looked up too.
+// Doubt says that records may have been missed, as after a reconnect: jobs that run or are scheduled are looked up too.
 func (t *Turns) Doubt() { t.doubt.Store(true) }
 
 // Adopt counts the held jobs in that nobody seems to let in: those of before this dispatcher's start, and
@@ -236,9 +236,9 @@ func (t *Turns) settles(ctx context.Context) {
 	}
 }
 
-// ended forgets the jobs that run and have ended meanwhile.
+// ended forgets the jobs that have ended meanwhile, of which nothing else tells it.
 func (t *Turns) ended(ctx context.Context) error {
-	for keys := range slices.Chunk(t.cfg.Backlog.Running(), settleMost) {
+	for keys := range slices.Chunk(t.cfg.Backlog.Unheard(), settleMost) {
 		of, outs := map[string]priority.Key{}, []string{}
 		for _, k := range keys {
 			out := subject.Out(k.Tenant, k.Job)
