@@ -88,7 +88,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		fleet:   fleet.NewWatch(cfg.WorkerTTL),
 		sched:   relay.NewLog(cfg.Conn, topology.StreamSched, cfg.Timeout),
 		dead:    relay.NewLog(cfg.Conn, topology.StreamDead, cfg.Timeout),
-		room:    &room{js: js},
+		room:    &room{js: js, timeout: cfg.Timeout},
 		out:     relay.NewLog(cfg.Conn, topology.StreamOut, cfg.Timeout),
 		jobs:    relay.NewLog(cfg.Conn, topology.StreamJobs, cfg.Timeout),
 		submits: gate.New("submits", cfg.MaxSubmits),

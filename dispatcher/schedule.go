@@ -161,13 +161,16 @@ func (d *Dispatcher) endDue(ctx context.Context, tenant, job string, e ending) e
 }
 
 // room is how much may still be scheduled. The fill is asked for now and then, and what is stored
-// meanwhile is counted. Safe for concurrent use.
+// meanwhile is counted; while the broker does not tell it, everybody hears so who comes within roomAge. Safe for
+// concurrent use.
 type room struct {
-	js jetstream.JetStream
+	js      jetstream.JetStream
+	timeout time.Duration
 
 	mu     sync.Mutex
-	asked  time.Time
-	bytes  float64 // that are left
+	asked  time.Time // when the answer came, or none did
+	fault  error     // why there was none
+	bytes  float64   // that are left
 	places float64
 }
 
@@ -176,14 +179,13 @@ func (r *room) take(ctx context.Context, size int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if time.Since(r.asked) > roomAge {
-		s, err := r.js.Stream(ctx, topology.StreamSched)
-		if err != nil {
-			return publishError(err)
+		if r.ask(ctx); ctx.Err() != nil {
+			r.asked = time.Time{} // the caller left, and others are to ask themselves
+			return publishError(context.Cause(ctx))
 		}
-		info := s.CachedInfo()
-		r.asked = time.Now()
-		r.bytes = roomShare*float64(info.Config.MaxBytes) - float64(info.State.Bytes)
-		r.places = roomShare*float64(info.Config.MaxMsgs) - float64(info.State.Msgs)
+	}
+	if r.fault != nil {
+		return publishError(r.fault)
 	}
 	if r.bytes < float64(size) || r.places < 1 {
 		return &contracts.Error{Code: contracts.CodeOverloaded, RetryAfterMS: gate.RetryAfterMS, Message: "too many jobs are scheduled: retry later"}
@@ -191,4 +193,17 @@ func (r *room) take(ctx context.Context, size int) error {
 	r.bytes -= float64(size)
 	r.places--
 	return nil
+}
+
+// ask asks the broker for the fill of SCHED. The room is locked.
+func (r *room) ask(ctx context.Context) {
+	once, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	s, err := r.js.Stream(once, topology.StreamSched)
+	r.asked, r.fault = time.Now(), err
+	if err == nil {
+		info := s.CachedInfo()
+		r.bytes = roomShare*float64(info.Config.MaxBytes) - float64(info.State.Bytes)
+		r.places = roomShare*float64(info.Config.MaxMsgs) - float64(info.State.Msgs)
+	}
 }
