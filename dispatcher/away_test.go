@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,6 +182,36 @@ func TestFinalMissedWhileAway(t *testing.T) {
 	}
 }
 
+// TestScheduledEndMissedWhileAway: a scheduled job is queued and ends while the dispatcher that charged for it has no
+// connection. What it did not use is given back.
+func TestScheduledEndMissedWhileAway(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	g, nc := connectGated(t, b)
+	cfg := testConfig(nc)
+	cfg.Overload.Quotas = map[string]quota.Limits{tenant: {Daily: 200}}
+	d, _ := startDispatcher(t, cfg)
+	other, _ := startDispatcher(t, testConfig(b.Conn()))
+	ctx := testContext(t)
+	most := func(j *contracts.Job) *contracts.Job {
+		j.Params.MaxTokens = ptr(150)
+		return j
+	}
+	if _, err := d.Submit(ctx, most(at("first", time.Second))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Submit(ctx, most(textJob("second", "abc"))); contracts.CodeOf(err) != contracts.CodeQuotaExceeded {
+		t.Fatalf("a second job of more than is left: %v", err)
+	}
+	g.cut(true)
+	waitFor(t, "the connection to be away", func() bool { return !nc.IsConnected() })
+	if _, err := other.Cancel(ctx, tenant, "first"); err != nil {
+		t.Fatal(err)
+	}
+	g.cut(false)
+	waitFor(t, "the end to be known", func() bool { _, err := d.Submit(ctx, most(textJob("second", "abc"))); return err == nil })
+}
+
 // TestReaderDuringAnOutage: the broker is away for longer than one timeout while a reader waits for a queued
 // job. The scale is a tenth: Idle 10 s and Timeout 5 s are the defaults, the outage is 12 s.
 func TestReaderDuringAnOutage(t *testing.T) {
@@ -289,5 +320,59 @@ func TestFarDeadline(t *testing.T) {
 	time.Sleep(4 * time.Second)
 	if s, err := d.Status(ctx, tenant, "late"); err != nil || s.State != contracts.StateCompleted {
 		t.Errorf("the scheduled job is %v %v, want completed", s.State, err)
+	}
+}
+
+// deafConn is a connection to a broker that can be made not to hear anything any more.
+type deafConn struct {
+	net.Conn
+	deaf *atomic.Bool
+}
+
+// Write loses what it is given while the broker is deaf.
+func (c deafConn) Write(p []byte) (int, error) {
+	if c.deaf.Load() {
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
+}
+
+// deafDialer dials connections that can all be made deaf.
+type deafDialer struct{ deaf atomic.Bool }
+
+func (d *deafDialer) Dial(network, address string) (net.Conn, error) {
+	c, err := net.Dial(network, address)
+	return deafConn{c, &d.deaf}, err
+}
+
+// TestScheduledWhileTheBrokerIsSilent: nobody waits for the timeouts of all those who came before.
+func TestScheduledWhileTheBrokerIsSilent(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	dialer := &deafDialer{}
+	nc, err := nats.Connect(b.URL(), nats.SetCustomDialer(dialer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	cfg := testConfig(nc)
+	cfg.Timeout = 300 * time.Millisecond
+	d, _ := startDispatcher(t, cfg)
+	dialer.deaf.Store(true)
+	t.Cleanup(func() { dialer.deaf.Store(false) })
+	ctx := testContext(t)
+	var all sync.WaitGroup
+	begun := time.Now()
+	for range 40 {
+		all.Go(func() {
+			_, err := d.Submit(ctx, at("", time.Hour)) // without an id, so that nothing is looked up before
+			if contracts.CodeOf(err) != contracts.CodeUnavailable {
+				t.Errorf("submit: %v, want unavailable", err)
+			}
+		})
+	}
+	all.Wait()
+	if took := time.Since(begun); took > 10*cfg.Timeout {
+		t.Errorf("the last one was answered after %v, with timeouts of %v", took, cfg.Timeout)
 	}
 }

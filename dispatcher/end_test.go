@@ -394,3 +394,21 @@ func TestListAndStatus(t *testing.T) {
 	_, err := d.List(ctx, contracts.Filter{Class: "*"})
 	wantCode(t, err, contracts.CodeInvalidArgument)
 }
+
+// TestUsageOfTextsThatNobodyEmbedded: the tokens of a job that no worker had are counted as a worker counts them.
+func TestUsageOfTextsThatNobodyEmbedded(t *testing.T) {
+	t.Parallel()
+	d, _ := start(t, func(c *dispatcher.Config) {
+		c.Models = []dispatcher.Model{{Name: model, Kind: contracts.KindEmbed, Tokenizer: byteTokenizer{}, ContextLength: 200, Vocab: 256, Dimensions: 2,
+			Cut: func(ids []int32, most int) []int32 { return ids[:most] }}}
+	})
+	ctx := testContext(t)
+	j := &contracts.Job{V: 1, ID: "j", Tenant: tenant, Model: model, Kind: contracts.KindEmbed, Input: []string{"abc", "de"}}
+	if _, err := d.Submit(ctx, j); err != nil {
+		t.Fatal(err)
+	}
+	s, err := d.Cancel(ctx, tenant, "j")
+	if want := (contracts.Usage{PromptTokens: 5, TotalTokens: 5}); err != nil || s.Usage == nil || *s.Usage != want {
+		t.Errorf("canceled: %+v, %v, want usage %+v", s.Usage, err, want)
+	}
+}

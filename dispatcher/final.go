@@ -80,6 +80,9 @@ func finalRecord(job string, a *contracts.Admitted, r state.Records, e ending) *
 		Finish: e.finish, Code: e.code, Message: e.message, Usage: &contracts.Usage{}, Claim: &contracts.Claim{}, Checksum: r.Sum.Sum()}
 	if a != nil {
 		c.Usage.PromptTokens = len(a.Tokens)
+		for _, row := range a.Rows {
+			c.Usage.PromptTokens += len(row)
+		}
 		c.Claim = &contracts.Claim{Model: a.Job.Model, Class: a.Job.Class, Submitted: a.Job.Submitted, Digest: a.Digest}
 	}
 	if r.Claim != nil {

@@ -26,22 +26,27 @@ const (
 	heldPage = 1000
 )
 
-// onHolder notes who holds a job. It runs for every claim, release and final record of the fleet.
+// onHolder hears every claim, release and final record of the fleet.
 func (d *Dispatcher) onHolder(live string, data []byte) {
 	var c contracts.Chunk
 	tenant, job, err := subject.ParseJobRef("live", live)
 	if err == nil && contracts.Decode(data, &c) == nil {
-		key, now := priority.Key{Tenant: tenant, Job: job}, time.Now()
-		if d.guard.Record(live, key, &c, now) {
-			if w, placed := d.backlog.Taken(key, now); placed {
-				d.guard.Waited(w.Model, w.Class, w.Actual, w.Want)
-			}
+		d.onRecord(tenant, job, &c)
+	}
+}
+
+// onRecord notes who holds a job, or that it ended.
+func (d *Dispatcher) onRecord(tenant, job string, c *contracts.Chunk) {
+	key, now := priority.Key{Tenant: tenant, Job: job}, time.Now()
+	if d.guard.Record(subject.Live(tenant, job), key, c, now) {
+		if w, placed := d.backlog.Taken(key, now); placed {
+			d.guard.Waited(w.Model, w.Class, w.Actual, w.Want)
 		}
-		d.fleet.Record(tenant, job, &c)
-		d.urgent.Record(tenant, job, &c)
-		if c.Final() {
-			d.onFinal(tenant, job, &c)
-		}
+	}
+	d.fleet.Record(tenant, job, c)
+	d.urgent.Record(tenant, job, c)
+	if c.Final() {
+		d.onFinal(tenant, job, c)
 	}
 }
 

@@ -61,7 +61,7 @@ func (d *Dispatcher) newTurns() *turn.Turns {
 		Damaged: func(ctx context.Context, tenant, job string) error {
 			return d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeInternal, "the held job is damaged"})
 		},
-		Final: d.onFinal,
+		Final: d.onRecord,
 		Say:   func(share []byte) error { return d.cfg.Conn.Publish(subject.SLOLoad(d.name), share) },
 	})
 }

@@ -2,15 +2,19 @@ package dispatcher_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/contractstest"
+	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher"
+	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
 // someSteps are sums of steps of which a worker's speed is known.
@@ -259,5 +263,74 @@ func TestLostCauseIsEvicted(t *testing.T) {
 	}
 	if s, err := d.Status(ctx, "patient", id(3)); err != nil || s.State != contracts.StateHeld {
 		t.Errorf("a job without an objective: %+v, %v, want held", s, err)
+	}
+}
+
+// TestHeldIsPaidForWhoeverLetsItIn: a held job that another dispatcher let in is one of its tenant's jobs until it ends.
+func TestHeldIsPaidForWhoeverLetsItIn(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	cfg := testConfig(b.Conn())
+	cfg.Overload.Quotas = map[string]quota.Limits{"flood": {Concurrent: 8}}
+	d, _ := startDispatcher(t, cfg)
+	measured(t, b.Conn(), d)
+	ctx := testContext(t)
+	for i := range 8 {
+		if _, err := d.Submit(ctx, jobOf("flood", id(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	letIn(t, b.Conn(), "flood", id(7))
+	run := make(chan struct{})
+	startWorker(t, b.Conn(), "w", func(w *fakeWorker) {
+		w.step = func(ctx context.Context, a *contracts.Admitted, _ int) error {
+			if a.Job.ID < id(7) { // not the one that waits, nor those that come later
+				return nil
+			}
+			select {
+			case <-run:
+			case <-ctx.Done():
+			}
+			return ctx.Err()
+		}
+	})
+	for i := range 7 {
+		waitFor(t, "end of "+id(i), func() bool {
+			s, err := d.Status(ctx, "flood", id(i))
+			return err == nil && s.State == contracts.StateCompleted
+		})
+	}
+	for i := range 8 {
+		j := jobOf("flood", fmt.Sprint("more-", i))
+		var err error
+		taken := pollFor(time.Second, func() bool { _, err = d.Submit(ctx, j); return err == nil })
+		if want := i < 7; taken != want {
+			t.Errorf("job %d beside the one that waits is taken: %v (%v)", i, taken, err)
+		}
+	}
+	close(run)
+}
+
+// letIn moves a held job into JOBS, as another dispatcher does.
+func letIn(t testing.TB, nc *nats.Conn, tenant, job string) {
+	t.Helper()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.Stream(t.Context(), topology.StreamSched)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.GetLastMsgForSubject(t.Context(), subject.Held(tenant, job))
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := subject.Job{Model: model, Class: contracts.P2, Size: contracts.SizeS, Tenant: tenant, Job: job}
+	if _, err := js.Publish(t.Context(), to.String(), m.Data); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteMsg(t.Context(), m.Sequence); err != nil {
+		t.Fatal(err)
 	}
 }

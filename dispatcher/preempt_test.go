@@ -7,8 +7,10 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/contractstest"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/dispatcher"
+	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
 // TestPreempt: an urgent job finds the only worker full. The dispatcher that published it asks the least
@@ -75,5 +77,42 @@ func TestPreempt(t *testing.T) {
 	beat(other, contracts.RunningJob{Job: "urgent", Tenant: tenant, Class: contracts.P1, Started: 3, KV: kv, Slots: 1})
 	if m, err := asked.NextMsg(500 * time.Millisecond); err == nil {
 		t.Errorf("asked again on %s", m.Subject)
+	}
+}
+
+// TestNobodyYieldsToWhatEndedWhileAway: an urgent job runs and ends while its dispatcher has no connection. When the
+// workers are full afterwards, nobody is asked to give way to it.
+func TestNobodyYieldsToWhatEndedWhileAway(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	g, away := connectGated(t, b)
+	cfg := testConfig(away)
+	cfg.Overload.Quotas = map[string]quota.Limits{tenant: {Concurrent: 1}} // tells when the end is known
+	d, _ := startDispatcher(t, cfg)
+	nc := b.Conn()
+	asked, err := nc.SubscribeSync(subject.AllCtlPreempt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := testContext(t)
+	urgent := textJob("urgent", "hello")
+	urgent.Class = contracts.P0
+	if _, err := d.Submit(ctx, urgent); err != nil {
+		t.Fatal(err)
+	}
+	g.cut(true)
+	waitFor(t, "the connection to be away", func() bool { return !away.IsConnected() })
+	startWorker(t, nc, "quick", nil)
+	waitFor(t, "JOBS to be empty", func() bool { return leftInQueue(t, nc) == 0 })
+	g.cut(false)
+	next := textJob("next", "hello")
+	next.Class = contracts.P3
+	waitFor(t, "the end to be known", func() bool { _, err := d.Submit(ctx, next); return err == nil })
+	for range 20 {
+		heartbeat(t, nc, contracts.Heartbeat{Worker: "full", Model: model, Started: 1, Slots: 1, ContextLength: 200, KV: contracts.KVMemory{Total: 1024, Reserved: 1024, PerToken: 1},
+			Jobs: []contracts.RunningJob{{Job: "batch", Tenant: tenant, Class: contracts.P3, Started: 1, KV: 1024, Slots: 1, Yields: true}}})
+		if m, err := asked.NextMsg(50 * time.Millisecond); err == nil {
+			t.Fatalf("asked to give way on %s", m.Subject)
+		}
 	}
 }

@@ -5,12 +5,17 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/worker"
 )
 
@@ -193,5 +198,51 @@ func TestBell(t *testing.T) {
 	}
 	if got := f.final("missed"); got.Code != "" {
 		t.Errorf("%+v", got)
+	}
+}
+
+// sleeper is the memory of a model that is loaded once a job waits for it.
+type sleeper struct {
+	*memory.Budget
+	awake atomic.Bool
+}
+
+func (s *sleeper) Awake() bool { return s.awake.Load() }
+
+func (s *sleeper) Resize(before, after int64) bool {
+	return (after <= before || s.Awake()) && s.Budget.Resize(before, after)
+}
+
+func (s *sleeper) Want(bytes int64) {
+	if bytes > 0 && !s.awake.Swap(true) {
+		s.Notify()
+	}
+}
+
+// handBack takes a job as a worker does, and hands it back.
+func (f *fleet) handBack(class contracts.Class, size contracts.Size) {
+	f.t.Helper()
+	consumer, err := f.js.Consumer(f.t.Context(), topology.StreamJobs, subject.Consumer("m", class, size))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	msg, err := consumer.Next(jetstream.FetchMaxWait(5 * time.Second))
+	if err == nil {
+		err = msg.Nak()
+	}
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// A job that another worker handed back has its model loaded, as a new one has.
+func TestHandedBackJobWakesItsModel(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	f.submit(order("j", "hello", 3))
+	f.handBack(contracts.P2, contracts.SizeS)
+	f.hire("w", newFake(), func(c *worker.Config) { c.Memory = &sleeper{Budget: memory.NewBudget(1 << 20)} })
+	if c := f.final("j"); c.Code != "" {
+		t.Errorf("it ended as %s: %s", c.Code, c.Message)
 	}
 }

@@ -336,13 +336,19 @@ func (b *Backlog) Knows(k priority.Key) bool {
 	return b.of[k] != nil
 }
 
-// Running lists the jobs that have a first token and have not ended.
-func (b *Backlog) Running() []priority.Key {
+// Unheard lists the jobs of which only their end will be heard: those that have a first token, and those that were
+// charged for and whose time is still to come, or came at another dispatcher.
+func (b *Backlog) Unheard() []priority.Key {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var keys []priority.Key
 	for k, m := range b.of {
 		if m.queue.Runs(k) {
+			keys = append(keys, k)
+		}
+	}
+	for k := range b.ledger.charges {
+		if b.of[k] == nil {
 			keys = append(keys, k)
 		}
 	}

@@ -25,12 +25,14 @@ const (
 
 // Room is how much may still be scheduled. The fill is asked for now and then, and what is stored meanwhile is
 // counted. While less is left than is used, a tenant may have no more there than is left: so whoever fills it
-// leaves room for others, and they for others yet. Bytes of a tenant are taken for those of an average job. Safe for concurrent use.
+// leaves room for others, and they for others yet. Bytes of a tenant are taken for those of an average job. While
+// the broker does not answer, everybody hears so who comes within age of the last question. Safe for concurrent use.
 type Room struct {
 	sched *relay.Log
 
 	mu         sync.Mutex
-	asked      time.Time
+	asked      time.Time // when the answer came, or none did
+	fault      error     // why there was none
 	most, used fill
 	of         map[string]float64 // messages of tenants, as far as they asked
 }
@@ -47,9 +49,10 @@ func (r *Room) Take(ctx context.Context, tenant string, size int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if time.Since(r.asked) > age {
-		if err := r.look(ctx); err != nil {
-			return err
-		}
+		r.look(ctx)
+	}
+	if r.fault != nil {
+		return r.fault
 	}
 	left := fill{r.most.bytes - r.used.bytes, r.most.messages - r.used.messages}
 	if left.bytes < float64(size) || left.messages < 1 {
@@ -60,6 +63,7 @@ func (r *Room) Take(ctx context.Context, tenant string, size int) error {
 		if !known {
 			count, err := r.sched.Count(ctx, subject.TenantSched(tenant))
 			if err != nil {
+				r.said(ctx, err)
 				return err
 			}
 			n = float64(count)
@@ -75,16 +79,22 @@ func (r *Room) Take(ctx context.Context, tenant string, size int) error {
 	return nil
 }
 
-// look asks the broker how full SCHED is.
-func (r *Room) look(ctx context.Context) error {
-	f, err := r.sched.Fill(ctx)
-	if err != nil {
-		return err
+// said notes whether the broker answered. That a caller left is no fault, and the next one asks again.
+func (r *Room) said(ctx context.Context, err error) {
+	if r.asked, r.fault = time.Now(), err; ctx.Err() != nil {
+		r.asked = time.Time{}
 	}
-	r.asked, r.of = time.Now(), map[string]float64{}
+}
+
+// look asks the broker how full SCHED is.
+func (r *Room) look(ctx context.Context) {
+	f, err := r.sched.Fill(ctx)
+	if r.said(ctx, err); err != nil {
+		return
+	}
+	r.of = map[string]float64{}
 	r.most = fill{share * float64(f.MaxBytes), share * float64(f.MaxMessages)}
 	r.used = fill{float64(f.Bytes), float64(f.Messages)}
-	return nil
 }
 
 func overloaded(message string) error {

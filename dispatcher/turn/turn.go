@@ -49,7 +49,7 @@ type Config struct {
 	Remove   func(ctx context.Context, m *relay.Message)                                    // a message of SCHED
 	Damaged  func(ctx context.Context, tenant, job string) error                            // ends a held job that cannot be read
 	Deadline func(tenant, job string, deadline int64)                                       // notes a deadline, Unix milliseconds
-	Final    func(tenant, job string, c *contracts.Chunk)                                   // a job's final record, which was not heard
+	Final    func(tenant, job string, c *contracts.Chunk)                                   // a job's final record, which was perhaps not heard
 	Say      func(share []byte) error                                                       // to the other dispatchers
 }
 
@@ -158,8 +158,7 @@ func (t *Turns) letIn(ctx context.Context, i priority.Item) error {
 		return err
 	}
 	if m == nil || m.Subject != subject.Held(i.Tenant, i.Job) {
-		t.cfg.Backlog.Drop(i.Key) // canceled, expired, or let in by another dispatcher
-		return nil
+		return t.lookUp(ctx, i.Key) // it ended, or another dispatcher let it in
 	}
 	if i.Adopted {
 		last, err := t.cfg.Out.Last(ctx, subject.Out(i.Tenant, i.Job))
@@ -185,7 +184,7 @@ func (t *Turns) letIn(ctx context.Context, i priority.Item) error {
 	return nil
 }
 
-// Doubt says that records may have been missed, as after a reconnect: jobs that run are looked up too.
+// Doubt says that records may have been missed, as after a reconnect: jobs that run or are scheduled are looked up too.
 func (t *Turns) Doubt() { t.doubt.Store(true) }
 
 // Adopt counts the held jobs in that nobody seems to let in: those of before this dispatcher's start, and
@@ -237,9 +236,9 @@ func (t *Turns) settles(ctx context.Context) {
 	}
 }
 
-// ended forgets the jobs that run and have ended meanwhile.
+// ended forgets the jobs that have ended meanwhile, of which nothing else tells it.
 func (t *Turns) ended(ctx context.Context) error {
-	for keys := range slices.Chunk(t.cfg.Backlog.Running(), settleMost) {
+	for keys := range slices.Chunk(t.cfg.Backlog.Unheard(), settleMost) {
 		of, outs := map[string]priority.Key{}, []string{}
 		for _, k := range keys {
 			out := subject.Out(k.Tenant, k.Job)

@@ -179,13 +179,23 @@ func (i *Intake) wait(ctx context.Context, sweep <-chan time.Time) {
 
 // pull asks a line for one job, for which room is reserved.
 func (i *Intake) pull(ctx context.Context, act Action, r *Reservation) {
-	i.requests++
-	reply := i.inbox + "." + strconv.FormatUint(i.requests, 10)
-	consumer := subject.Consumer(i.cfg.Model, act.Line.Class, act.Line.Size)
-	if err := i.cfg.Conn.PublishRequest(apiNext+consumer, reply, []byte(`{"batch":1,"no_wait":true}`)); err != nil {
+	msg := i.next(ctx, act.Line)
+	if msg == nil {
 		r.Close()
 		i.asker.Empty(act.Line, time.Now())
 		return
+	}
+	i.asker.Took(act.Line, left(msg), time.Now())
+	i.hand(ctx, msg, r)
+}
+
+// next is the next job of a line, nil when it has none.
+func (i *Intake) next(ctx context.Context, of Line) *nats.Msg {
+	i.requests++
+	reply := i.inbox + "." + strconv.FormatUint(i.requests, 10)
+	consumer := subject.Consumer(i.cfg.Model, of.Class, of.Size)
+	if err := i.cfg.Conn.PublishRequest(apiNext+consumer, reply, []byte(`{"batch":1,"no_wait":true}`)); err != nil {
+		return nil
 	}
 	timeout := time.NewTimer(answerWait)
 	defer timeout.Stop()
@@ -195,19 +205,13 @@ func (i *Intake) pull(ctx context.Context, act Action, r *Reservation) {
 		case msg := <-i.msgs:
 			switch {
 			case msg.Header.Get("Status") == "":
-				i.asker.Took(act.Line, left(msg), time.Now())
-				i.hand(ctx, msg, r)
-				return
+				return msg
 			case msg.Subject == reply: // 404: no job; 503: no such consumer (yet); 409: not now
-				r.Close()
-				i.asker.Empty(act.Line, time.Now())
-				return
+				return nil
 			}
 		case <-timeout.C: // an answer that still comes is late
 			i.cfg.Logger.Warn("pull got no answer", "model", i.cfg.Model, "line", consumer)
-			r.Close()
-			i.asker.Empty(act.Line, time.Now())
-			return
+			return nil
 		case <-done: // the answer is waited for all the same, or a job would be lost for an ack wait
 			done = nil
 			timeout.Reset(time.Second)
@@ -257,15 +261,24 @@ func (i *Intake) handBack(msg *nats.Msg) {
 	}
 }
 
-// look asks whether a job waits in a line without taking it.
+// look asks whether a job waits in a line without keeping it. The broker does not count those that were handed back: they
+// are found only by taking one.
 func (i *Intake) look(ctx context.Context, of Line) bool {
-	ctx, cancel := context.WithTimeout(ctx, lookWait)
+	once, cancel := context.WithTimeout(ctx, lookWait)
 	defer cancel()
-	msg, err := i.cfg.Conn.RequestWithContext(ctx, apiInfo+subject.Consumer(i.cfg.Model, of.Class, of.Size), nil)
+	msg, err := i.cfg.Conn.RequestWithContext(once, apiInfo+subject.Consumer(i.cfg.Model, of.Class, of.Size), nil)
 	var info struct {
-		NumPending uint64 `json:"num_pending"`
+		NumPending    uint64 `json:"num_pending"`
+		NumAckPending uint64 `json:"num_ack_pending"`
 	}
-	if err != nil || json.Unmarshal(msg.Data, &info) != nil || info.NumPending == 0 {
+	waits := err == nil && json.Unmarshal(msg.Data, &info) == nil && info.NumPending > 0
+	if !waits && info.NumAckPending > 0 {
+		if msg := i.next(ctx, of); msg != nil {
+			i.handBack(msg)
+			waits = true
+		}
+	}
+	if !waits {
 		i.asker.Empty(of, time.Now())
 		return false
 	}
