@@ -297,6 +297,7 @@ func TestRefused(t *testing.T) {
 	}{
 		{"architecture", func(b *gguftest.Builder) { b.Set("general.architecture", "gemma") }, convert.Options{}, `architecture "gemma" is not supported`},
 		{"no architecture", func(b *gguftest.Builder) { b.Unset("general.architecture") }, convert.Options{}, "is not supported"},
+		{"a piece", func(b *gguftest.Builder) { b.Set("split.count", uint16(3)); b.Unset("general.architecture") }, convert.Options{}, "one of 3 pieces"},
 		{"no layers", func(b *gguftest.Builder) { b.Set("llama.block_count", uint32(0)) }, convert.Options{}, "llama.block_count"},
 		{"huge context", func(b *gguftest.Builder) { b.Set("llama.context_length", uint64(1<<40)) }, convert.Options{}, "llama.context_length"},
 		{"experts", func(b *gguftest.Builder) { b.Set("llama.expert_count", uint32(8)) }, convert.Options{}, "experts"},
