@@ -258,13 +258,13 @@ func TestRopeScaling(t *testing.T) {
 }
 
 // Qwen's own tokenizer composes characters before it looks at them; Llama 3.1 ends a message that calls a tool with a
-// token that files do not name.
+// token that files do not name; what ends a text is special whatever a file says.
 func TestFamiliesWords(t *testing.T) {
 	t.Parallel()
 	b := small(quant.Q80, quant.Q80).build()
 	b.Set("tokenizer.ggml.pre", "qwen2")
 	tokens, kinds := tinyTokens()
-	tokens[259] = "<|eom_id|>"
+	tokens[259], kinds[258] = "<|eom_id|>", 4 // files of fine-tuned models take ends for words
 	b.Set("tokenizer.ggml.tokens", tokens)
 	b.Set("tokenizer.ggml.token_type", kinds)
 	dir := t.TempDir()
@@ -279,8 +279,11 @@ func TestFamiliesWords(t *testing.T) {
 	if diff := cmp.Diff(words.Encode("h\u00e9"), words.Encode("he\u0301")); diff != "" {
 		t.Errorf("composed and not (-want +got):\n%s", diff)
 	}
-	if !slices.Contains(m.EOS, 259) {
-		t.Errorf("tokens %v end an answer, want 259 among them", m.EOS)
+	if !slices.Contains(m.EOS, 258) || !slices.Contains(m.EOS, 259) {
+		t.Errorf("tokens %v end an answer, want 258 and 259 among them", m.EOS)
+	}
+	if ids := words.Encode("<|endoftext|>"); slices.Contains(ids, 258) {
+		t.Errorf("the end of a text was read out of text: %v", ids)
 	}
 }
 
@@ -294,6 +297,7 @@ func TestRefused(t *testing.T) {
 	}{
 		{"architecture", func(b *gguftest.Builder) { b.Set("general.architecture", "gemma") }, convert.Options{}, `architecture "gemma" is not supported`},
 		{"no architecture", func(b *gguftest.Builder) { b.Unset("general.architecture") }, convert.Options{}, "is not supported"},
+		{"a piece", func(b *gguftest.Builder) { b.Set("split.count", uint16(3)); b.Unset("general.architecture") }, convert.Options{}, "one of 3 pieces"},
 		{"no layers", func(b *gguftest.Builder) { b.Set("llama.block_count", uint32(0)) }, convert.Options{}, "llama.block_count"},
 		{"huge context", func(b *gguftest.Builder) { b.Set("llama.context_length", uint64(1<<40)) }, convert.Options{}, "llama.context_length"},
 		{"experts", func(b *gguftest.Builder) { b.Set("llama.expert_count", uint32(8)) }, convert.Options{}, "experts"},

@@ -48,6 +48,9 @@ const (
 
 func readHyper(f *gguf.File) (hyper, error) {
 	var h hyper
+	if n, ok := f.Int("split.count"); ok && n > 1 {
+		return h, fmt.Errorf("the file is one of %d pieces: join them with llama-gguf-split --merge", n)
+	}
 	arch, ok := f.Text("general.architecture")
 	if h.family, ok = families[arch]; !ok {
 		return h, fmt.Errorf("architecture %q is not supported, only %s are", arch, strings.Join(slices.Sorted(maps.Keys(families)), ", "))

@@ -39,6 +39,9 @@ func (h *Hub) Add(ctx context.Context, store model.Store, path string, m model.M
 			return "", m, fmt.Errorf("model %s is there already: choose another --name, or remove it with pelton model rm %s:%s", m.Name, m.Name, other.Variant)
 		}
 	}
+	if err := store.Clean(m.Name); err != nil {
+		return "", m, err
+	}
 	scratch, err := store.Scratch(m.Name, AddedVariant)
 	if err != nil {
 		return "", m, explain(err, store.Root)

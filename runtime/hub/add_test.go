@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pelton-run/pelton/runtime/hub"
 	"github.com/pelton-run/pelton/runtime/model"
 )
 
@@ -138,6 +139,9 @@ func TestAdd(t *testing.T) {
 func TestAddRefuses(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t)
+	if _, err := s.store.Scratch("taken", hub.AddedVariant); err != nil { // of a process that died
+		t.Fatal(err)
+	}
 	if _, _, err := s.Add(t.Context(), s.store, graphFolder(t, "a.onnx"), described("taken"), nil); err != nil {
 		t.Fatal(err)
 	}

@@ -196,3 +196,21 @@ func TestPullRefuses(t *testing.T) {
 		t.Errorf("Pull as q7 = %v, want ErrNotFound", err)
 	}
 }
+
+// A path may hold colons; what follows the last one is a variant unless the path is there.
+func TestSplitRef(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	odd := filepath.Join(dir, "v1:2", "my:model.gguf")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(odd), 0o700), os.WriteFile(odd, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for ref, want := range map[string][2]string{
+		"smollm2": {"smollm2", ""}, "smollm2:q8": {"smollm2", "q8"}, "./model.gguf:fp32": {"./model.gguf", "fp32"}, "hf:org/name@x:a.gguf": {"hf:org/name@x:a.gguf", ""},
+		"./folder:onnx/model_q4.onnx": {"./folder", "onnx/model_q4.onnx"}, odd: {odd, ""}, odd + ":q8": {odd, "q8"},
+	} {
+		if name, variant := hub.SplitRef(ref); name != want[0] || variant != want[1] {
+			t.Errorf("%s is %q and %q, want %q", ref, name, variant, want)
+		}
+	}
+}

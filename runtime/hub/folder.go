@@ -51,7 +51,7 @@ func (h *Hub) adopt(ctx context.Context, store model.Store, folder, name, graph 
 	good := func(m model.Manifest) error { // a graph alone says nothing: its weights may be files of their own
 		files, err := found.Files(ctx)
 		if err == nil && !slices.Equal(files, m.Files) {
-			err = fmt.Errorf("%s:%s is there already, made from other files (%s): remove it or choose another name", m.Name, m.Variant, m.Source.URL)
+			err = fmt.Errorf("%s:%s is there already, made from other files (%s): remove that with pelton model rm %s:%s", m.Name, m.Variant, m.Source.URL, m.Name, m.Variant)
 		}
 		return err
 	}

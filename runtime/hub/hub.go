@@ -136,11 +136,17 @@ func isPath(name string) bool {
 }
 
 // SplitRef cuts what people write for a model into the name and the variant that [Hub.Ensure] takes:
-// "smollm2:q8", "./model.gguf:fp32", "./folder:onnx/model_q4.onnx". A reference to a hub stays whole.
+// "smollm2:q8", "./model.gguf:fp32", "./folder:onnx/model_q4.onnx". A reference to a hub stays whole, and so does
+// a path that is there as it stands.
 func SplitRef(ref string) (name, variant string) {
-	if strings.HasPrefix(ref, repo.Prefix) {
+	at := strings.LastIndexByte(ref, ':')
+	if at < 0 || strings.HasPrefix(ref, repo.Prefix) {
 		return ref, ""
 	}
-	name, variant, _ = strings.Cut(ref, ":")
-	return name, variant
+	if isPath(ref) {
+		if _, err := os.Stat(ref); err == nil {
+			return ref, ""
+		}
+	}
+	return ref[:at], ref[at+1:]
 }

@@ -51,7 +51,7 @@ func (h *Hub) pullGGUF(ctx context.Context, store model.Store, path, name, varia
 	source.SHA256 = content.SHA256
 	good := func(m model.Manifest) error {
 		if m.Source.SHA256 != source.SHA256 {
-			return fmt.Errorf("%s:%s is there already, made from another file (%s): remove it or choose another name", m.Name, m.Variant, m.Source.URL)
+			return fmt.Errorf("%s:%s is there already, made from another file (%s): remove that with pelton model rm %s:%s", m.Name, m.Variant, m.Source.URL, m.Name, m.Variant)
 		}
 		return nil
 	}

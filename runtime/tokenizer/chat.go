@@ -114,7 +114,8 @@ func (t *Tokenizer) HasChatTemplate() bool { return t.chat != nil }
 // Only special tokens that the template itself writes become special tokens. What looks like one in a
 // message stays text: before rendering it is replaced by a placeholder that occurs nowhere in the
 // messages, the rendered text is cut at special tokens, and the pieces get their text back. The same
-// holds for a message that ends in the middle of such a name.
+// holds for a message that ends in the middle of such a name, and for what is left of one when the template
+// takes something out of its middle.
 //
 // The template runs in a sandbox without files, with bounds on steps, time and output; it sees
 // messages, add_generation_prompt, tools and documents (always none), bos_token and eos_token if
@@ -131,7 +132,7 @@ func (t *Tokenizer) Chat(messages []Message, addGenerationPrompt bool) ([]int32,
 	for i := range messages {
 		turns[i] = template.Message{Role: messages[i].Role, Content: m.hide(validUTF8(messages[i].Content)), Name: m.hide(validUTF8(messages[i].Name))}
 	}
-	text, err := t.chat.template.Render(turns, addGenerationPrompt)
+	text, err := t.chat.template.Render(turns, addGenerationPrompt, m.hideMade)
 	if errors.Is(err, template.ErrRaised) {
 		return nil, fmt.Errorf("%w: %w", ErrMessages, err)
 	}
@@ -232,6 +233,17 @@ func (m *mask) hide(s string) string {
 	}
 	b.WriteString(rest)
 	return b.String()
+}
+
+// hideMade hides names in what a template makes of parts, such as a message without some of its words, unless a
+// part holds one: then the template wrote it.
+func (m *mask) hideMade(s string, parts []string) string {
+	for _, p := range parts {
+		if _, t := m.special.find(p, 0); t != nil {
+			return s
+		}
+	}
+	return m.hide(s)
 }
 
 func (m *mask) put(b *strings.Builder, name string) {

@@ -55,8 +55,8 @@ var preTokenizers = map[string]string{
 	"tekken": splitTekken,
 }
 
-// endTexts are tokens that end a turn wherever they exist as control tokens, though files often name only
-// one of them as their end.
+// endTexts are tokens that end a turn wherever they exist, though files often name only one of them as their end, and
+// those of fine-tuned models take some for words.
 var endTexts = []string{"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>"}
 
 // addedToken is an entry of tokenizer.json's added_tokens.
@@ -139,11 +139,16 @@ func Read(f *gguf.File, size int) (Vocabulary, error) {
 	if len(kinds) != size {
 		return v, fmt.Errorf("metadata tokenizer.ggml.token_type has %d entries for %d tokens", len(kinds), size)
 	}
+	for _, text := range endTexts {
+		if id, ok := ids[text]; ok {
+			kinds[id] = tokenControl
+		}
+	}
 	words, err := readWords(f, tokens, kinds, ids)
 	if err != nil {
 		return v, err
 	}
-	if v.EOS, err = endTokens(f, ids, kinds); err != nil {
+	if v.EOS, err = endTokens(f, ids); err != nil {
 		return v, err
 	}
 	if template, ok := f.Text("tokenizer.chat_template"); ok {
@@ -245,7 +250,7 @@ func addedTokens(tokens []string, kinds []int64) []addedToken {
 }
 
 // endTokens are the ids that end generation: those that the file names, then the well-known ones.
-func endTokens(f *gguf.File, ids map[string]int, kinds []int64) ([]int32, error) {
+func endTokens(f *gguf.File, ids map[string]int) ([]int32, error) {
 	var out []int32
 	for _, key := range []string{"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"} {
 		if !f.Has(key) {
@@ -258,7 +263,7 @@ func endTokens(f *gguf.File, ids map[string]int, kinds []int64) ([]int32, error)
 		out = append(out, int32(id))
 	}
 	for _, text := range endTexts {
-		if id, ok := ids[text]; ok && kinds[id] == tokenControl {
+		if id, ok := ids[text]; ok {
 			out = append(out, int32(id))
 		}
 	}

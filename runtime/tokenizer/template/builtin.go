@@ -165,14 +165,15 @@ func filterReplace(e *exec.Evaluator, in *exec.Value, p *exec.VarArgs) *exec.Val
 	if in.IsError() {
 		return in
 	}
-	s, err := replace(in.String(), p, budgetOf(e.Environment.Context).limit)
+	b := budgetOf(e.Environment.Context)
+	s, err := replace(in.String(), p, b, b.limit)
 	if err != nil {
 		return exec.AsValue(err)
 	}
 	return exec.AsValue(s)
 }
 
-func replace(s string, p *exec.VarArgs, limit int) (string, error) {
+func replace(s string, p *exec.VarArgs, b *budget, limit int) (string, error) {
 	from, to, n := arg(p, 0, "old"), arg(p, 1, "new"), -1
 	if from == nil || to == nil {
 		return "", errors.New("replace takes the old and the new text")
@@ -184,7 +185,7 @@ func replace(s string, p *exec.VarArgs, limit int) (string, error) {
 	if count := strings.Count(s, old); len(s)+count*max(0, len(with)-len(old)) > limit {
 		return "", fmt.Errorf("replace: a text of more than %d bytes", limit)
 	}
-	return strings.Replace(s, old, with, n), nil
+	return b.made(strings.Replace(s, old, with, n), s, with), nil
 }
 
 func filterJoin(e *exec.Evaluator, in *exec.Value, p *exec.VarArgs) *exec.Value {
@@ -195,23 +196,21 @@ func filterJoin(e *exec.Evaluator, in *exec.Value, p *exec.VarArgs) *exec.Value 
 	if d := arg(p, 0, "d"); d != nil {
 		sep = d.String()
 	}
-	limit := budgetOf(e.Environment.Context).limit
+	b, size := budgetOf(e.Environment.Context), 0
 	attribute := arg(p, 1, "attribute")
-	var b strings.Builder
-	in.Iterate(func(i, _ int, item, _ *exec.Value) bool {
-		if i > 0 {
-			b.WriteString(sep)
-		}
+	var items []string
+	in.Iterate(func(_, _ int, item, _ *exec.Value) bool {
 		if attribute != nil {
 			item, _ = item.Get(attribute.String())
 		}
-		b.WriteString(item.String())
-		return b.Len() <= limit
+		items = append(items, item.String())
+		size += len(items[len(items)-1]) + len(sep)
+		return size-len(sep) <= b.limit
 	}, func() {})
-	if b.Len() > limit {
-		return exec.AsValue(fmt.Errorf("join: a text of more than %d bytes", limit))
+	if size-len(sep) > b.limit {
+		return exec.AsValue(fmt.Errorf("join: a text of more than %d bytes", b.limit))
 	}
-	return exec.AsValue(b.String())
+	return exec.AsValue(b.made(strings.Join(items, sep), append(items, sep)...))
 }
 
 // pythonSpace is Python's str.isspace for one character.
@@ -245,13 +244,14 @@ func methods() exec.Methods {
 		Bool:  exec.NewMethodSet(map[string]exec.Method[bool]{}),
 		Int:   exec.NewMethodSet(map[string]exec.Method[int]{}),
 		Float: exec.NewMethodSet(map[string]exec.Method[float64]{}),
-		Str:   exec.NewMethodSet(textMethods()),
+		Str:   exec.NewMethodSet(map[string]exec.Method[string]{}), // each rendering has its own: textMethods
 		Dict:  exec.NewMethodSet(dict),
 		List:  exec.NewMethodSet(map[string]exec.Method[[]any]{}),
 	}
 }
 
-func textMethods() map[string]exec.Method[string] {
+// textMethods are those of texts, in one rendering.
+func textMethods(b *budget) map[string]exec.Method[string] {
 	plain := func(f func(string) string) exec.Method[string] {
 		return func(s string, _ *exec.Value, _ *exec.VarArgs) (any, error) { return f(s), nil }
 	}
@@ -284,7 +284,7 @@ func textMethods() map[string]exec.Method[string] {
 			return parts(strings.Split(strings.TrimSuffix(strings.ReplaceAll(s, "\r\n", "\n"), "\n"), "\n"))
 		},
 		"replace": func(s string, _ *exec.Value, p *exec.VarArgs) (any, error) {
-			return replace(s, p, maxRenderOutput+8*len(s))
+			return replace(s, p, b, maxRenderOutput+8*len(s))
 		},
 	}
 	for _, name := range []string{"capitalize", "title", "find", "rfind", "isdigit", "isalpha", "isalnum", "isspace", "isupper", "islower"} {

@@ -42,7 +42,7 @@ func TestConditionsAndParentheses(t *testing.T) {
 			t.Errorf("%s: %v", source, err)
 			continue
 		}
-		if got, err := compiled.Render(messages, true); err != nil || got != want {
+		if got, err := compiled.Render(messages, true, nil); err != nil || got != want {
 			t.Errorf("%s renders %q, %v; want %q", source, got, err, want)
 		}
 	}
@@ -56,7 +56,7 @@ func TestBrokenExpressions(t *testing.T) {
 		`{{ (a if b else c if d else) }}`, `{{ [a if b }}`, `{%`, `{{`, strings.Repeat(`{{ (a if `, 300),
 	} {
 		if compiled, err := template.Compile(source, nil); err == nil {
-			if _, err := compiled.Render([]template.Message{{Role: "user"}}, true); err == nil || errors.Is(err, template.ErrRaised) {
+			if _, err := compiled.Render([]template.Message{{Role: "user"}}, true, nil); err == nil || errors.Is(err, template.ErrRaised) {
 				t.Errorf("%.50q was rendered", source)
 			}
 		}

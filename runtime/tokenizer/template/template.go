@@ -49,6 +49,7 @@ var (
 // Template is a compiled template.
 type Template struct {
 	template *exec.Template
+	config   *config.Config
 	names    map[string]string
 }
 
@@ -80,7 +81,7 @@ func Compile(source string, names map[string]string) (*Template, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Template{template: t, names: names}, nil
+	return &Template{template: t, config: cfg, names: names}, nil
 }
 
 // compile parses source in the sandbox's environment; the parser's panics become errors.
@@ -146,10 +147,11 @@ func checkSource(source string, cfg *config.Config) error {
 }
 
 // Render runs the template over messages. addGenerationPrompt asks for the start of the assistant's
-// answer. The errors are ErrRaised and ErrFailed.
-func (t *Template) Render(messages []Message, addGenerationPrompt bool) (text string, err error) {
+// answer. hide (nil for none) is given what replace and join make, and of what parts, and returns what to go
+// on with. The errors are ErrRaised and ErrFailed.
+func (t *Template) Render(messages []Message, addGenerationPrompt bool, hide func(made string, parts []string) string) (text string, err error) {
 	turns, size := turnsOf(messages)
-	b := &budget{limit: maxRenderOutput + 8*size, end: time.Now().Add(maxRenderTime)}
+	b := &budget{limit: maxRenderOutput + 8*size, end: time.Now().Add(maxRenderTime), hide: hide}
 	data := exec.EmptyContext()
 	for name, v := range t.names {
 		data.Set(name, v)
@@ -163,7 +165,10 @@ func (t *Template) Render(messages []Message, addGenerationPrompt bool) (text st
 		}
 	}()
 	out := &output{limit: b.limit}
-	err = t.template.Execute(out, data)
+	env := *sandbox
+	env.Context = sandbox.Context.Inherit().Update(data)
+	env.Methods.Str = exec.NewMethodSet(textMethods(b))
+	err = exec.NewRenderer(&env, out, t.config, nil, t.template).Execute()
 	switch {
 	case b.raised != "":
 		return "", fmt.Errorf("%w: %.300s", ErrRaised, b.raised)
@@ -213,6 +218,15 @@ type budget struct {
 	depth  int    // of macro calls
 	raised string // what raise_exception was called with
 	err    error  // the bound that was exceeded first
+	hide   func(made string, parts []string) string
+}
+
+// made is what replace or join made of parts.
+func (b *budget) made(text string, parts ...string) string {
+	if b.hide == nil {
+		return text
+	}
+	return b.hide(text, parts)
 }
 
 const budgetName = "budget of this rendering"
