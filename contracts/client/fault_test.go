@@ -2,7 +2,9 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"slices"
 	"strconv"
@@ -497,6 +499,49 @@ func TestReconnect(t *testing.T) {
 	if text.String() != count(4) {
 		t.Errorf("got %q, want %q", text.String(), count(4))
 	}
+}
+
+// awayOnce is a dialer whose second call fails: a connection that breaks is not back at once.
+type awayOnce struct{ calls atomic.Int32 }
+
+func (a *awayOnce) Dial(network, address string) (net.Conn, error) {
+	if a.calls.Add(1) == 2 {
+		return nil, errors.New("away")
+	}
+	return net.Dial(network, address)
+}
+
+// TestLeavingWhileAway: a job that is to end with its reader is canceled also when the connection is away as the
+// reader leaves.
+func TestLeavingWhileAway(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	pace := make(chan struct{}, 1)
+	contractstest.FakeFleet(t, b.Conn(), contractstest.Paced(pace))
+	nc := b.Conn(nats.SetCustomDialer(&awayOnce{}), nats.ReconnectWait(100*time.Millisecond), nats.ReconnectBufSize(-1))
+	j := chat("a b c")
+	j.CancelOnLeave = true
+	s, err := client.New(nc, "t").Run(t.Context(), j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pace <- struct{}{}
+	for _, err := range s.Chunks() {
+		if err == nil {
+			err = nc.ForceReconnect()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		break
+	}
+	close(pace) // if the job goes on, it ends
+	f, err := client.New(b.Conn(), "t").Follow(t.Context(), j.ID, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = f.Text(t.Context())
+	wantCode(t, err, contracts.CodeCanceled, "cancel")
 }
 
 // permitted starts a broker whose user "producer" has only the rights of a producer of tenant "t".

@@ -180,7 +180,8 @@ func (s *Stream) Text(ctx context.Context) (string, *contracts.Usage, error) {
 	return text.String(), nil, contracts.Errorf(contracts.CodeInternal, "the stream of job %s ended without a final record", s.job)
 }
 
-// leave ends the subscription and, if the job is to end with its reader, the job.
+// leave ends the subscription and, if the job is to end with its reader, the job. For that it takes up to 3 s: the
+// connection or the dispatcher may be away just now.
 func (s *Stream) leave() {
 	s.Close()
 	if !s.cancel || s.seq.Done() {
@@ -188,7 +189,20 @@ func (s *Stream) leave() {
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(s.ctx), 3*time.Second)
 	defer stop()
-	_, _ = s.c.Cancel(ctx, s.job) // nobody is left to tell
+	for ctx.Err() == nil {
+		once, enough := context.WithTimeout(ctx, time.Second) // the connection may go with the request
+		_, err := s.c.Cancel(once, s.job)
+		enough()
+		switch contracts.CodeOf(err) {
+		case contracts.CodeUnavailable, contracts.CodeDeadlineExceeded:
+		default:
+			return // nobody is left to tell
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // explain makes a coded error of a failure to read, unless the reader's context ended.

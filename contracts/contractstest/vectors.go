@@ -27,7 +27,7 @@ const (
 // fractions are exact in binary, so that every language prints them alike.
 func Vectors() []Vector {
 	claim := &contracts.Claim{Worker: "w-1", Attempt: 2, Model: "smollm2", Class: contracts.P1, Submitted: vectorTime, Digest: "9f86d081"}
-	usage := &contracts.Usage{PromptTokens: 12, CompletionTokens: 300, TotalTokens: 312}
+	usage := &contracts.Usage{PromptTokens: 12, CompletionTokens: 300, TotalTokens: 312, CachedTokens: 8}
 	timings := &contracts.Timings{Queued: 1.5, Prefill: 20.25, Decode: 1000, FirstToken: 22.75}
 	return append([]Vector{
 		vector("job_chat", contracts.Job{

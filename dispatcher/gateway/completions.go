@@ -72,7 +72,7 @@ func (g *gateway) complete(w http.ResponseWriter, r *http.Request, parse func([]
 	for run.left > 0 {
 		prompt, c, err := run.next()
 		if err == nil {
-			err = assembler.Collect(prompt, c)
+			err = run.own(assembler.Collect(prompt, c))
 		}
 		if err != nil {
 			return err
@@ -142,7 +142,7 @@ func (g *gateway) relay(out *stream, run *run, reply *reply, rec record) (broken
 	}
 	events, err := reply.assembler.Stream(rec.prompt, c)
 	if err != nil {
-		return false, err
+		return false, run.own(err)
 	}
 	for _, e := range events {
 		seen := reply.after.has(e.Choice, reply.at.next(e.Choice))

@@ -99,7 +99,7 @@ func (g *gateway) collect(r *http.Request, jobs []*contracts.Job) ([]*contracts.
 			continue
 		}
 		if err := c.Err(); err != nil {
-			return nil, &partError{i, err}
+			return nil, &partError{i, run.own(err)}
 		}
 		finals[i] = c
 	}

@@ -554,8 +554,8 @@ func TestFailures(t *testing.T) {
 				if data := frames(t, r.text); began && (r.status != 200 || !strings.Contains(data[len(data)-1], `{"error":`)) || !began && r.status != c.early {
 					t.Errorf("began %t: got %d %s, want status %d", began, r.status, r.text, c.early)
 				}
-				if whole := d.do("POST", "/v1/chat/completions", chatBody+`}`); whole.status != c.early {
-					t.Errorf("not streamed: got %d %s, want %d", whole.status, whole.text, c.early)
+				if whole := d.do("POST", "/v1/chat/completions", chatBody+`}`); whole.status != c.early || whole.header.Get("X-Should-Retry") != "true" {
+					t.Errorf("not streamed: got %d %v %s, want %d", whole.status, whole.header, whole.text, c.early)
 				}
 			}
 		})
@@ -603,6 +603,27 @@ func TestRetryHeaders(t *testing.T) {
 	r := d.do("POST", "/v1/chat/completions", chatBody+`}`)
 	if h := r.header; r.status != 429 || h.Get("Retry-After") != "2" || h.Get("Retry-After-Ms") != "1500" || h.Get("X-Should-Retry") != "true" {
 		t.Errorf("got %d %v", r.status, r.header)
+	}
+}
+
+// TestRetryWithKey: a request with a key that would find the same ended job again is not to be repeated; one whose
+// job may go on is.
+func TestRetryWithKey(t *testing.T) {
+	t.Parallel()
+	ended := &contracts.Chunk{Finish: "error", Code: contracts.CodeOverloaded, Message: "evicted", Usage: &contracts.Usage{}}
+	for _, c := range []struct {
+		chunk     any
+		key, want string
+	}{
+		{ended, "", "true"}, {ended, "k", "false"}, {contracts.Errorf(contracts.CodeUnavailable, "broker away"), "k", "true"},
+	} {
+		for _, streamed := range []bool{false, true} {
+			d := open(t, func(cfg *gateway.Config, f *fakeFleet) { cfg.Jobs = scripted{f, []any{c.chunk}} })
+			r := d.do("POST", "/v1/chat/completions", chatBody+fmt.Sprintf(`,"stream":%t}`, streamed), "Idempotency-Key: "+c.key)
+			if r.header.Get("X-Should-Retry") != c.want || (r.header.Get("Retry-After") != "") != (c.want == "true") || r.status < 400 {
+				t.Errorf("key %q, streamed %t: got %d %v, want x-should-retry %s", c.key, streamed, r.status, r.header, c.want)
+			}
+		}
 	}
 }
 

@@ -92,6 +92,7 @@ func (g *gateway) waitJob(w http.ResponseWriter, r *http.Request, job *contracts
 		return err
 	}
 	defer run.close()
+	nameJob(w, job.ID)
 	defer func() {
 		if r.Context().Err() != nil {
 			run.leave(job.Tenant, job.ID)
@@ -120,7 +121,6 @@ func (g *gateway) waitJob(w http.ResponseWriter, r *http.Request, job *contracts
 			return run.ctx.Err()
 		}
 	}
-	nameJob(w, job.ID)
 	w.Header().Set("Preference-Applied", "wait")
 	return g.writeJSON(w, http.StatusOK, out)
 }

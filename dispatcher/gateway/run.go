@@ -115,6 +115,16 @@ func (r *run) take(rec record) (*contracts.Chunk, error) {
 	return rec.chunk, nil
 }
 
+// own is the failure of a job of the run. With a key there is no use in trying again: the job has ended.
+func (r *run) own(err error) error {
+	if err == nil || !r.keep {
+		return err
+	}
+	e := *contracts.AsError(err)
+	e.NoRetry = true
+	return &e
+}
+
 // next waits for the next record.
 func (r *run) next() (int, *contracts.Chunk, error) {
 	select {
