@@ -61,6 +61,9 @@ and provisioner it tells holders apart. NATS servers need not be told. Connectio
 when they reconnect, and are closed when their credentials end.`,
 		Example: example("pelton auth issue producer acme --out acme.creds --life 720h"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if a.settings.duration("life") < 0 {
+				return errLife
+			}
 			role, out := auth.Role(args[0]), a.settings.text("out")
 			if !slices.Contains(auth.Roles, role) {
 				return usageError{fmt.Errorf("the roles are %v, not %q", auth.Roles, role)}
@@ -128,6 +131,8 @@ or lacks a host, and gives the roles the rights of this version.`,
 	return c
 }
 
+var errLife = usageError{errors.New("--life must not be negative; 0 is for ever")}
+
 func keysFlag(c *cobra.Command) {
 	c.Flags().String("api-keys", filepath.Join(dataFolder(), "creds", "api-keys.json"), "`file` of the keys' hashes")
 }
@@ -139,6 +144,9 @@ func (a *app) keyAdd() *cobra.Command {
 rotate a key: add the new one, change over, remove the old one.`,
 		Example: example("pelton auth key add acme", "pelton auth key add ops --operator --life 720h"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if a.settings.duration("life") < 0 {
+				return errLife
+			}
 			file := a.settings.text("api-keys")
 			if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 				return err

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -285,6 +286,11 @@ func (a *app) mix() (loadgen.Mix, error) {
 	m.Output, errs[1] = loadgen.ParseLengths(a.settings.text("output-tokens"))
 	m.Classes, errs[2] = loadgen.ParseWeights(a.settings.text("class"))
 	m.Tenants, errs[3] = loadgen.ParseWeights(a.settings.text("tenant"))
+	for _, c := range m.Classes.Names() {
+		if !slices.Contains(contracts.Classes, contracts.Class(c)) {
+			errs[2] = errors.Join(errs[2], fmt.Errorf("--class %s: the classes are p0 to p3", c))
+		}
+	}
 	return m, errors.Join(errs[:]...)
 }
 

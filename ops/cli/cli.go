@@ -100,11 +100,14 @@ func (a *app) prepare(cmd *cobra.Command) error {
 	}
 	a.settings = s
 	if f := s.flags.Lookup("output"); f != nil && !slices.Contains(formats, f.Value.String()) { // before anything is done
-		return usageError{fmt.Errorf("-o %s: the formats are table, wide, json and yaml", f.Value)}
+		return usageError{fmt.Errorf("%s %s: the formats are table, wide, json and yaml", s.origin("output"), f.Value)}
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(s.text("log-level"))); err != nil {
-		return usageError{fmt.Errorf("--log-level: %w", err)}
+		return usageError{fmt.Errorf("%s: it is debug, info, warn or error: %w", s.origin("log-level"), err)}
+	}
+	if format := s.text("log-format"); format != "auto" && format != "text" && format != "json" {
+		return usageError{fmt.Errorf("%s: %q is not text, json or auto", s.origin("log-format"), format)}
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	if format := s.text("log-format"); format == "json" || (format == "auto" && !isTerminal(a.err)) {

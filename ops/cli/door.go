@@ -90,6 +90,9 @@ func refused(b []byte, status string) error {
 		} `json:"error"`
 	}
 	if json.Unmarshal(b, &e) != nil || e.Error.Message == "" {
+		if text := strings.TrimSpace(string(b)); len(text) < 200 && !strings.Contains(text, "<") { // no page
+			status = strings.TrimSuffix(status+": "+text, ": ")
+		}
 		return fmt.Errorf("the server answered %s", status)
 	}
 	out := &contracts.Error{Message: e.Error.Message, Code: contracts.CodeInternal}

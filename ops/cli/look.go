@@ -2,12 +2,14 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -168,11 +170,7 @@ func (a *app) diagnose(_ context.Context) []check {
 	checks = append(checks, k)
 
 	for _, folder := range []string{a.settings.text("models"), a.settings.text("data")} {
-		k = check{Name: "folder", OK: writable(folder) == nil, Found: folder}
-		if !k.OK {
-			k.Do = "make it writable, or choose another"
-		}
-		checks = append(checks, k)
+		checks = append(checks, checkFolder(folder))
 	}
 	for _, address := range []string{"127.0.0.1:8080", "127.0.0.1:4222"} {
 		l, err := net.Listen("tcp", address)
@@ -187,17 +185,39 @@ func (a *app) diagnose(_ context.Context) []check {
 	return checks
 }
 
-func writable(dir string) error {
-	for {
-		if _, err := os.Stat(dir); err == nil {
-			break
+// leastSpace is how much of a disk should be free: a broker that cannot write accepts no job.
+const leastSpace = 256 << 20
+
+// checkFolder tells whether a folder, or the one in which it will be made, can be written to.
+func checkFolder(folder string) check {
+	there := existing(folder)
+	k := check{Name: "folder", OK: true, Found: folder}
+	err := writable(there)
+	free, known := hub.FreeSpace(there)
+	switch {
+	case err != nil && !errors.Is(err, syscall.ENOSPC):
+		k.OK, k.Do = false, "make it writable, or choose another"
+	case known:
+		k.OK, k.Found = free >= leastSpace, folder+", "+size(free)+" free"
+		if !k.OK {
+			k.Do = "make room, at least " + size(leastSpace)
 		}
+	}
+	return k
+}
+
+// existing is dir, or the nearest folder above it that is there.
+func existing(dir string) string {
+	for {
 		parent := filepath.Dir(dir)
-		if parent == dir {
-			return os.ErrNotExist
+		if _, err := os.Stat(dir); err == nil || parent == dir {
+			return dir
 		}
 		dir = parent
 	}
+}
+
+func writable(dir string) error {
 	f, err := os.CreateTemp(dir, ".pelton-*")
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -46,6 +47,10 @@ Other addresses than loopback need --tls-cert and --tls-key, or --plain where th
 }
 
 func (a *app) scale(ctx context.Context) error {
+	every, lead, use := a.settings.duration("every"), a.settings.duration("lead"), a.settings.number("use")
+	if every < 100*time.Millisecond || lead < 0 || use < 1 || use > 100 {
+		return usageError{errors.New("--every must be at least 100ms, --lead not negative, --use from 1 to 100")}
+	}
 	key, err := apiKey()
 	if err != nil {
 		return err
@@ -58,7 +63,7 @@ func (a *app) scale(ctx context.Context) error {
 	for _, s := range a.settings.list("server") {
 		servers = append(servers, strings.TrimSuffix(s, "/"))
 	}
-	w, err := scaler.NewWatch(scaler.Config{Servers: servers, Key: key, Client: client, Resolve: a.settings.yes("resolve"), Every: a.settings.duration("every"), Lead: a.settings.duration("lead"), Use: float64(a.settings.number("use")) / 100, Log: a.log})
+	w, err := scaler.NewWatch(scaler.Config{Servers: servers, Key: key, Client: client, Resolve: a.settings.yes("resolve"), Every: every, Lead: max(1, lead), Use: float64(use) / 100, Log: a.log})
 	if err != nil {
 		return usageError{err}
 	}

@@ -57,6 +57,9 @@ func (a *app) security() (node.Security, error) {
 		s.Names = a.settings.list("tls-host")
 		return s, nil
 	}
+	if err := node.Free(a.settings.text("data")); err != nil { // or the certificate of the fleet that runs there would change
+		return s, err
+	}
 	doors, err := auth.Secure(a.settings.text("data"), a.hosts()...)
 	if err != nil {
 		return s, err

@@ -124,6 +124,14 @@ func envName(flag string) string {
 	return "PELTON_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
+// origin is where a value was given, for errors about it.
+func (s *settings) origin(name string) string {
+	if source := s.source[name]; source != "flag" {
+		return strings.TrimPrefix(source, "environment ")
+	}
+	return "--" + name
+}
+
 func (s *settings) text(name string) string {
 	if f := s.flags.Lookup(name); f != nil {
 		return f.Value.String()

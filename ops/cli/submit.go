@@ -47,6 +47,9 @@ job, tenant, kind and submitted are filled in. Exit code 7 means that some jobs 
 }
 
 func (a *app) submit(ctx context.Context, path string) error {
+	if a.settings.duration("deadline") < 0 {
+		return usageError{errors.New("--deadline must not be negative")}
+	}
 	jobs, err := a.readJobs(path)
 	if err != nil {
 		return err
@@ -108,9 +111,8 @@ func (a *app) submitOne(ctx context.Context, c *client.Client, j *contracts.Job,
 		e := contracts.AsError(err)
 		return errors.Join(err, print(result{Job: j.ID, Outcome: contracts.OutcomeRejected, Code: e.Code, Message: e.Message}))
 	}
-	lost := func(err error) error {
-		e := contracts.AsError(err)
-		return errors.Join(err, print(result{Job: j.ID, Outcome: contracts.OutcomeFailed, Code: e.Code, Message: e.Message}))
+	lost := func(err error) error { // of the job no more is known than that it was admitted
+		return errors.Join(err, print(result{Job: j.ID, Outcome: contracts.OutcomeAdmitted, Code: contracts.CodeOf(err), Message: describe(err)}))
 	}
 	texts := make([]strings.Builder, contracts.MaxChoices)
 	for chunk, err := range s.Chunks() {

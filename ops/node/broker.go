@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
@@ -41,6 +42,29 @@ func StartBroker(dir, listen string, log *slog.Logger) (*Broker, error) {
 	return BrokerConfig{Dir: dir, Listen: listen, Log: log}.Start()
 }
 
+// own takes a data folder for this process.
+func own(dir string) (*flock.Flock, error) {
+	lock := flock.New(filepath.Join(dir, "lock"))
+	if ok, err := lock.TryLock(); err != nil {
+		return nil, fmt.Errorf("data folder %s: %w", dir, err)
+	} else if !ok {
+		return nil, fmt.Errorf("data folder %s is in use by another pelton: stop it or choose another with --data", dir)
+	}
+	return lock, nil
+}
+
+// Free fails when a broker owns the data folder dir, so that nothing in it is changed for another one.
+func Free(dir string) error {
+	lock, err := own(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return lock.Unlock()
+}
+
 // Start starts a NATS server that keeps its streams on disk.
 func (c BrokerConfig) Start() (*Broker, error) {
 	dir, log := c.Dir, c.Log
@@ -48,11 +72,9 @@ func (c BrokerConfig) Start() (*Broker, error) {
 	if err := os.MkdirAll(store, 0o700); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
-	lock := flock.New(filepath.Join(dir, "lock"))
-	if ok, err := lock.TryLock(); err != nil {
-		return nil, fmt.Errorf("data folder %s: %w", dir, err)
-	} else if !ok {
-		return nil, fmt.Errorf("data folder %s is in use by another pelton: stop it or choose another with --data", dir)
+	lock, err := own(dir)
+	if err != nil {
+		return nil, err
 	}
 	opts, err := c.options(store)
 	if err != nil {

@@ -84,7 +84,7 @@ func (c Config) withDefaults() Config {
 		c.Cache = filepath.Dir(model.DefaultRoot())
 	}
 	if c.FreeSpace == nil {
-		c.FreeSpace = freeSpace
+		c.FreeSpace = FreeSpace
 	}
 	if c.Convert == nil {
 		c.Convert = convert.FromGGUF

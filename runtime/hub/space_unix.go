@@ -4,8 +4,8 @@ package hub
 
 import "golang.org/x/sys/unix"
 
-// freeSpace is how many bytes may be written to the file system of dir.
-func freeSpace(dir string) (int64, bool) {
+// FreeSpace is how many bytes may be written to the file system of dir; false when that is not known.
+func FreeSpace(dir string) (int64, bool) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
 		return 0, false
