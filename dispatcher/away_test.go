@@ -323,43 +323,61 @@ func TestFarDeadline(t *testing.T) {
 	}
 }
 
-// deafConn is a connection to a broker that can be made not to hear anything any more.
-type deafConn struct {
+// stalledConn is a connection on which nothing goes on for a while, in one direction or the other.
+type stalledConn struct {
 	net.Conn
-	deaf *atomic.Bool
+	by *stall
 }
 
 // Write loses what it is given while the broker is deaf.
-func (c deafConn) Write(p []byte) (int, error) {
-	if c.deaf.Load() {
+func (c stalledConn) Write(p []byte) (int, error) {
+	if c.by.deaf.Load() {
 		return len(p), nil
 	}
 	return c.Conn.Write(p)
 }
 
-// deafDialer dials connections that can all be made deaf.
-type deafDialer struct{ deaf atomic.Bool }
+// Read hands on what came once the broker is not mute.
+func (c stalledConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.by.mute.RLock()
+	defer c.by.mute.RUnlock()
+	return n, err
+}
 
-func (d *deafDialer) Dial(network, address string) (net.Conn, error) {
+// stall dials connections that can be stalled.
+type stall struct {
+	deaf atomic.Bool
+	mute sync.RWMutex
+}
+
+func (s *stall) Dial(network, address string) (net.Conn, error) {
 	c, err := net.Dial(network, address)
-	return deafConn{c, &d.deaf}, err
+	return stalledConn{c, s}, err
+}
+
+// connectStalled makes a connection that can be stalled.
+func connectStalled(t testing.TB, b *contractstest.Broker) (*stall, *nats.Conn) {
+	t.Helper()
+	s := &stall{}
+	nc, err := nats.Connect(b.URL(), nats.SetCustomDialer(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return s, nc
 }
 
 // TestScheduledWhileTheBrokerIsSilent: nobody waits for the timeouts of all those who came before.
 func TestScheduledWhileTheBrokerIsSilent(t *testing.T) {
 	t.Parallel()
 	b := contractstest.StartBroker(t, nil)
-	dialer := &deafDialer{}
-	nc, err := nats.Connect(b.URL(), nats.SetCustomDialer(dialer))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
+	broker, nc := connectStalled(t, b)
 	cfg := testConfig(nc)
 	cfg.Timeout = 300 * time.Millisecond
 	d, _ := startDispatcher(t, cfg)
-	dialer.deaf.Store(true)
-	t.Cleanup(func() { dialer.deaf.Store(false) })
+	broker.deaf.Store(true)
+	t.Cleanup(func() { broker.deaf.Store(false) })
 	ctx := testContext(t)
 	var all sync.WaitGroup
 	begun := time.Now()

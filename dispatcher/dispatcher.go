@@ -22,6 +22,7 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/fleet"
 	"github.com/pelton-run/pelton/dispatcher/gate"
 	"github.com/pelton-run/pelton/dispatcher/guard"
+	"github.com/pelton-run/pelton/dispatcher/priority"
 	"github.com/pelton-run/pelton/dispatcher/relay"
 	"github.com/pelton-run/pelton/dispatcher/room"
 	"github.com/pelton-run/pelton/dispatcher/state"
@@ -60,6 +61,7 @@ type Dispatcher struct {
 	turns       *turn.Turns
 	submits     *gate.Gate
 	cancels     *gate.Gate
+	ids         gate.Keys[priority.Key] // of the jobs that are being submitted
 	lists       *state.Lists
 	keeps       atomic.Int64 // how long JOBS keeps a message, in nanoseconds
 	ready       atomic.Bool

@@ -9,7 +9,7 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/fleet"
 )
 
-// mayPreempt notes a job that was just published, if others may have to give way to it.
+// mayPreempt notes a job that is about to be published, if others may have to give way to it.
 func (d *Dispatcher) mayPreempt(decision *admission.Decision) {
 	if w, urgent := fleet.WaitingFor(decision.Admitted); urgent {
 		d.urgent.Wait(w)

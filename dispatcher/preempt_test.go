@@ -1,6 +1,7 @@
 package dispatcher_test
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -108,6 +109,12 @@ func TestNobodyYieldsToWhatEndedWhileAway(t *testing.T) {
 	next := textJob("next", "hello")
 	next.Class = contracts.P3
 	waitFor(t, "the end to be known", func() bool { _, err := d.Submit(ctx, next); return err == nil })
+	nobodyYields(t, nc, asked)
+}
+
+// nobodyYields tells for a while of a worker that is full, and fails the test if a job is asked to give way.
+func nobodyYields(t testing.TB, nc *nats.Conn, asked *nats.Subscription) {
+	t.Helper()
 	for range 20 {
 		heartbeat(t, nc, contracts.Heartbeat{Worker: "full", Model: model, Started: 1, Slots: 1, ContextLength: 200, KV: contracts.KVMemory{Total: 1024, Reserved: 1024, PerToken: 1},
 			Jobs: []contracts.RunningJob{{Job: "batch", Tenant: tenant, Class: contracts.P3, Started: 1, KV: 1024, Slots: 1, Yields: true}}})
@@ -115,4 +122,39 @@ func TestNobodyYieldsToWhatEndedWhileAway(t *testing.T) {
 			t.Fatalf("asked to give way on %s", m.Subject)
 		}
 	}
+}
+
+// TestNobodyYieldsToWhatEndedAtOnce: urgent jobs end before their dispatcher hears that the queue has them.
+func TestNobodyYieldsToWhatEndedAtOnce(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	broker, slow := connectStalled(t, b)
+	d, _ := startDispatcher(t, testConfig(slow))
+	nc := b.Conn()
+	asked, err := nc.SubscribeSync(subject.AllCtlPreempt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := startWorker(t, nc, "quick", nil)
+	ctx := testContext(t)
+	broker.mute.Lock()
+	var all sync.WaitGroup
+	const jobs = 30
+	for range jobs {
+		all.Go(func() {
+			urgent := textJob("", "hello") // without an id, so that nothing is looked up before
+			urgent.Class = contracts.P0
+			if _, err := d.Submit(ctx, urgent); err != nil {
+				t.Errorf("submit: %v", err)
+			}
+		})
+	}
+	ended := pollFor(4*time.Second, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.finished) == jobs })
+	broker.mute.Unlock()
+	all.Wait()
+	if !ended {
+		t.Fatal("the jobs did not end")
+	}
+	w.stop()
+	nobodyYields(t, nc, asked)
 }

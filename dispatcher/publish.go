@@ -109,15 +109,17 @@ func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id s
 	msg := nats.NewMsg(subject.Job{Model: a.Job.Model, Class: a.Job.Class, Size: decision.Size, Tenant: a.Job.Tenant, Job: a.Job.ID}.String())
 	msg.Data = decision.Data
 	setExpiry(msg, a.Job.Deadline)
+	d.mayPreempt(decision) // its claim or its end may be heard before the broker's answer
 	ack, err := d.publishTwice(ctx, msg, id)
 	if isTaken(err) || (err == nil && ack.Duplicate) {
+		d.urgent.Drop(a.Job.Tenant, a.Job.ID)
 		return true, nil
 	}
 	if err != nil {
+		d.urgent.Drop(a.Job.Tenant, a.Job.ID)
 		return false, publishError(err)
 	}
 	d.deadlines.Add(a.Job.Tenant, a.Job.ID, d.latest(a, time.Now()))
-	d.mayPreempt(decision)
 	if err := d.cfg.Conn.Publish(subject.Bell(a.Job.Model), subject.Ring(a.Job.Class, decision.Size)); err != nil {
 		d.log.Warn("bell not rung, the job waits for a sweep", "job", a.Job.ID, "tenant", a.Job.Tenant, "error", err)
 	}

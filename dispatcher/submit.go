@@ -93,6 +93,12 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, fresh bool,
 		}
 	}()
 	defer d.rescue(job.Tenant, job.ID, &err)
+	if !fresh { // what is submitted twice at the same time is counted once, by the one that puts it into the queue
+		if err := d.ids.Enter(ctx, keyOf(job)); err != nil {
+			return nil, nil, err
+		}
+		defer d.ids.Leave(keyOf(job))
+	}
 	stored, attached := false, false
 	decision, verdict, counted, err := d.decide(job, arrived)
 	defer func() {

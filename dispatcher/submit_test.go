@@ -17,6 +17,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher"
+	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
 func TestStartStreamsTheAnswer(t *testing.T) {
@@ -515,4 +516,30 @@ func TestConnectionClosed(t *testing.T) {
 	}
 	_, err = d.Submit(testContext(t), textJob("j", "abc"))
 	wantCode(t, err, contracts.CodeUnavailable, "stopped")
+}
+
+// TestTwiceAtOnceIsPaidFor: a tenant that submits each job twice at the same time has no more of them than it may.
+func TestTwiceAtOnceIsPaidFor(t *testing.T) {
+	t.Parallel()
+	const most = 5
+	d, b := start(t, func(c *dispatcher.Config) {
+		c.Overload.Quotas = map[string]quota.Limits{tenant: {Concurrent: most}}
+	})
+	ctx := testContext(t)
+	for i := range 40 {
+		var both sync.WaitGroup
+		for range 2 {
+			both.Go(func() {
+				if _, err := d.Submit(ctx, textJob(id(i), "abc")); err != nil {
+					if code := contracts.CodeOf(err); code != contracts.CodeQuotaExceeded {
+						t.Errorf("submit %d: %v", i, err)
+					}
+				}
+			})
+		}
+		both.Wait()
+	}
+	if n := leftInQueue(t, b.Conn()); n != most {
+		t.Errorf("%d jobs are queued, want %d", n, most)
+	}
 }

@@ -20,7 +20,7 @@ func NewUrgent() *Urgent {
 	return &Urgent{plan: NewPreemptor(), waiting: make(chan struct{}, 1)}
 }
 
-// Wait notes a job that was just put in the queue.
+// Wait notes a job that is about to be put in the queue.
 func (u *Urgent) Wait(w Waiting) {
 	u.mu.Lock()
 	u.plan.Wait(w, time.Now())
@@ -29,6 +29,13 @@ func (u *Urgent) Wait(w Waiting) {
 	case u.waiting <- struct{}{}:
 	default:
 	}
+}
+
+// Drop forgets a job that was not put in the queue.
+func (u *Urgent) Drop(tenant, job string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.plan.Taken(tenant, job, "", time.Now())
 }
 
 // Waiting carries a value after a job began to wait.
