@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -11,11 +12,16 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/pelton-run/pelton/contracts"
 )
 
 // maxPayload is the largest message of the embedded broker: prompts of up to 4 MiB and their envelope.
@@ -26,6 +32,8 @@ type Broker struct {
 	srv  *server.Server
 	lock *flock.Flock
 	tls  bool
+	dir  string
+	full chan struct{} // closed when the disk was full
 }
 
 // BrokerConfig says how an embedded NATS server runs.
@@ -84,13 +92,14 @@ func (c BrokerConfig) Start() (*Broker, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("embedded broker: %w", err), lock.Unlock())
 	}
-	srv.SetLoggerV2(brokerLog{log}, false, false, false)
+	b := &Broker{srv: srv, lock: lock, tls: c.TLS != nil, dir: dir, full: make(chan struct{})}
+	srv.SetLoggerV2(brokerLog{log, sync.OnceFunc(func() { close(b.full) })}, false, false, false)
 	srv.Start()
 	if !srv.ReadyForConnections(20 * time.Second) {
 		srv.Shutdown()
 		return nil, errors.Join(fmt.Errorf("embedded broker did not get ready: is %s free, and %s writable?", c.Listen, dir), lock.Unlock())
 	}
-	return &Broker{srv: srv, lock: lock, tls: c.TLS != nil}, nil
+	return b, nil
 }
 
 func (c BrokerConfig) options(store string) (*server.Options, error) {
@@ -167,6 +176,17 @@ func (b *Broker) URL() string {
 	return (&url.URL{Scheme: scheme, Host: a.String()}).String()
 }
 
+// Run waits for ctx to end. An error says that the disk was full: a stream that could not be written takes nothing
+// any more, also when there is room again, until the broker is started anew.
+func (b *Broker) Run(ctx context.Context) error {
+	select {
+	case <-b.full:
+		return contracts.Errorf(contracts.CodeUnavailable, "the disk of %s is full: make room, then start again; what was acknowledged is kept", b.dir)
+	case <-ctx.Done():
+		return nil
+	}
+}
+
 // Shutdown stops the broker and waits until its streams are closed.
 func (b *Broker) Shutdown() error {
 	b.srv.Shutdown()
@@ -185,7 +205,10 @@ func connOptions(name string) []nats.Option {
 }
 
 // brokerLog passes the server's warnings and errors on; its notices go to debug.
-type brokerLog struct{ log *slog.Logger }
+type brokerLog struct {
+	log  *slog.Logger
+	full func() // called when the server says that its disk is full
+}
 
 func (l brokerLog) Noticef(f string, v ...any) { l.say(slog.LevelDebug, f, v) }
 func (l brokerLog) Warnf(f string, v ...any)   { l.say(slog.LevelWarn, f, v) }
@@ -195,5 +218,9 @@ func (l brokerLog) Debugf(f string, v ...any)  { l.say(slog.LevelDebug, f, v) }
 func (l brokerLog) Tracef(string, ...any)      {}
 
 func (l brokerLog) say(level slog.Level, format string, v []any) {
-	l.log.Log(nil, level, "broker", "said", fmt.Sprintf(format, v...)) //nolint:staticcheck // the server has no context
+	text := fmt.Sprintf(format, v...)
+	l.log.Log(nil, level, "broker", "said", text) //nolint:staticcheck // the server has no context
+	if level >= slog.LevelWarn && strings.Contains(text, syscall.ENOSPC.Error()) {
+		l.full()
+	}
 }

@@ -97,7 +97,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 
 func (n *Node) start(ctx, run context.Context) error {
 	if n.cfg.Remote.URL == "" {
-		if err := n.startBroker(ctx); err != nil {
+		if err := n.startBroker(ctx, run); err != nil {
 			return err
 		}
 	}

@@ -31,7 +31,7 @@ type Security struct {
 
 // startBroker starts the embedded broker. One that asks for credentials lets the dispatcher change no
 // stream, so they are made first, by the provisioner.
-func (n *Node) startBroker(ctx context.Context) error {
+func (n *Node) startBroker(ctx, run context.Context) error {
 	cfg := BrokerConfig{Dir: n.cfg.Data, Listen: n.cfg.Listen, Log: n.cfg.Log}
 	if n.cfg.Authority != nil {
 		cfg.Auth = n.cfg.Authority.Config()
@@ -42,8 +42,12 @@ func (n *Node) startBroker(ctx context.Context) error {
 			return err
 		}
 	}
-	if n.broker, err = cfg.Start(); err != nil || n.cfg.Authority == nil {
+	if n.broker, err = cfg.Start(); err != nil {
 		return err
+	}
+	n.goRun("broker", func() error { return n.broker.Run(run) })
+	if n.cfg.Authority == nil {
+		return nil
 	}
 	nc, err := n.connectAs(auth.Provisioner, "pelton provisioner")
 	if err != nil {
