@@ -2,7 +2,7 @@
 // that runs elsewhere, cancel.
 //
 // It is step 2 of the walk: a [contracts.Job] is put on submit.<tenant> here, and the next step is
-// dispatcher/intake.go, which reads it there. It is step 15 as well: the records that worker/emit wrote
+// dispatcher/intake.go, which reads it there. It is step 13 as well: the records that worker/emit wrote
 // are read here from live.<tenant>.<job>, put in order by contracts/stream, and refilled from the
 // stream OUT where the live subject lost some.
 //
@@ -47,12 +47,24 @@ type Option func(*Client)
 func WithTimeout(d time.Duration) Option { return func(c *Client) { c.timeout = d } }
 
 // WithIdle sets after how much silence a [Stream] looks into OUT for records that the live subject
-// lost, the final one above all; default 5 s.
-func WithIdle(d time.Duration) Option { return func(c *Client) { c.idle = d } }
+// lost, the final one above all; default 5 s, and so is 0 or less.
+func WithIdle(d time.Duration) Option {
+	return func(c *Client) {
+		if d > 0 {
+			c.idle = d
+		}
+	}
+}
 
-// WithBuffer sets how many live records wait for a slow reader; default 1024. What does not fit is
-// dropped and read from OUT when the reader gets there.
-func WithBuffer(records int) Option { return func(c *Client) { c.buffer = records } }
+// WithBuffer sets how many live records wait for a slow reader; default 1024, and so is 0 or less. What does
+// not fit is dropped and read from OUT when the reader gets there.
+func WithBuffer(records int) Option {
+	return func(c *Client) {
+		if records > 0 {
+			c.buffer = records
+		}
+	}
+}
 
 // WithoutReplay is for connections that may not read OUT ($JS.API.DIRECT.GET.OUT): a lost record is
 // then an error at once, and Follow is refused.

@@ -181,6 +181,20 @@ func TestSlowReader(t *testing.T) {
 	readAll(t, s, count(100))
 }
 
+// TestNoSettings: settings of nothing are the defaults.
+func TestNoSettings(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	l := newJournal(t, nc, nil)
+	s, err := client.New(nc, "t", client.WithBuffer(-1), client.WithIdle(0)).Run(t.Context(), job())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(claim(1, 0))
+	l.write(finalAt(1, 0))
+	readAll(t, s, count(0))
+}
+
 // TestSilence: when no live record arrives at all, the reader looks into OUT by itself.
 func TestSilence(t *testing.T) {
 	t.Parallel()
