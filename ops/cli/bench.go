@@ -130,7 +130,7 @@ func (a *app) bench(ctx context.Context) error {
 		return err
 	}
 	if open := a.settings.number("concurrency"); open > 0 {
-		l.label = fmt.Sprintf("closed loop of %d", open)
+		l.label, l.traffic = fmt.Sprintf("closed loop of %d", open), loadgen.Traffic{Concurrency: open}
 		most := a.settings.number("requests")
 		if most == 0 {
 			most = 200_000 // the duration ends it
@@ -153,8 +153,18 @@ const maxRequests = 4_000_000
 
 // load is where a plan comes from.
 type load struct {
-	label string
-	draw  func(*rand.Rand) (loadgen.Plan, error)
+	label   string
+	traffic loadgen.Traffic
+	draw    func(*rand.Rand) (loadgen.Plan, error)
+}
+
+// of is the traffic of a plan of the load: a trace's rate is known only then.
+func (l load) of(plan loadgen.Plan) loadgen.Traffic {
+	t := l.traffic
+	if last := plan[len(plan)-1].At; t == (loadgen.Traffic{}) && last > 0 {
+		t.Rate = float64(len(plan)) / last.Seconds()
+	}
+	return t
 }
 
 // arrivals is the load of arrivalFlags.
@@ -163,15 +173,19 @@ func (a *app) arrivals() (load, error) {
 	if err := p.Validate(); err != nil {
 		return load{}, usageError{err}
 	}
-	label := fmt.Sprintf("%s, %g requests/s", p.Kind, p.Rate)
-	if p.Kind == "gamma" {
+	label, traffic := fmt.Sprintf("%s, %g requests/s", p.Kind, p.Rate), loadgen.Traffic{Rate: p.Rate}
+	switch p.Kind {
+	case "poisson":
+		traffic.Burstiness = 1
+	case "gamma":
 		label += fmt.Sprintf(", cv %g", p.CV)
+		traffic.Burstiness = 1 / (p.CV * p.CV)
 	}
 	until, most := a.settings.duration("duration"), a.settings.number("requests")
 	if n := p.Rate * until.Seconds(); most == 0 && n > maxRequests {
 		return load{}, usageError{fmt.Errorf("%.3g requests/s for %v are %.3g requests, at most %d are drawn: lower --rate or --duration, or say --requests", p.Rate, until, n, maxRequests)}
 	}
-	return load{label, func(rng *rand.Rand) (loadgen.Plan, error) { return loadgen.At(p.Draw(rng, until, most)), nil }}, nil
+	return load{label, traffic, func(rng *rand.Rand) (loadgen.Plan, error) { return loadgen.At(p.Draw(rng, until, most)), nil }}, nil
 }
 
 // trace is the load of a file, cut by windowFlags.
@@ -184,7 +198,7 @@ func (a *app) trace(path string, until time.Duration) (load, error) {
 		return load{}, coded{err, exitNotFound}
 	}
 	label := fmt.Sprintf("%s at speed %g, share %g", path, w.Speed, w.Share)
-	return load{label, func(rng *rand.Rand) (loadgen.Plan, error) {
+	return load{label, loadgen.Traffic{}, func(rng *rand.Rand) (loadgen.Plan, error) {
 		f, err := os.Open(path)
 		if err != nil {
 			return nil, err
@@ -245,7 +259,7 @@ func (a *app) offer(ctx context.Context, l load) error {
 		return coded{err, exitUnavailable}
 	}
 	header.Date, header.Load, header.Seed, header.Settings = time.Now().UTC().Format(time.RFC3339), l.label, seed, a.given()
-	header.Version, header.Objectives = version(), a.objectives()
+	header.Version, header.Objectives, header.Traffic = version(), a.objectives(), l.of(plan)
 	host, _ := os.Hostname()
 	header.Host = fmt.Sprintf("%s, %d cores, %s/%s, %s", host, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 	fmt.Fprintf(a.err, "%s: %s, seed %d\n", header.Target, l.label, seed)

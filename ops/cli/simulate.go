@@ -89,7 +89,7 @@ func (a *app) simulate(ctx context.Context, args []string) error {
 	fmt.Fprintf(a.err, "%.1f s simulated in %.1f s\n", fleet.Seconds, time.Since(start).Seconds())
 	report := loadgen.Reduce(samples, loadgen.Measured{WarmUp: a.settings.duration("warm-up"), Objectives: a.objectives()})
 	report.Fleet = &fleet
-	report.Run = loadgen.Header{Target: fmt.Sprintf("%d x %s, simulated", cfg.Workers, fleet.Device), Model: "sim", Load: l.label, Seed: seed,
+	report.Run = loadgen.Header{Target: fmt.Sprintf("%d x %s, simulated", cfg.Workers, fleet.Device), Model: "sim", Load: l.label, Traffic: l.of(plan), Seed: seed,
 		Settings: a.given(), Version: version(), Objectives: a.objectives()}
 	return errors.Join(a.writeReport(&report), a.judge(&report))
 }

@@ -163,11 +163,19 @@ type Header struct {
 	Target     string            `json:"target"`
 	Model      string            `json:"model"`
 	Load       string            `json:"load"` // for example "poisson, 10 requests/s"
+	Traffic    Traffic           `json:"traffic"`
 	Seed       uint64            `json:"seed"`
 	Settings   map[string]string `json:"settings"`
 	Version    string            `json:"version"`
 	Host       string            `json:"host"`
 	Objectives Objectives        `json:"objectives"`
+}
+
+// Traffic says how requests came. What is 0 is not known or does not hold.
+type Traffic struct {
+	Rate        float64 `json:"rate"`        // requests/s that were planned; of a closed loop 0
+	Burstiness  float64 `json:"burstiness"`  // the shape of the gamma distribution of the gaps, 1 is Poisson
+	Concurrency int     `json:"concurrency"` // of a closed loop
 }
 
 // Second is a slice of the timeline, by planned time.

@@ -80,7 +80,7 @@ func TestReduce(t *testing.T) {
 func TestReports(t *testing.T) {
 	t.Parallel()
 	r := loadgen.Reduce([]loadgen.Sample{sample(0, 0, 3, 100, 120, 160), sample(1500, 0, 3, 110, 130, 150)}, loadgen.Measured{})
-	r.Run = loadgen.Header{Model: "<script>alert(1)</script>", Load: "poisson", Seed: 7, Settings: map[string]string{"rate": "1"}}
+	r.Run = loadgen.Header{Model: "<script>alert(1)</script>", Load: "poisson", Traffic: loadgen.Traffic{Rate: 1, Burstiness: 1}, Seed: 7, Settings: map[string]string{"rate": "1"}}
 	var b bytes.Buffer
 	if err := r.WriteJSON(&b, true); err != nil {
 		t.Fatal(err)
@@ -90,10 +90,13 @@ func TestReports(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range []string{"date", "backend", "model_id", "num_prompts", "duration", "completed", "failed", "total_input_tokens", "total_output_tokens",
-		"request_throughput", "request_goodput", "output_throughput", "total_token_throughput", "mean_ttft_ms", "median_tpot_ms", "std_itl_ms", "p99_e2el_ms", "ttfts", "itls", "errors"} {
+		"request_throughput", "request_goodput", "output_throughput", "total_token_throughput", "mean_ttft_ms", "median_tpot_ms", "std_itl_ms", "p99_e2el_ms", "tokenizer_id", "max_concurrency", "ttfts", "itls", "errors"} {
 		if _, ok := out[key]; !ok {
 			t.Errorf("the JSON lacks %s", key)
 		}
+	}
+	if out["request_rate"] != 1. || out["burstiness"] != 1. {
+		t.Errorf("the JSON has a rate of %v and burstiness %v, want 1 and 1", out["request_rate"], out["burstiness"])
 	}
 	if got := out["ttfts"].([]any)[1].(float64); got != 0.11 || out["median_ttft_ms"].(float64) < 99 {
 		t.Errorf("ttfts[1] is %v s, median %v ms, want 0.11 and 100", got, out["median_ttft_ms"])

@@ -13,12 +13,21 @@ import (
 func (r *Report) WriteJSON(w io.Writer, details bool) error {
 	a := r.All
 	out := map[string]any{
-		"date": r.Run.Date, "endpoint_type": r.Run.Target, "backend": r.Run.Target, "label": r.Run.Load, "model_id": r.Run.Model,
+		"date": r.Run.Date, "endpoint_type": r.Run.Target, "backend": r.Run.Target, "label": r.Run.Load, "model_id": r.Run.Model, "tokenizer_id": r.Run.Model,
+		"request_rate": "inf", "burstiness": nil, "max_concurrency": nil,
 		"num_prompts": a.Requests, "completed": a.Outcomes[Completed], "failed": a.Requests - a.Outcomes[Completed],
 		"duration": r.Duration, "total_input_tokens": a.InputTokens, "total_output_tokens": a.OutputTokens,
 		"request_throughput": r.PerSecond(a.Outcomes[Completed]), "request_goodput": r.PerSecond(a.GoodRequests),
 		"output_throughput": r.PerSecond(a.OutputTokens), "total_token_throughput": r.PerSecond(a.InputTokens + a.OutputTokens),
 		"pelton": r,
+	}
+	if t := r.Run.Traffic; t.Concurrency > 0 {
+		out["max_concurrency"] = t.Concurrency
+	} else if t.Rate > 0 {
+		out["request_rate"] = t.Rate
+	}
+	if b := r.Run.Traffic.Burstiness; b > 0 {
+		out["burstiness"] = b
 	}
 	for name, q := range map[string]Quantiles{"ttft": a.TTFT, "tpot": a.TPOT, "itl": a.ITL, "e2el": a.E2E} {
 		maps.Copy(out, map[string]any{
