@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -297,6 +298,41 @@ func TestEngineErrors(t *testing.T) {
 			f.empty()
 		})
 	}
+}
+
+// A job whose steps fail takes nobody with it: those that were beside it run the last time that they may in steps of
+// their own.
+func TestPoisonAmongOthers(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	poisoned := map[engine.Seq]bool{}
+	e := newFake()
+	e.hook(func(rows []*engine.Row) error {
+		time.Sleep(5 * time.Millisecond) // they still run when the other one comes back
+		for _, r := range rows {
+			if len(r.Tokens) > 1 {
+				poisoned[r.Seq] = r.Tokens[0] == 'X'
+			}
+		}
+		if slices.ContainsFunc(rows, func(r *engine.Row) bool { return poisoned[r.Seq] }) {
+			return errors.New("boom")
+		}
+		return nil
+	})
+	for i := range 4 {
+		f.submit(order(fmt.Sprint("good", i), "good", 150))
+	}
+	f.submit(order("poison", "XXXX", 20))
+	f.hire("w", e)
+	for i := range 4 {
+		if final := f.final(fmt.Sprint("good", i)); final.Code != "" {
+			t.Errorf("job %d beside the poisoned one: %s %s", i, final.Code, final.Message)
+		}
+	}
+	if final := f.final("poison"); final.Code != contracts.CodeInternal {
+		t.Errorf("the poisoned job: %+v", final)
+	}
+	f.empty()
 }
 
 // Several workers that keep losing their jobs to each other: every stream comes out whole. The workers

@@ -269,7 +269,8 @@ func (j *job) spec(choice int, replay []int32, w *emit.Writer) batch.Spec {
 	s := batch.Spec{
 		Choice: choice, Rank: slices.Index(contracts.Classes, j.ref.Class), Scope: j.ref.Tenant, Prompt: j.req.prompt, Replay: replay,
 		MaxTokens: j.req.max, EOS: j.w.cfg.EOS, Sampler: sampler.New(params, j.req.prompt), Deadline: j.req.deadline,
-		Sink: &seat{Writer: w, job: j},
+		Alone: j.failures > 0 && j.failures == j.w.cfg.MaxFailures-1, // or it may be given up for what another one does
+		Sink:  &seat{Writer: w, job: j},
 	}
 	if j.req.job.Params.IgnoreEOS {
 		s.EOS = nil

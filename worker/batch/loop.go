@@ -62,6 +62,8 @@ type Loop struct {
 	order   uint64
 	full    bool // the engine had no memory and nothing was closed since
 	planner Planner
+	solos   uint64 // steps of one sequence's own
+	solo    bool   // the last step was one
 	turn    turn
 	steady  *time.Timer // bounds the step under way; nil without StepTimeout
 	forth   chan context.Context
@@ -298,12 +300,34 @@ func (l *Loop) step(ctx context.Context) error {
 	return nil
 }
 
+// suspect is the sequence that the next step is for alone, nil when the others share it.
+func (l *Loop) suspect() *Sequence {
+	var next *Sequence
+	others := false
+	for _, s := range l.running {
+		switch {
+		case !s.opened:
+		case !s.spec.Alone:
+			others = true
+		case next == nil || s.solo < next.solo:
+			next = s
+		}
+	}
+	if l.solo = next != nil && !(others && l.solo); !l.solo {
+		return nil
+	}
+	l.solos++
+	next.solo = l.solos
+	return next
+}
+
 // plan fills in the rows of the next step, in memory that is used again for each.
 func (l *Loop) plan() (done Step) {
 	t := &l.turn
 	t.ready, t.views, t.rows = t.ready[:0], t.views[:0], t.rows[:0]
+	only := l.suspect()
 	for _, s := range l.running {
-		if s.opened {
+		if s.opened && (s == only || only == nil && !s.spec.Alone) {
 			if done.SharedTokens < mostShared {
 				done.SharedTokens += l.share(s)
 			}

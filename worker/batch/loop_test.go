@@ -226,6 +226,43 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+// What is to run alone shares no step, takes every other one while others run, and hurts nobody when its step fails.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	e := newFake()
+	poison := []int32{63, 63, 63, 63}
+	poisoned := map[engine.Seq]bool{}
+	var steps []int // rows of each
+	e.before = func(rows []*engine.Row) error {
+		steps = append(steps, len(rows))
+		for _, r := range rows {
+			if poisoned[r.Seq] = poisoned[r.Seq] || slices.Equal(r.Tokens, poison); poisoned[r.Seq] && len(r.Tokens) == 1 {
+				return errors.New("boom")
+			}
+		}
+		return nil
+	}
+	prompts := [][]int32{prompt(1, 5), prompt(2, 5), prompt(3, 5), prompt(4, 5), poison}
+	var seqs []*batch.Sequence
+	var sinks []*sink
+	for i, p := range prompts {
+		sinks = append(sinks, newSink())
+		seqs = append(seqs, batch.NewSequence(batch.Spec{Prompt: p, MaxTokens: 10, Sampler: newGreedy(), Sink: sinks[i], Alone: i > 1}))
+	}
+	startLoop(t, e).Add(seqs...)
+	for i, p := range prompts {
+		tokens, end := sinks[i].wait(t)
+		if failed := end.Err != nil; failed != (i == 4) {
+			t.Errorf("sequence %d ends with %v", i, end.Err)
+		} else if !failed && !slices.Equal(tokens, alone(t, p, 10)) {
+			t.Errorf("sequence %d has other tokens than with nobody beside it", i)
+		}
+	}
+	if want := []int{1, 2, 1, 2, 1, 2, 1, 2}; !slices.Equal(steps[:len(want)], want) {
+		t.Errorf("rows of the first steps: %v, want %v", steps[:len(want)], want)
+	}
+}
+
 func coded(c contracts.Code) func(error) bool {
 	return func(err error) bool { return err != nil && contracts.CodeOf(err) == c }
 }

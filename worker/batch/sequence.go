@@ -59,6 +59,7 @@ type Spec struct {
 	EOS       []int32 // tokens that end the sequence and are not reported; empty to go on past them
 	Sampler   Sampler
 	Deadline  time.Time // zero is none
+	Alone     bool      // in steps of its own, every other one: if such a step fails, nobody else is hurt
 	Sink      Sink
 }
 
@@ -75,6 +76,7 @@ type Sequence struct {
 	next   [1]int32 // the token that the next decode row feeds
 	ended  bool
 	told   atomic.Bool // its sink knows
+	solo   uint64      // its last step of its own
 	device time.Duration
 	shared int        // tokens that were taken over from others
 	share  engine.Row // of the step under way
