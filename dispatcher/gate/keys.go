@@ -41,3 +41,10 @@ func (k *Keys[K]) Leave(key K) {
 	close(k.inside[key])
 	delete(k.inside, key)
 }
+
+// Inside is how many keys have a call inside.
+func (k *Keys[K]) Inside() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.inside)
+}

@@ -5,11 +5,11 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/dispatcher/gate"
 	"github.com/pelton-run/pelton/dispatcher/relay"
 )
 
@@ -30,58 +30,28 @@ const (
 
 // Lists makes lists of jobs, one at a time, and the tenants that ask take turns. Safe for concurrent use.
 type Lists struct {
-	logs Logs
-	busy chan struct{} // full while a list is made, and for a while after
-
-	mu   sync.Mutex
-	asks map[string]*asked // by tenant, while somebody asks
-}
-
-// asked are the lists that one tenant asks for.
-type asked struct {
-	first chan struct{} // full while one of them is made, or is the next of its tenant
-	count int
+	logs  Logs
+	asked gate.Keys[string] // one list of each tenant
+	busy  chan struct{}     // full while a list is made, and for a while after
 }
 
 // NewLists reads logs.
-func NewLists(logs Logs) *Lists {
-	return &Lists{logs: logs, busy: make(chan struct{}, 1), asks: map[string]*asked{}}
-}
+func NewLists(logs Logs) *Lists { return &Lists{logs: logs, busy: make(chan struct{}, 1)} }
 
 // turn waits until a list of tenant may be made, and returns what to call behind it.
 func (ls *Lists) turn(ctx context.Context, tenant string) (done func(rest time.Duration), err error) {
-	ls.mu.Lock()
-	a := ls.asks[tenant]
-	if a == nil {
-		a = &asked{first: make(chan struct{}, 1)}
-		ls.asks[tenant] = a
-	}
-	a.count++
-	ls.mu.Unlock()
-	leave := func() {
-		ls.mu.Lock()
-		defer ls.mu.Unlock()
-		if a.count--; a.count == 0 {
-			delete(ls.asks, tenant)
-		}
-	}
 	late := contracts.Errorf(contracts.CodeOverloaded, "others list jobs, and one list is made at a time: retry later")
-	select {
-	case a.first <- struct{}{}:
-	case <-ctx.Done():
-		leave()
+	if ls.asked.Enter(ctx, tenant) != nil {
 		return nil, late
 	}
 	select {
 	case ls.busy <- struct{}{}:
 	case <-ctx.Done():
-		<-a.first
-		leave()
+		ls.asked.Leave(tenant)
 		return nil, late
 	}
 	return func(rest time.Duration) {
-		<-a.first
-		leave()
+		ls.asked.Leave(tenant)
 		time.AfterFunc(rest, func() { <-ls.busy })
 	}, nil
 }

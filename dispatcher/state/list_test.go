@@ -33,8 +33,8 @@ func TestListsTakeTurns(t *testing.T) {
 		if len(order) != 21 || order[1] != "one" && order[2] != "one" {
 			t.Errorf("turns: %v", order)
 		}
-		if len(ls.asks) != 0 {
-			t.Errorf("%d tenants are remembered", len(ls.asks))
+		if n := ls.asked.Inside(); n != 0 {
+			t.Errorf("%d tenants are remembered", n)
 		}
 	})
 }
