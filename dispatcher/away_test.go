@@ -135,12 +135,18 @@ func (g *gatedDialer) cut(shut bool) {
 func connectGated(t testing.TB, b *contractstest.Broker) (*gatedDialer, *nats.Conn) {
 	t.Helper()
 	g := &gatedDialer{}
-	nc, err := nats.Connect(b.URL(), nats.SetCustomDialer(g), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	return g, connectBy(t, b, g)
+}
+
+// connectBy makes a connection through a dialer, which comes back by itself.
+func connectBy(t testing.TB, b *contractstest.Broker, d nats.CustomDialer) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect(b.URL(), nats.SetCustomDialer(d), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	return g, nc
+	return nc
 }
 
 // TestFinalMissedWhileAway: a job ends while the dispatcher has no connection. Its place among the tenant's
@@ -360,12 +366,7 @@ func (s *stall) Dial(network, address string) (net.Conn, error) {
 func connectStalled(t testing.TB, b *contractstest.Broker) (*stall, *nats.Conn) {
 	t.Helper()
 	s := &stall{}
-	nc, err := nats.Connect(b.URL(), nats.SetCustomDialer(s))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	return s, nc
+	return s, connectBy(t, b, s)
 }
 
 // TestScheduledWhileTheBrokerIsSilent: nobody waits for the timeouts of all those who came before.

@@ -296,19 +296,24 @@ func TestFetchExports(t *testing.T) {
 	}
 }
 
+// breaksOff answers the first request with the beginning of a file only.
+func breaksOff(file []byte, at int) func(http.ResponseWriter, *http.Request, int) bool {
+	return func(w http.ResponseWriter, _ *http.Request, n int) bool {
+		if n > 1 {
+			return false
+		}
+		w.Header().Set("ETag", `"`+sum(file)+`"`)
+		w.Header().Set("Content-Length", fmt.Sprint(len(file)))
+		_, _ = w.Write(file[:at])
+		return true
+	}
+}
+
 func TestFetchResumes(t *testing.T) {
 	t.Parallel()
 	gguf := tinyGGUF(t)
 	h := newHugging(t, map[string][]byte{"a.gguf": gguf})
-	h.large = func(w http.ResponseWriter, r *http.Request, n int) bool {
-		if n > 1 {
-			return false
-		}
-		w.Header().Set("ETag", `"`+sum(gguf)+`"`)
-		w.Header().Set("Content-Length", fmt.Sprint(len(gguf)))
-		_, _ = w.Write(gguf[:1000])
-		return true
-	}
+	h.large = breaksOff(gguf, 1000)
 	store := model.Store{Root: filepath.Join(t.TempDir(), "models")}
 	if _, _, err := h.hub(nil).Ensure(t.Context(), store, ref, "q8", nil); err != nil {
 		t.Fatal(err)
@@ -323,15 +328,7 @@ func TestFetchResumesOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	gguf := tinyGGUF(t)
 	h := newHugging(t, map[string][]byte{"a.gguf": gguf})
-	h.large = func(w http.ResponseWriter, r *http.Request, n int) bool {
-		if n > 1 {
-			return false
-		}
-		w.Header().Set("ETag", `"`+sum(gguf)+`"`)
-		w.Header().Set("Content-Length", fmt.Sprint(len(gguf)))
-		_, _ = w.Write(gguf[:len(gguf)-1000])
-		return true
-	}
+	h.large = breaksOff(gguf, len(gguf)-1000)
 	store := model.Store{Root: filepath.Join(t.TempDir(), "models")}
 	if _, _, err := h.hubWith(nil, hub.Config{Retries: -1}).Ensure(t.Context(), store, ref, "q8", nil); err == nil {
 		t.Fatal("a broken download: no error")
