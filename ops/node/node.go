@@ -28,6 +28,7 @@ import (
 	"github.com/pelton-run/pelton/ops/auth"
 	"github.com/pelton-run/pelton/ops/metrics"
 	"github.com/pelton-run/pelton/runtime/memory"
+	"github.com/pelton-run/pelton/runtime/tokenizer"
 	"github.com/pelton-run/pelton/worker"
 	"github.com/pelton-run/pelton/worker/batch"
 )
@@ -133,6 +134,9 @@ func (n *Node) startDispatcher(ctx, run context.Context) error {
 	var models []dispatcher.Model
 	for _, m := range n.cfg.Models {
 		models = append(models, m.Model())
+		if m.Tokenizer != nil && errors.Is(m.Tokenizer.ChatError(), tokenizer.ErrTemplate) {
+			n.cfg.Log.Warn("chats are refused, plain prompts are taken", "model", m.Name, "error", m.Tokenizer.ChatError())
+		}
 	}
 	d, err := dispatcher.New(dispatcher.Config{
 		Conn: nc, Models: models, Topology: n.cfg.Topology, Overload: n.cfg.Overload, Logger: n.cfg.Log, Trace: n.cfg.Metrics.Dispatcher(),

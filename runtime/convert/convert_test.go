@@ -208,8 +208,8 @@ func TestTokenizer(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%q: %v", pre, err)
 		}
-		if words.Vocab() != 263 || !words.HasChatTemplate() {
-			t.Errorf("%q: %d tokens, chat template %v", pre, words.Vocab(), words.HasChatTemplate())
+		if words.Vocab() != 263 || words.ChatError() != nil {
+			t.Errorf("%q: %d tokens, chats: %v", pre, words.Vocab(), words.ChatError())
 		}
 		text := "the 42 héros: 日本"
 		if got := words.Decode(words.Encode(text)); got != text {

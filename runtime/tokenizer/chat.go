@@ -24,8 +24,8 @@ var (
 	// ErrMessages is returned, wrapped, when the conversation is at fault: no or too many messages, an
 	// unknown role, or a template that refuses it. The caller can change it; the text says how.
 	ErrMessages = errors.New("bad messages")
-	// ErrTemplate is returned, wrapped, when the model's template is at fault: it breaks or exceeds its
-	// limits. Only another template helps.
+	// ErrTemplate is returned, wrapped, when the model's template is at fault: it cannot be compiled, breaks or
+	// exceeds its limits. Only another template helps; plain prompts are taken.
 	ErrTemplate = template.ErrFailed
 	// ErrNoTemplate is returned for a model without a chat template; it takes plain prompts only.
 	ErrNoTemplate = errors.New("the model has no chat template; send a plain prompt instead")
@@ -42,17 +42,17 @@ type chatTemplate struct {
 	special  addedTokens
 }
 
-// newChatTemplate compiles source. It returns nil without error when there is nothing to compile.
+// newChatTemplate compiles source. The errors are ErrNoTemplate and ErrTemplate.
 func newChatTemplate(source string, t *Tokenizer, names map[string]string) (*chatTemplate, error) {
 	if strings.TrimSpace(source) == "" {
 		if _, ok := t.Special("<|im_start|>"); !ok {
-			return nil, nil
+			return nil, ErrNoTemplate
 		}
 		source = chatML
 	}
 	compiled, err := template.Compile(source, names)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w, send a plain prompt instead: %w", ErrTemplate, err)
 	}
 	var special []addedToken
 	for _, a := range t.added.tokens {
@@ -104,9 +104,9 @@ func edgeTokens(f *fileJSON) map[string]string {
 // maxMessages bounds a conversation; a turn costs some 50 µs of rendering.
 const maxMessages = 4096
 
-// HasChatTemplate reports whether Chat can work: the model folder has a template or the vocabulary has
-// ChatML's tokens.
-func (t *Tokenizer) HasChatTemplate() bool { return t.chat != nil }
+// ChatError is why Chat takes no messages: ErrNoTemplate when neither the model folder has a template nor the
+// vocabulary ChatML's tokens, or ErrTemplate, wrapped; nil if it does.
+func (t *Tokenizer) ChatError() error { return t.noChat }
 
 // Chat renders messages with the model's template and returns the token ids of the result. With
 // addGenerationPrompt it ends where the assistant's answer begins.
@@ -121,8 +121,8 @@ func (t *Tokenizer) HasChatTemplate() bool { return t.chat != nil }
 // messages, add_generation_prompt, tools and documents (always none), bos_token and eos_token if
 // tokenizer_config.json or tokenizer.json tells them, raise_exception and strftime_now (in UTC).
 func (t *Tokenizer) Chat(messages []Message, addGenerationPrompt bool) ([]int32, error) {
-	if t.chat == nil {
-		return nil, ErrNoTemplate
+	if t.noChat != nil {
+		return nil, t.noChat
 	}
 	if err := checkMessages(messages); err != nil {
 		return nil, err

@@ -67,6 +67,22 @@ func TestConfigFile(t *testing.T) {
 	}
 }
 
+// A template that cannot be compiled is told to those who chat; the rest of the model can be used.
+func TestTemplateThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	words, err := tokenizer.Parse(unzip(t, "family-llama2"), []byte("{% include 'x' %}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(words.Encode("hi")) == 0 || !errors.Is(words.ChatError(), tokenizer.ErrTemplate) {
+		t.Errorf("chat error %v", words.ChatError())
+	}
+	_, err = words.Chat([]tokenizer.Message{{Role: "user", Content: "hi"}}, true)
+	if !errors.Is(err, tokenizer.ErrTemplate) || !strings.Contains(err.Error(), "include") || !strings.Contains(err.Error(), "plain prompt") {
+		t.Errorf("chat: %v", err)
+	}
+}
+
 // What is not implemented is named, never taken for something else.
 func TestUnsupportedIsNamed(t *testing.T) {
 	t.Parallel()

@@ -112,7 +112,7 @@ type patternJSON struct {
 
 // Parse builds a Tokenizer from the contents of a tokenizer.json and of a chat_template.jinja, which
 // may be empty. Errors name the part of the file that is at fault; a part that is not implemented is
-// ErrUnsupported.
+// ErrUnsupported. A template that cannot be used is no error: ChatError tells.
 func Parse(tokenizerJSON, chatTemplate []byte) (*Tokenizer, error) {
 	return parse(tokenizerJSON, chatTemplate, nil)
 }
@@ -140,9 +140,7 @@ func parse(tokenizerJSON, chatTemplate, config []byte) (*Tokenizer, error) {
 	if len(bytes.TrimSpace(chatTemplate)) > 0 {
 		template = string(bytes.TrimPrefix(chatTemplate, []byte("\ufeff")))
 	}
-	if t.chat, err = newChatTemplate(template, t, names); err != nil {
-		return nil, fmt.Errorf("chat template: %w", err)
-	}
+	t.chat, t.noChat = newChatTemplate(template, t, names)
 	return t, nil
 }
 

@@ -35,7 +35,8 @@ type Tokenizer struct {
 	normal  []normalizer
 	stages  []stage
 	bpe     *bpe
-	chat    *chatTemplate // nil: the model has none
+	chat    *chatTemplate
+	noChat  error // why there is no chat
 	scratch scratchPool
 }
 

@@ -33,6 +33,8 @@ func TestConditionsAndParentheses(t *testing.T) {
 		"{{ 'x' if not messages else 'y' }}\r\n\n":                                                                                  "y\n",
 		`{{ (messages[0].content | default('', true)).replace('/think', '').strip() }}`:                                             "Hello , x",
 		`{{ ((messages[0].content | trim) + 'z').split('/think')[1].strip() }}`:                                                     ", xz",
+		`{{ '-' * 8 + "+" * 2 }}`:                                                                                                   "--------++",
+		`{% filter trim %}  {{ 'a' }} {% endfilter %}`:                                                                              "a",
 		`{% if (messages[0].content | trim).startswith('H') %}yes{% endif %}`:                                                       "yes",
 		`{% for x in (messages[0].content + ',').split(',') %}[{{ x }}]{% endfor %}`:                                                "[Hello /think][ x][]",
 		`{{ not (messages[0].content).startswith('x') }} {{ (messages|last).content.strip().upper() }}`:                             "True <THINK>A</THINK> B",
@@ -53,7 +55,7 @@ func TestBrokenExpressions(t *testing.T) {
 	t.Parallel()
 	for _, source := range []string{
 		`{{ ( }}`, `{{ a if }}`, `{{ (a if b else }}`, `{{ (a if b`, `{{ ) if ( }}`, `{% if (a].b %}{% endif %}`, `{{ 'a`, `{% set x = (a if b else c %}`,
-		`{{ (a if b else c if d else) }}`, `{{ [a if b }}`, `{%`, `{{`, strings.Repeat(`{{ (a if `, 300),
+		`{{ 'a' * 5000 }}`, `{{ 'a' * 9 * 9 }}`, `{{ ('a' * 9) * 9 }}`, `{{ 'a' * messages }}`, `{{ messages[0].role * 2 }}`, `{{ 'a' * 2 ** 9 }}`, `{{ 'a' * -1 }}`, `{{ 'a' *`, `{{ 2 * 'a' }}`, `{{ (a if b else c if d else) }}`, `{{ [a if b }}`, `{%`, `{{`, strings.Repeat(`{{ (a if `, 300),
 	} {
 		if compiled, err := template.Compile(source, nil); err == nil {
 			if _, err := compiled.Render([]template.Message{{Role: "user"}}, true, nil); err == nil || errors.Is(err, template.ErrRaised) {

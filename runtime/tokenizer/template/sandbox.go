@@ -31,7 +31,7 @@ func statements() map[string]parser.ControlStructureParser {
 		"set":        parseSet,
 		"generation": parseGeneration,
 	}
-	for _, name := range []string{"if", "raw", "break", "continue"} {
+	for _, name := range []string{"if", "filter", "raw", "break", "continue"} {
 		if p, ok := controlStructures.All.Get(name); ok {
 			out[name] = p
 		}

@@ -13,6 +13,7 @@ package template
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,9 +32,10 @@ const (
 	maxRenderSteps  = 1 << 20 // loop passes and macro calls
 	maxRenderOutput = 8 << 20 // bytes, beyond eight times the size of the messages
 	maxMacroDepth   = 32
-	maxNesting      = 64  // brackets inside each other
-	maxBlockTokens  = 512 // between {{ and }} or {% and %}
-	maxMethodCalls  = 12  // in one such block: gonja evaluates what a method is called on twice
+	maxNesting      = 64   // brackets inside each other
+	maxBlockTokens  = 512  // between {{ and }} or {% and %}
+	maxRepeated     = 4096 // bytes of a text that is multiplied
+	maxMethodCalls  = 12   // in one such block: gonja evaluates what a method is called on twice
 )
 
 // Errors of Render.
@@ -115,7 +117,8 @@ func shorten(err error) error {
 // checkSource refuses, before the parser sees it, what the sandbox could not bound while it runs.
 func checkSource(source string, cfg *config.Config) error {
 	nesting, block, calls := 0, 0, 0
-	var before, last tokens.Type
+	var before tokens.Type
+	last := &tokens.Token{}
 	stream := tokens.LexAll(source, cfg)
 	for ; ; stream.Next() {
 		tok := stream.Current()
@@ -128,21 +131,31 @@ func checkSource(source string, cfg *config.Config) error {
 			nesting, block, calls = 0, 0, 0
 		case tokens.LeftParenthesis:
 			nesting++
-			if before == tokens.Dot && last == tokens.Name {
+			if before == tokens.Dot && last.Type == tokens.Name {
 				calls++
 			}
 		case tokens.LeftBracket, tokens.LeftBrace:
 			nesting++
 		case tokens.RightParenthesis, tokens.RightBracket, tokens.RightBrace:
 			nesting--
-		case tokens.Multiply, tokens.Power:
-			return fmt.Errorf("line %d: multiplication is not allowed in templates", tok.Line)
+		case tokens.Power:
+			return fmt.Errorf("line %d: powers are not allowed in templates", tok.Line)
+		case tokens.Multiply:
+			stream.Next()
+			n, times := stream.Current(), 0
+			if n != nil && n.Type == tokens.Integer {
+				times, _ = strconv.Atoi(n.Val)
+			}
+			if last.Type != tokens.String || times < 1 || len(last.Val)*times > maxRepeated {
+				return fmt.Errorf("line %d: only a short text is multiplied in templates, and by a number, such as '-' * 80", tok.Line)
+			}
+			block, tok = block+1, n
 		}
 		if nesting > maxNesting || block > maxBlockTokens || calls > maxMethodCalls {
 			return fmt.Errorf("line %d: expression too large (at most %d brackets deep, %d tokens, %d method calls)",
 				tok.Line, maxNesting, maxBlockTokens, maxMethodCalls)
 		}
-		before, last = last, tok.Type
+		before, last = last.Type, tok
 	}
 }
 
