@@ -71,8 +71,8 @@ func (r *request) check(info engine.Info) *contracts.Error {
 			return contracts.Errorf(contracts.CodeInvalidArgument, "prompt token %d is %d, ids go from 0 to %d", i, id, info.Vocab-1)
 		}
 	}
-	if len(r.prompt) >= info.ContextLength {
-		return contracts.Errorf(contracts.CodeContextLengthExceeded, "a prompt of %d tokens leaves no room in a context of %d: shorten it", len(r.prompt), info.ContextLength)
+	if n := len(r.prompt) + or(r.job.Params.MaxTokens, 1); n > info.ContextLength { // admission knows the longest context of all
+		return contracts.Errorf(contracts.CodeResourceExhausted, "the job needs a context of %d tokens, this worker has %d", n, info.ContextLength)
 	}
 	return r.resolve(info)
 }
@@ -83,7 +83,7 @@ func (r *request) resolve(info engine.Info) *contracts.Error {
 	if r.job.Kind == contracts.KindChat {
 		r.max = defaultTokensChat
 	}
-	r.max = min(or(p.MaxTokens, r.max), info.ContextLength-len(r.prompt))
+	r.max = or(p.MaxTokens, min(r.max, info.ContextLength-len(r.prompt)))
 	r.choices = or(p.N, 1)
 	if r.job.Deadline > 0 {
 		r.deadline = time.UnixMilli(r.job.Deadline)

@@ -134,7 +134,6 @@ func TestRefusals(t *testing.T) {
 		{"temperature", func(a *contracts.Admitted) { a.Job.Params.Temperature = ptr(-1.0) }, contracts.CodeInvalidArgument},
 		{"max tokens", func(a *contracts.Admitted) { a.Job.Params.MaxTokens = ptr(0) }, contracts.CodeInvalidArgument},
 		{"bias", func(a *contracts.Admitted) { a.Job.Params.LogitBias = map[string]float64{"259": 1} }, contracts.CodeInvalidArgument},
-		{"prompt as long as the context", func(a *contracts.Admitted) { a.Tokens = make([]int32, 512) }, contracts.CodeContextLengthExceeded},
 		{"another's name", func(a *contracts.Admitted) { a.Job.Tenant = "mallory" }, contracts.CodeInvalidArgument},
 		{"deadline", func(a *contracts.Admitted) { a.Job.Deadline = 1 }, contracts.CodeDeadlineExceeded},
 	}
@@ -209,6 +208,36 @@ func TestSmallWorkers(t *testing.T) {
 	f.hire("large", newFake(), func(c *worker.Config) { c.MaxFailures = 2 })
 	if got := f.final("big"); got.Code != "" || got.Claim.Failures != 0 {
 		t.Errorf("the large worker: %+v by %+v", got, got.Claim)
+	}
+	f.empty()
+}
+
+// Where contexts differ, a worker with a short one hands back what is too long for it: the prompt, or the answer behind it.
+func TestShortContext(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	e := newFake()
+	e.info.ContextLength = 64
+	back := make(chan error, 99)
+	short := f.hire("short", e, func(c *worker.Config) {
+		c.Trace = &worker.Trace{HandedBack: func(_ worker.Job, cause error) { back <- cause }}
+	})
+	f.submit(order("prompt", strings.Repeat("x", 64), 5))
+	f.submit(order("answer", "prompt", 59))
+	f.submit(order("fits", "prompt", 58))
+	f.final("fits")
+	for range 2 {
+		if err := receive(t, back); contracts.CodeOf(err) != contracts.CodeResourceExhausted {
+			t.Errorf("handed back for %v", err)
+		}
+	}
+	short.stop()
+	<-short.done
+	f.hire("long", newFake())
+	for _, id := range []string{"prompt", "answer"} {
+		if got := f.final(id); got.Code != "" || got.Claim.Failures != 0 {
+			t.Errorf("%s: %+v by %+v", id, got, got.Claim)
+		}
 	}
 	f.empty()
 }
