@@ -204,8 +204,11 @@ func TestBell(t *testing.T) {
 // sleeper is the memory of a model that is loaded once a job waits for it.
 type sleeper struct {
 	*memory.Budget
-	awake atomic.Bool
+	awake   atomic.Bool
+	started atomic.Int32
 }
+
+func (s *sleeper) Started() { s.started.Add(1) }
 
 func (s *sleeper) Awake() bool { return s.awake.Load() }
 
@@ -241,8 +244,12 @@ func TestHandedBackJobWakesItsModel(t *testing.T) {
 	f := newFleet(t, 15*time.Second)
 	f.submit(order("j", "hello", 3))
 	f.handBack(contracts.P2, contracts.SizeS)
-	f.hire("w", newFake(), func(c *worker.Config) { c.Memory = &sleeper{Budget: memory.NewBudget(1 << 20)} })
+	shared := &sleeper{Budget: memory.NewBudget(1 << 20)}
+	f.hire("w", newFake(), func(c *worker.Config) { c.Memory = shared })
 	if c := f.final("j"); c.Code != "" {
 		t.Errorf("it ended as %s: %s", c.Code, c.Message)
+	}
+	if n := shared.started.Load(); n != 1 {
+		t.Errorf("its model was used %d times, want once", n)
 	}
 }

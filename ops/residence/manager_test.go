@@ -91,12 +91,14 @@ func (b *bench) hears(want ...string) {
 	}
 }
 
-// job takes and gives back the memory of one job, as an intake does: reserved on suspicion, then fitted.
+// job takes and gives back the memory of one job of two choices, as an intake does: reserved on suspicion, then fitted.
 func job(s *residence.Seat, bytes int64) bool {
 	if !s.Resize(0, bytes) {
 		return false
 	}
-	return s.Resize(bytes, bytes) && s.Resize(bytes, 0)
+	fits := s.Resize(bytes, bytes)
+	s.Started()
+	return fits && s.Resize(bytes, bytes/2) && s.Resize(bytes/2, 0)
 }
 
 func TestModelsTakeTurns(t *testing.T) {

@@ -97,11 +97,15 @@ func (s *Seat) Resize(before, after int64) bool {
 	if s.m.wants.served(s.id, after-before) {
 		s.m.budget.Notify() // others may have been held for it
 	}
-	if before > 0 && after > 0 { // a pull reserves on suspicion; a job that came makes it fit
-		s.uses.add(s.m.cfg.Now())
-		s.m.wants.started(s.id)
-	}
 	return true
+}
+
+// Started notes that a job has its memory, once for each: pulls reserve on suspicion, and choices end one by one.
+func (s *Seat) Started() {
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	s.uses.add(s.m.cfg.Now())
+	s.m.wants.started(s.id)
 }
 
 // Watch is a new channel that carries a value when more may have become free.

@@ -26,6 +26,8 @@ type Shared interface {
 	Awake() bool
 	// Want says how many bytes a job waits for, 0 for none, so that models are loaded and unloaded.
 	Want(bytes int64)
+	// Started says that a job has what it needs, once for each.
+	Started()
 }
 
 // Room is what a worker can still take: KV bytes, slots, and prompts that it can soon feed. Safe from any
@@ -197,6 +199,14 @@ func (v *Reservation) resize(bytes int64, slots int) bool {
 // that also takes jobs, so that nothing else is taken meanwhile and the wait ends when the jobs that
 // run now have ended. ErrNeverFits when the whole room is too small.
 func (v *Reservation) Fit(ctx context.Context, bytes int64, slots int) error {
+	err := v.fit(ctx, bytes, slots)
+	if s, ok := v.room.bytes.(Shared); ok && err == nil {
+		s.Started()
+	}
+	return err
+}
+
+func (v *Reservation) fit(ctx context.Context, bytes int64, slots int) error {
 	if v.Try(bytes, slots) {
 		return nil
 	}
