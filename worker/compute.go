@@ -26,6 +26,7 @@ func (j *job) compute(hard context.Context, chain *lease.Chain, t *resume.Transc
 	j.yielding = claim.Claim.Preempted < topology.MaxPreempt
 	j.mu.Unlock()
 	outputs, cause := j.outputs()
+	j.room.Close() // before the final record says that the job is over
 	if silent(cause) {
 		return nil, cause
 	}

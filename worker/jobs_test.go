@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/worker"
 )
 
@@ -363,5 +365,39 @@ func TestCanceledInTheQueue(t *testing.T) {
 	f.empty()
 	if n := len(f.records("q")); n != 1 {
 		t.Errorf("%d records, want only the dispatcher's", n)
+	}
+}
+
+// echo is a graph that gives back what it gets.
+type echo struct{}
+
+func (echo) Info() engine.GraphInfo {
+	port := []engine.Port{{Name: "x", Type: "FP32", Shape: []int64{1}}}
+	return engine.GraphInfo{Model: "m", Variant: "fp32", Backend: "fake", Fingerprint: "f", Inputs: port, Outputs: port, Limit: 1}
+}
+func (echo) Run(_ context.Context, in []engine.Tensor) ([]engine.Tensor, error) { return in, nil }
+func (echo) Shutdown() error                                                    { return nil }
+
+// The memory of a job that is one call is free when its final record appears.
+func TestCallsFreeMemoryFirst(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	w := f.hire("w", newFake(), func(c *worker.Config) {
+		c.Engine, c.Tokenizer, c.EOS, c.Memory = nil, nil, nil, memory.NewBudget(1<<20)
+		c.Calls = &worker.Calls{Graph: echo{}, Kind: contracts.KindTensor}
+	})
+	for i := range 30 {
+		a := order(fmt.Sprint("call", i), "", 1)
+		a.Job.Kind, a.Job.Params = contracts.KindTensor, contracts.Params{}
+		a.Job.Tensors = []contracts.Tensor{{Name: "x", Type: "FP32", Shape: []int64{1}, Data: make([]byte, 4)}}
+		f.submit(a)
+		if got := f.final(a.Job.ID); got.Code != "" || len(got.Outputs) != 1 {
+			t.Fatalf("%s: %s", got.Code, got.Message)
+		}
+		for _, j := range w.Snapshot().Jobs {
+			if j.Job == a.Job.ID && j.KV > 0 {
+				t.Errorf("a job holds %d bytes behind its final record", j.KV)
+			}
+		}
 	}
 }
