@@ -70,7 +70,9 @@ func addTensorRT(o *ort.SessionOptions, id string) error {
 	if err != nil {
 		return err
 	}
-	err = p.Update(map[string]string{"device_id": id, "trt_fp16_enable": "1", "trt_engine_cache_enable": "1"})
+	// No cache of engines: it takes one model's for another's that has the same graph, with other weights
+	// (microsoft/onnxruntime#6455).
+	err = p.Update(map[string]string{"device_id": id, "trt_fp16_enable": "1"})
 	if err == nil {
 		err = o.AppendExecutionProviderTensorRT(p)
 	}
