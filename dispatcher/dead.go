@@ -116,10 +116,10 @@ func (d *Dispatcher) RetryDead(ctx context.Context, tenant, job, id string) (*co
 }
 
 func (d *Dispatcher) retryDead(ctx context.Context, tenant, job, id string) (_ *contracts.Answer, err error) {
-	if err := d.submits.Enter(); err != nil {
+	if err := d.submits.Enter(tenant, 0); err != nil {
 		return nil, err
 	}
-	defer d.submits.Leave()
+	defer d.submits.Leave(tenant, 0)
 	defer d.rescue(tenant, job, &err)
 	dead, m, err := d.deadLetter(ctx, tenant, job)
 	if err != nil {
