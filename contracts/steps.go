@@ -33,6 +33,20 @@ func (s *StepSums) Sum(o StepSums, keep float64) {
 	}
 }
 
+// mostSum bounds the sums that are believed: of more than a year of steps, squared.
+const mostSum = 1e24
+
+// Sound tells whether the sums can be those of steps: numbers, none negative or beyond reason, and steps take
+// time. Others would spoil the sums that they are added to.
+func (s *StepSums) Sound() bool {
+	for _, f := range []float64{s.N, s.P, s.R, s.T, s.PP, s.PR, s.RR, s.PT, s.RT, s.TT} {
+		if !(f >= 0 && f <= mostSum) { // NaN is neither
+			return false
+		}
+	}
+	return s.Budget > 0 && s.Budget <= MaxMaxTokens && (s.N == 0 || s.T >= s.N*1e-6)
+}
+
 // enoughSteps is how many steps a fit must stand on to be believed.
 const enoughSteps = 20
 

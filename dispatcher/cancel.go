@@ -24,10 +24,10 @@ const (
 // one stops at its next step, one that ended stays as it is. CodeNotFound: there is no such job. When
 // ctx ends first the job may still end; asking again is safe.
 func (d *Dispatcher) Cancel(ctx context.Context, tenant, job string) (contracts.Status, error) {
-	if err := d.cancels.Enter(); err != nil {
+	if err := d.cancels.Enter(tenant, 0); err != nil {
 		return contracts.Status{}, contracts.AsError(err)
 	}
-	defer d.cancels.Leave()
+	defer d.cancels.Leave(tenant, 0)
 	return d.cancel(ctx, tenant, job)
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/relay"
-	"github.com/pelton-run/pelton/dispatcher/state"
 )
 
 // retryNames bounds the ids that a retry without a name of its own tries.
@@ -25,30 +23,11 @@ const retryNames = 16
 // ListDead tells the jobs of a tenant that were given up (all tenants' when it is empty), newest first,
 // without their payload; a limit of 0 is 100, the most is 1,000.
 func (d *Dispatcher) ListDead(ctx context.Context, tenant string, limit int) ([]contracts.Dead, error) {
-	if limit <= 0 {
-		limit = state.DefaultList
-	}
-	limit = min(limit, state.MaxList)
-	token := "*"
-	if tenant != "" {
-		token = subject.Escape(tenant)
-	}
-	var list []contracts.Dead
-	err := d.dead.Read(ctx, "dlq."+token+".*", 1, func(m *relay.Message) bool {
-		if dead, _ := decodeDead(m); dead != nil {
-			dead.Admitted = nil
-			list = append(list, *dead)
-		}
-		if len(list) == 2*state.MaxList {
-			list = slices.Delete(list, 0, state.MaxList)
-		}
-		return true
-	})
+	list, err := d.lists.Dead(ctx, tenant, limit)
 	if err != nil {
 		return nil, d.shown("list of dead letters", tenant, "", err)
 	}
-	slices.Reverse(list)
-	return list[:min(len(list), limit)], nil
+	return list, nil
 }
 
 // DeadLetter is a job that was given up, with its payload. CodeNotFound: there is none under the id.
@@ -116,10 +95,10 @@ func (d *Dispatcher) RetryDead(ctx context.Context, tenant, job, id string) (*co
 }
 
 func (d *Dispatcher) retryDead(ctx context.Context, tenant, job, id string) (_ *contracts.Answer, err error) {
-	if err := d.submits.Enter(); err != nil {
+	if err := d.submits.Enter(tenant, 0); err != nil {
 		return nil, err
 	}
-	defer d.submits.Leave()
+	defer d.submits.Leave(tenant, 0)
 	defer d.rescue(tenant, job, &err)
 	dead, m, err := d.deadLetter(ctx, tenant, job)
 	if err != nil {

@@ -98,7 +98,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		name:    nuid.Next(),
 	}
 	d.room = room.New(d.sched)
-	d.lists = state.NewLists(state.Logs{Sched: d.sched, Jobs: d.jobs, Out: d.out})
+	d.lists = state.NewLists(state.Logs{Sched: d.sched, Jobs: d.jobs, Out: d.out, Dead: d.dead})
 	d.backlog = backlog.New(cfg.Overload, d.fleet.Live)
 	d.deadlines, d.urgent = agenda.New(d.expire), fleet.NewUrgent()
 	d.turns = d.newTurns()

@@ -23,12 +23,12 @@ func (d *Dispatcher) onSubmit(ctx context.Context, m *nats.Msg) {
 	if !d.repliesTo(m, tenant) {
 		return
 	}
-	if err := d.submits.Enter(); err != nil {
+	if err := d.submits.Enter(tenant, len(m.Data)); err != nil {
 		d.reply(m, refusal("", d.refused(tenant, "", err)))
 		return
 	}
 	go func() {
-		defer d.submits.Leave()
+		defer d.submits.Leave(tenant, len(m.Data))
 		d.reply(m, d.takeIn(ctx, tenant, m.Data))
 	}()
 }
@@ -68,12 +68,12 @@ func (d *Dispatcher) onJob(verb string, wait time.Duration, do func(ctx context.
 		if !d.repliesTo(m, tenant) {
 			return
 		}
-		if err := d.cancels.Enter(); err != nil {
+		if err := d.cancels.Enter(tenant, 0); err != nil {
 			d.reply(m, refusal(job, contracts.AsError(err)))
 			return
 		}
 		go func() {
-			defer d.cancels.Leave()
+			defer d.cancels.Leave(tenant, 0)
 			ctx, cancel := context.WithTimeout(ctx, wait)
 			defer cancel()
 			status, err := do(ctx, tenant, job)

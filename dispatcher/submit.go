@@ -51,11 +51,11 @@ func (d *Dispatcher) Start(ctx context.Context, job *contracts.Job) (*contracts.
 // enter is Submit and Start: the gate, then submit.
 func (d *Dispatcher) enter(ctx context.Context, job *contracts.Job, listen func(*contracts.Job) error) (*contracts.Answer, *published, error) {
 	arrived := time.Now()
-	if err := d.submits.Enter(); err != nil {
+	if err := d.submits.Enter(job.Tenant, 0); err != nil {
 		e := d.refused(job.Tenant, job.Model, err)
 		return refusal(job.ID, e), nil, e
 	}
-	defer d.submits.Leave()
+	defer d.submits.Leave(job.Tenant, 0)
 	j, fresh := *job, false
 	if j.ID == "" {
 		id, err := uuid.NewV7()

@@ -26,13 +26,17 @@ type Speed struct {
 type device struct{ variant, device string }
 
 // SpeedOf sums up the workers of a model that take jobs. Workers of one variant and device share a fit; a
-// worker whose device is not known yet counts as the mean of the others.
+// worker whose device is not known yet, or whose sums are not [contracts.StepSums.Sound], counts as the mean of the
+// others.
 func SpeedOf(workers []contracts.Heartbeat, model string) Speed {
 	sums := map[device]*contracts.StepSums{}
 	var ready []contracts.Heartbeat
 	for _, h := range workers {
 		if h.Model != model || h.State != contracts.WorkerReady {
 			continue
+		}
+		if h.Steps != nil && !h.Steps.Sound() {
+			h.Steps = nil // of our copy
 		}
 		ready = append(ready, h)
 		if h.Steps == nil {
@@ -58,7 +62,7 @@ func SpeedOf(workers []contracts.Heartbeat, model string) Speed {
 			}
 		}
 		s.Rows, s.Slots, s.Free = s.Rows+rows, s.Slots+h.Slots, s.Free+max(0, h.Slots-rows)
-		if f := fits[device{h.Variant, h.Device}]; f.Known() && h.Steps != nil && h.Steps.Budget > 0 {
+		if f := fits[device{h.Variant, h.Device}]; f.Known() && h.Steps != nil {
 			known++
 			s.add(f, float64(h.Steps.Budget), float64(rows))
 		}

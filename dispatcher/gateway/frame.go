@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/gate"
 )
 
 // recorder remembers what was answered, for the log and for late failures.
@@ -70,18 +72,44 @@ func (g *gateway) frame(h handlerFunc, heavy bool) http.Handler {
 			return
 		}
 		if heavy {
-			select {
-			case g.slots <- struct{}{}:
-				defer func() { <-g.slots }()
-			default:
-				g.fail(rec, r, &contracts.Error{Code: contracts.CodeOverloaded, Message: "too many requests at once: retry later", RetryAfterMS: 1000})
+			tenant, err := g.tenant(r)
+			body := &weighed{ReadCloser: r.Body, take: func() error { return g.slots.Enter(tenant, 0) }}
+			if err == nil {
+				err = body.take()
+			}
+			if err != nil {
+				g.fail(rec, r, err)
 				return
 			}
+			defer func() {
+				for range 1 + body.places {
+					g.slots.Leave(tenant, 0)
+				}
+			}()
+			r.Body = body
 		}
 		if err := h(rec, r); err != nil {
 			g.fail(rec, r, err)
 		}
 	})
+}
+
+// weighed is a body that takes a place more for each [gate.PlaceBytes] of it that have come.
+type weighed struct {
+	io.ReadCloser
+	take          func() error
+	bytes, places int
+}
+
+// Read fails when there is no place for what came.
+func (b *weighed) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	for b.bytes += n; b.bytes > (1+b.places)*gate.PlaceBytes; b.places++ {
+		if err := b.take(); err != nil {
+			return n, err
+		}
+	}
+	return n, err
 }
 
 // panicked answers a handler's panic: with an error object when nothing was sent, else by cutting the

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/gate"
 )
 
 // Jobs is what the gateway needs of the dispatcher. All methods are safe for concurrent use, return
@@ -62,7 +63,7 @@ type Config struct {
 	Version string       // default "dev"
 
 	MaxBody     int64         // bytes of a request's body; default 4 MiB
-	MaxInFlight int           // requests with a body or a stream at once, more are refused as overloaded; default 4096
+	MaxInFlight int           // requests with a body or a stream at once, each further 64 KiB of a body counted as one; more are refused as overloaded, those of one tenant earlier; default 4096
 	KeepAlive   time.Duration // between comments on a silent stream; default 15 s
 	HoldHeaders time.Duration // how long a stream's status waits for its first chunk, so that an early failure has a status of its own; default 1 s
 	ReadTime    time.Duration // for a body to arrive; default 30 s
@@ -118,7 +119,7 @@ func (c Config) Validate() error {
 // gateway is the handlers' shared state.
 type gateway struct {
 	cfg   Config
-	slots chan struct{} // one for each request in flight
+	slots *gate.Gate // a place for each request in flight
 }
 
 //go:embed openapi.json
@@ -130,7 +131,8 @@ func New(cfg Config) (http.Handler, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	g := &gateway{cfg: cfg, slots: make(chan struct{}, cfg.MaxInFlight)}
+	g := &gateway{cfg: cfg, slots: gate.New("requests", cfg.MaxInFlight)}
+	g.slots.Open()
 	return g.handler(), nil
 }
 

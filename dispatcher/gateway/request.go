@@ -68,6 +68,8 @@ func (g *gateway) readAny(w http.ResponseWriter, r *http.Request) ([]byte, error
 		return nil, &refusal{http.StatusRequestTimeout, contracts.Errorf(contracts.CodeDeadlineExceeded, "the body did not arrive within %s: send it again", g.cfg.ReadTime)}
 	case r.Context().Err() != nil:
 		return nil, contracts.Errorf(contracts.CodeCanceled, "the caller left while sending the body")
+	case contracts.CodeOf(err) == contracts.CodeOverloaded: // [weighed]
+		return nil, err
 	case err != nil:
 		return nil, contracts.Errorf(contracts.CodeInvalidArgument, "the body is damaged: send it again")
 	case int64(len(data)) > g.cfg.MaxBody:

@@ -96,8 +96,44 @@ func (ls *Lists) List(ctx context.Context, f contracts.Filter) ([]contracts.Stat
 	return list[:min(len(list), f.Limit)], nil
 }
 
+// Dead tells the jobs of a tenant that were given up (all tenants' when it is empty), newest first, without their
+// payload; a limit of 0 is 100, the most is 1,000. It waits for its turn, and rests, as List does.
+func (ls *Lists) Dead(ctx context.Context, tenant string, limit int) ([]contracts.Dead, error) {
+	done, err := ls.turn(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	l := &lister{since: time.Now()}
+	defer func() { done(l.pause()) }()
+	if limit <= 0 {
+		limit = DefaultList
+	}
+	limit = min(limit, MaxList)
+	token := "*"
+	if tenant != "" {
+		token = subject.Escape(tenant)
+	}
+	var list []contracts.Dead
+	err = ls.logs.Dead.Read(ctx, "dlq."+token+".*", 1, func(m *relay.Message) bool {
+		var dead contracts.Dead
+		if contracts.Decode(m.Data, &dead) == nil {
+			dead.Admitted = nil
+			list = append(list, dead)
+		}
+		if len(list) == 2*MaxList {
+			list = slices.Delete(list, 0, MaxList)
+		}
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(list)
+	return list[:min(len(list), limit)], nil
+}
+
 // Logs are the streams that are read.
-type Logs struct{ Sched, Jobs, Out *relay.Log }
+type Logs struct{ Sched, Jobs, Out, Dead *relay.Log }
 
 // lister is one List.
 type lister struct {

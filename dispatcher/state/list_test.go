@@ -1,9 +1,12 @@
 package state
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/pelton-run/pelton/contracts"
 )
 
 // A tenant that asks for many lists at once makes another one wait for one of them, not for all.
@@ -35,6 +38,24 @@ func TestListsTakeTurns(t *testing.T) {
 		}
 		if n := ls.asked.Inside(); n != 0 {
 			t.Errorf("%d tenants are remembered", n)
+		}
+	})
+}
+
+// A list of dead letters, which the broker reads in full, waits until no other list is made.
+func TestDeadTakesTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ls := NewLists(Logs{})
+		done, err := ls.turn(t.Context(), "other")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer done(0)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := ls.Dead(ctx, "many", 0); contracts.CodeOf(err) != contracts.CodeOverloaded {
+			t.Errorf("got %v, want overloaded", err)
 		}
 	})
 }

@@ -258,7 +258,7 @@ func workerOf(list []contracts.Heartbeat, name string) (Worker, bool) {
 		if h.KV.PerToken > 0 {
 			out.Tokens += float64(h.KV.Total / h.KV.PerToken)
 		}
-		if h.Steps != nil {
+		if h.Steps != nil && h.Steps.Sound() {
 			sums.Sum(*h.Steps, 1)
 		}
 	}
