@@ -1,8 +1,10 @@
 package gateway_test
 
 import (
+	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -94,6 +96,31 @@ func TestRefusedAmongSeveral(t *testing.T) {
 	gone(2)
 	ask("for now", `["x","never"]`, 400) // not what was asked before, but its first prompt is
 	gone(2)
+}
+
+// TestFailedAmongSeveral: when one of several prompts fails, the others end too, also with a key.
+func TestFailedAmongSeveral(t *testing.T) {
+	t.Parallel()
+	d := open(t, func(_ *gateway.Config, f *fakeFleet) { f.hold = make(chan struct{}) })
+	ids := make(chan string)
+	go func() {
+		resp := d.send(t.Context(), "POST", "/v1/completions", `{"model":"fake/parrot","stream":true,"prompt":["x","y"]}`, "Idempotency-Key: k")
+		ids <- resp.Header.Get("X-Pelton-Job")
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		close(ids)
+	}()
+	first, second, _ := strings.Cut(<-ids, ",")
+	d.do("DELETE", "/v1/jobs/"+first, "")
+	<-ids
+	got := []string{<-d.fleet.canceled, ""}
+	select {
+	case got[1] = <-d.fleet.canceled:
+	default:
+	}
+	if want := []string{first, second}; !slices.Equal(got, want) {
+		t.Errorf("canceled %q, want %q", got, want)
+	}
 }
 
 // TestMetadataSteersNothing: metadata is the caller's own, whatever its names.

@@ -129,11 +129,13 @@ func (r *run) take(rec record) (*contracts.Chunk, error) {
 	return rec.chunk, nil
 }
 
-// own is the failure of a job of the run. With a key there is no use in trying again: the job has ended.
+// own is the failure of a job of the run. With a key there is no use in trying again: the job has ended, and so
+// nobody comes back for the others.
 func (r *run) own(err error) error {
 	if err == nil || !r.keep {
 		return err
 	}
+	r.keep = false
 	e := *contracts.AsError(err)
 	e.NoRetry = true
 	return &e
