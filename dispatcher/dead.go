@@ -162,7 +162,7 @@ func (d *Dispatcher) renamed(ctx context.Context, a *contracts.Admitted, job, id
 		if err != nil {
 			return err
 		}
-		_, err = d.enqueue(ctx, &admission.Decision{Admitted: a, Size: contracts.SizeFor(a.KVTokens), Data: data}, false)
+		_, err = d.enqueue(ctx, &admission.Decision{Admitted: a, Size: contracts.SizeFor(a.KVTokens), Data: data})
 		if id != "" || contracts.AsError(err).Code != contracts.CodeConflict {
 			return err
 		}

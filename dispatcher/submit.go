@@ -120,7 +120,8 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, fresh bool,
 		}
 	}
 	if !attached {
-		attached, err = d.enqueue(ctx, decision, fresh)
+		decision.Fresh = fresh
+		attached, err = d.enqueue(ctx, decision)
 	}
 	if err != nil {
 		return nil, nil, err
