@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/pelton-run/pelton/dispatcher"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
 	"github.com/pelton-run/pelton/ops/console"
 	"github.com/pelton-run/pelton/ops/metrics"
@@ -16,7 +17,7 @@ func (n *Node) handler() (http.Handler, error) {
 	}
 	n.cfg.Metrics.Queues(n.depths)
 	door, err := gateway.New(gateway.Config{
-		Jobs: n.dispatcher, Models: n.models, Ready: n.Ready, Metrics: n.cfg.Metrics.Handler(), Logger: n.cfg.Log, Version: n.cfg.Version, Tenant: n.tenant(), Beside: n.lists(),
+		Jobs: n.dispatcher, Models: n.models, Ready: n.Ready, Metrics: n.cfg.Metrics.Handler(), Logger: n.cfg.Log, Version: n.cfg.Version, Tenant: n.tenant(), Beside: lists(n.dispatcher),
 	})
 	if err != nil {
 		return nil, err
@@ -28,15 +29,15 @@ func (n *Node) handler() (http.Handler, error) {
 }
 
 // lists are what operators and the scaler read of a dispatcher.
-func (n *Node) lists() map[string]gateway.Value {
+func lists(d *dispatcher.Dispatcher) map[string]gateway.Value {
 	return map[string]gateway.Value{
-		"/v1/workers": func(context.Context) (any, error) { return list(n.dispatcher.Workers()), nil },
+		"/v1/workers": func(context.Context) (any, error) { return list(d.Workers()), nil },
 		"/v1/load": func(context.Context) (any, error) {
-			name, arrived := n.dispatcher.Load()
+			name, arrived := d.Load()
 			return map[string]any{"object": "load", "dispatcher": name, "models": arrived}, nil
 		},
 		"/v1/queues": func(ctx context.Context) (any, error) {
-			queues, err := n.dispatcher.Queues(ctx)
+			queues, err := d.Queues(ctx)
 			return list(queues), err
 		},
 	}
