@@ -1,6 +1,7 @@
 package dispatcher_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -394,4 +395,43 @@ func TestScheduledWhileTheBrokerIsSilent(t *testing.T) {
 	if took := time.Since(begun); took > 10*cfg.Timeout {
 		t.Errorf("the last one was answered after %v, with timeouts of %v", took, cfg.Timeout)
 	}
+}
+
+// lossy loses the broker's first answer to a message that the stream JOBS took.
+type lossy struct {
+	net.Conn
+	lost *atomic.Bool
+}
+
+func (c lossy) Dial(network, address string) (net.Conn, error) {
+	conn, err := net.Dial(network, address)
+	return lossy{conn, c.lost}, err
+}
+
+func (c lossy) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if at := bytes.Index(p[:n], []byte(`"stream":"JOBS"`)); at >= 0 && bytes.Contains(p[:at], []byte("_INBOX.")) && c.lost.CompareAndSwap(false, true) {
+		inbox := bytes.LastIndex(p[:at], []byte("_INBOX."))
+		p[inbox+bytes.IndexByte(p[inbox:], ' ')-1] ^= 1 // nobody waits for it there
+	}
+	return n, err
+}
+
+// TestLostAnswerIsNoRepeat: a job whose id is new is no repetition of itself when the broker's answer was lost.
+func TestLostAnswerIsNoRepeat(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	lost := new(atomic.Bool)
+	lost.Store(true) // what comes before is not lost
+	cfg := testConfig(connectBy(t, b, lossy{nil, lost}))
+	cfg.Timeout = 300 * time.Millisecond
+	cfg.Overload.Quotas = map[string]quota.Limits{tenant: {Concurrent: 1}}
+	d, _ := startDispatcher(t, cfg)
+	lost.Store(false)
+	answer, err := d.Submit(testContext(t), textJob("", "abc"))
+	if err != nil || !lost.Load() || answer.Attached {
+		t.Errorf("answer %+v, %v; lost %v", answer, err, lost.Load())
+	}
+	_, err = d.Submit(testContext(t), textJob("", "abc"))
+	wantCode(t, err, contracts.CodeQuotaExceeded)
 }

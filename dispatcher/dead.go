@@ -125,7 +125,7 @@ func (d *Dispatcher) retryDead(ctx context.Context, tenant, job, id string) (_ *
 	if err := d.forget(ctx, m); err != nil {
 		d.log.Warn("dead letter of a job that is retried not removed", "tenant", tenant, "job", job, "error", err)
 	}
-	return admittedAnswer(a, admission.Verdict{Hold: later(a)}), nil
+	return admittedAnswer(a, admission.Verdict{Hold: later(a)}, false), nil
 }
 
 // renamed puts a into the queue under id, or under the first free one of the retries of job.
@@ -141,7 +141,7 @@ func (d *Dispatcher) renamed(ctx context.Context, a *contracts.Admitted, job, id
 		if err != nil {
 			return err
 		}
-		_, err = d.enqueue(ctx, &admission.Decision{Admitted: a, Size: contracts.SizeFor(a.KVTokens), Data: data}, false)
+		_, err = d.enqueue(ctx, &admission.Decision{Admitted: a, Size: contracts.SizeFor(a.KVTokens), Data: data})
 		if id != "" || contracts.AsError(err).Code != contracts.CodeConflict {
 			return err
 		}

@@ -2,7 +2,6 @@ package dispatcher
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -25,13 +24,9 @@ func (d *Dispatcher) hold(ctx context.Context, decision *admission.Decision, id 
 	msg := nats.NewMsg(subject.Held(j.Tenant, j.ID))
 	msg.Data = decision.Data
 	setExpiry(msg, j.Deadline)
-	ack, err := d.publishTwice(ctx, msg, id+".hold", jetstream.WithExpectLastSequencePerSubject(0))
-	var api *jetstream.APIError
-	if errors.As(err, &api) && api.ErrorCode == codeWrongLast || err == nil && ack.Duplicate {
-		return true, nil
-	}
-	if err != nil {
-		return false, publishError(err)
+	ack, taken, err := d.publishTwice(ctx, msg, id+".hold", decision.Fresh, jetstream.WithExpectLastSequencePerSubject(0))
+	if taken || err != nil {
+		return taken, err
 	}
 	d.deadlines.Add(j.Tenant, j.ID, j.Deadline)
 	d.backlog.Stored(priority.Key{Tenant: j.Tenant, Job: j.ID}, ack.Sequence)

@@ -145,6 +145,37 @@ func TestHeldWithRecordsIsLetIn(t *testing.T) {
 	waitFor(t, "SCHED to be empty", func() bool { return stored(t, b, topology.StreamSched) == 0 })
 }
 
+// TestDamagedHeldIsEnded: a held job whose message cannot be read does not stay for ever; one of a later version
+// waits for a dispatcher that can read it.
+func TestDamagedHeldIsEnded(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	_, stop := startDispatcher(t, testConfig(nc)) // makes the streams
+	stop()
+	ctx := testContext(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	later, err := contracts.Encode(&contracts.Answer{V: contracts.Version + 1, Job: "later"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for job, data := range map[string][]byte{"damaged": []byte("\xc1"), "later": later} {
+		if _, err := js.Publish(ctx, subject.Held(tenant, job), data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, _ := startDispatcher(t, testConfig(nc))
+	waitFor(t, "the end of the damaged job", func() bool {
+		s, err := d.Status(ctx, tenant, "damaged")
+		return err == nil && s.State == contracts.StateFailed && s.Code == contracts.CodeInternal
+	})
+	waitFor(t, "its message to go, but not that of a later version", func() bool {
+		return stateOf(t, nc, topology.StreamSched).Msgs == 1
+	})
+}
+
 // TestTwoDispatchersHold: both know what the other has waiting, both let in, and every job ends once.
 func TestTwoDispatchersHold(t *testing.T) {
 	t.Parallel()

@@ -33,9 +33,9 @@ const (
 
 // enqueue publishes an admitted job and rings the model's bell. attached tells that the same request was
 // submitted before under the same id; another request under it is a conflict.
-func (d *Dispatcher) enqueue(ctx context.Context, decision *admission.Decision, fresh bool) (attached bool, err error) {
+func (d *Dispatcher) enqueue(ctx context.Context, decision *admission.Decision) (attached bool, err error) {
 	a := decision.Admitted
-	if !fresh {
+	if !decision.Fresh {
 		digest, found, err := d.submitted(ctx, a)
 		if err != nil {
 			return false, err
@@ -110,14 +110,9 @@ func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id s
 	msg.Data = decision.Data
 	setExpiry(msg, a.Job.Deadline)
 	d.mayPreempt(decision) // its claim or its end may be heard before the broker's answer
-	ack, err := d.publishTwice(ctx, msg, id)
-	if isTaken(err) || (err == nil && ack.Duplicate) {
+	if _, taken, err = d.publishTwice(ctx, msg, id, decision.Fresh); taken || err != nil {
 		d.urgent.Drop(a.Job.Tenant, a.Job.ID)
-		return true, nil
-	}
-	if err != nil {
-		d.urgent.Drop(a.Job.Tenant, a.Job.ID)
-		return false, publishError(err)
+		return taken, err
 	}
 	d.deadlines.Add(a.Job.Tenant, a.Job.ID, d.latest(a, time.Now()))
 	if err := d.cfg.Conn.Publish(subject.Bell(a.Job.Model), subject.Ring(a.Job.Class, decision.Size)); err != nil {
@@ -151,29 +146,35 @@ func setExpiry(msg *nats.Msg, deadline int64) {
 	}
 }
 
-// publishTwice repeats a publish whose answer was lost; the message id makes that safe. The repetition's
-// duplicate means that the first one was stored.
-func (d *Dispatcher) publishTwice(ctx context.Context, msg *nats.Msg, id string, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+// publishTwice repeats a publish whose answer was lost; the message id makes that safe. taken tells that the broker
+// knows the id, or has a message on the subject; of a fresh id it is our own, which was stored the first time.
+func (d *Dispatcher) publishTwice(ctx context.Context, msg *nats.Msg, id string, fresh bool, opts ...jetstream.PublishOpt) (ack *jetstream.PubAck, taken bool, err error) {
 	for try := 0; ; try++ {
 		once, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
-		ack, err := d.js.PublishMsg(once, msg, append(opts, jetstream.WithMsgID(id))...)
+		ack, err = d.js.PublishMsg(once, msg, append(opts, jetstream.WithMsgID(id))...)
 		cancel()
 		lost := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout)
-		if !lost || try == 1 || ctx.Err() != nil {
-			return ack, err
+		if lost && try == 0 && ctx.Err() == nil {
+			continue
 		}
+		if isTaken(err) || err == nil && ack.Duplicate && !(fresh && try > 0) {
+			return nil, true, nil
+		}
+		return ack, false, publishError(err)
 	}
 }
 
 // isTaken tells whether the stream refused a second message on the job's subject.
 func isTaken(err error) bool {
 	var api *jetstream.APIError
-	return errors.As(err, &api) && strings.Contains(api.Description, "per subject")
+	return errors.As(err, &api) && (api.ErrorCode == codeWrongLast || strings.Contains(api.Description, "per subject"))
 }
 
 func publishError(err error) error {
 	var api *jetstream.APIError
 	switch {
+	case err == nil:
+		return nil
 	case errors.As(err, &api) && strings.Contains(api.Description, "message size"), errors.Is(err, nats.ErrMaxPayload):
 		return contracts.Errorf(contracts.CodePayloadTooLarge, "the admitted job is larger than the broker's limit: shorten the prompt")
 	case errors.As(err, &api) && (strings.Contains(api.Description, "maximum") || strings.Contains(api.Description, "resource")):

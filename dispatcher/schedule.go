@@ -2,7 +2,6 @@ package dispatcher
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -38,15 +37,8 @@ func (d *Dispatcher) schedule(ctx context.Context, decision *admission.Decision,
 	msg.Data = decision.Data
 	msg.Header.Set("Nats-Schedule", "@at "+time.UnixMilli(j.NotBefore).Add(-dueEarly).UTC().Format(time.RFC3339Nano))
 	msg.Header.Set("Nats-Schedule-Target", subject.Due(j.Tenant, j.ID))
-	ack, err := d.publishTwice(ctx, msg, id, jetstream.WithExpectLastSequencePerSubject(0)) // a second schedule would replace the first
-	var api *jetstream.APIError
-	if errors.As(err, &api) && api.ErrorCode == codeWrongLast || err == nil && ack.Duplicate {
-		return true, nil
-	}
-	if err != nil {
-		return false, publishError(err)
-	}
-	return false, nil
+	_, taken, err = d.publishTwice(ctx, msg, id, decision.Fresh, jetstream.WithExpectLastSequencePerSubject(0)) // a second schedule would replace the first
+	return taken, err
 }
 
 // scheduled is the message of a job that waits for its time, or whose time has just come; nil when there

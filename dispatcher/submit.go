@@ -120,7 +120,8 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, fresh bool,
 		}
 	}
 	if !attached {
-		attached, err = d.enqueue(ctx, decision, fresh)
+		decision.Fresh = fresh
+		attached, err = d.enqueue(ctx, decision)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -135,7 +136,7 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, fresh bool,
 	if !attached && verdict.Hold && d.trace.Held != nil {
 		d.trace.Held(a)
 	}
-	return admittedAnswer(a, verdict), &published{decision, attached}, nil
+	return admittedAnswer(a, verdict, attached), &published{decision, attached}, nil
 }
 
 // decide says what becomes of a job that may be new; counted is as judge says it.
@@ -188,13 +189,13 @@ func (d *Dispatcher) judge(decision *admission.Decision, now time.Time) (v admis
 }
 
 // admittedAnswer says that a job was taken: it is held when its time or its turn is still to come.
-func admittedAnswer(a *contracts.Admitted, v admission.Verdict) *contracts.Answer {
+func admittedAnswer(a *contracts.Admitted, v admission.Verdict, attached bool) *contracts.Answer {
 	outcome := contracts.OutcomeAdmitted
 	if v.Hold {
 		outcome = contracts.OutcomeHeld
 	}
 	return &contracts.Answer{V: contracts.Version, Job: a.Job.ID, Outcome: outcome, Live: subject.Live(a.Job.Tenant, a.Job.ID),
-		Position: v.Position, TTFTMS: v.First.Milliseconds(), ETAMS: v.End.Milliseconds()}
+		Position: v.Position, TTFTMS: v.First.Milliseconds(), ETAMS: v.End.Milliseconds(), Attached: attached}
 }
 
 // capacity is the most that a live worker offers for a model.

@@ -37,6 +37,7 @@ type Decision struct {
 	Admitted *contracts.Admitted
 	Size     contracts.Size
 	Data     []byte // Admitted, encoded
+	Fresh    bool   // nobody else has the job's id
 	Hold     bool   // it waits for its turn before it goes into JOBS
 }
 

@@ -92,6 +92,15 @@ func (g *gateway) fail(w *recorder, r *http.Request, err error) {
 	_ = g.writeJSON(w, status, errorObject(r.URL.Path, e)) // strings only: cannot fail
 }
 
+// Refuse answers e as the gateway's own paths do, for handlers before it and beside it.
+func Refuse(w http.ResponseWriter, r *http.Request, e *contracts.Error) {
+	w.Header().Set("X-Request-Id", requestID(r))
+	retryHeaders(w.Header(), e)
+	w.Header().Set("Content-Type", jsonType)
+	w.WriteHeader(e.Code.Info().HTTP)
+	_ = json.NewEncoder(w).Encode(errorObject(r.URL.Path, e)) // a reader that left is nobody's failure
+}
+
 // errorObject is e in the shape that errors have at path.
 func errorObject(path string, e *contracts.Error) any {
 	if kserve.Owns(path) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -43,6 +44,9 @@ func (g *gateway) complete(w http.ResponseWriter, r *http.Request, parse func([]
 	model, err := g.served(req.Model())
 	if err != nil {
 		return err
+	}
+	for _, j := range req.Jobs { // metadata is the caller's own
+		maps.DeleteFunc(j.Labels, func(name, _ string) bool { return slices.Contains(steering, name) })
 	}
 	if err := g.stamp(w, r, tenant, req.Jobs); err != nil {
 		return err

@@ -85,6 +85,7 @@ func (f *fakeFleet) Submit(_ context.Context, job *contracts.Job) (*contracts.An
 		if old.digest != digest {
 			return nil, contracts.Errorf(contracts.CodeConflict, "job %s was submitted before with another request", job.ID)
 		}
+		answer.Attached = true
 		return answer, nil
 	}
 	own := *job

@@ -50,6 +50,9 @@ type Model struct {
 	Outputs    []admission.Port
 }
 
+// Value is what a path answers as JSON.
+type Value func(context.Context) (any, error)
+
 // Config says what a gateway stands in front of.
 type Config struct {
 	Jobs   Jobs           // needed
@@ -58,9 +61,10 @@ type Config struct {
 	// Tenant says whom a request belongs to, or refuses it with unauthenticated or permission_denied.
 	// Default: nobody is asked, jobs belong to tenant "default", and ?tenant= shows any tenant's jobs.
 	Tenant  func(*http.Request) (string, error)
-	Metrics http.Handler // served at /metrics; default none
-	Logger  *slog.Logger // default: discard
-	Version string       // default "dev"
+	Metrics http.Handler     // served at /metrics; default none
+	Beside  map[string]Value // paths of GET beside the gateway's own
+	Logger  *slog.Logger     // default: discard
+	Version string           // default "dev"
 
 	MaxBody     int64         // bytes of a request's body; default 4 MiB
 	MaxInFlight int           // requests with a body or a stream at once, each further 64 KiB of a body counted as one; more are refused as overloaded, those of one tenant earlier; default 4096

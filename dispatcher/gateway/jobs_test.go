@@ -271,11 +271,29 @@ func TestHealthAndModels(t *testing.T) {
 	}
 }
 
+// beside are the paths that ops/node adds.
+var beside = map[string]gateway.Value{"/v1/workers": nothing, "/v1/queues": nothing, "/v1/load": nothing}
+
+func nothing(context.Context) (any, error) {
+	return nil, contracts.Errorf(contracts.CodeUnavailable, "not now")
+}
+
+// TestBeside: paths beside the gateway's own fail as its own do.
+func TestBeside(t *testing.T) {
+	t.Parallel()
+	d := open(t, func(c *gateway.Config, _ *fakeFleet) { c.Beside = beside })
+	r := d.do("GET", "/v1/queues", "")
+	if r.status != 503 || r.header.Get("Retry-After") == "" || r.header.Get("X-Request-Id") == "" || !strings.Contains(r.text, `"code":"unavailable"`) {
+		t.Errorf("%d %v %s", r.status, r.header, r.text)
+	}
+}
+
 // TestDescription: the embedded document and the routes name the same paths and methods.
 func TestDescription(t *testing.T) {
 	t.Parallel()
 	d := open(t, func(c *gateway.Config, _ *fakeFleet) {
 		c.Metrics = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+		c.Beside = beside
 	})
 	doc := d.do("GET", "/openapi.json", "").json(t)
 	if doc["openapi"] != "3.1.0" {
@@ -298,8 +316,8 @@ func TestDescription(t *testing.T) {
 			t.Errorf("%s allows %v (status %d), the document says %v", path, got, r.status, want)
 		}
 	}
-	if len(paths) != gateway.Paths() {
-		t.Errorf("the document has %d paths, the gateway %d", len(paths), gateway.Paths())
+	if want := gateway.Paths() + len(beside); len(paths) != want {
+		t.Errorf("the document has %d paths, the gateway %d", len(paths), want)
 	}
 	checkRefs(t, doc, doc)
 }

@@ -53,6 +53,9 @@ func (g *gateway) showV2(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if m.Kind != contracts.KindTensor { // its graph's are not for infer, which refuses them
+		m.Inputs, m.Outputs = nil, nil
+	}
 	return g.writeJSON(w, http.StatusOK, kserve.Metadata{Name: m.Name, Versions: []string{versionV2}, Platform: "onnxruntime_onnx", Inputs: portsV2(m.Inputs), Outputs: portsV2(m.Outputs)})
 }
 

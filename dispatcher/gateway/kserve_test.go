@@ -3,6 +3,10 @@ package gateway_test
 import (
 	"strings"
 	"testing"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/gateway"
 )
 
 // TestVersions: the paths with a version know the one that every model has.
@@ -27,6 +31,25 @@ func TestVersions(t *testing.T) {
 		}
 		if r := d.do(c.method, "/v2/models/parrot"+c.path, in); r.status != c.status || !strings.Contains(r.text, c.says) {
 			t.Errorf("%s %s: %d %s, want %d with %s", c.method, c.path, r.status, r.text, c.status, c.says)
+		}
+	}
+}
+
+// TestMetadataIsOfInfer: only models that infer serves describe inputs and outputs.
+func TestMetadataIsOfInfer(t *testing.T) {
+	t.Parallel()
+	ports := []admission.Port{{Name: "ids", Type: "INT64", Shape: []int64{-1}}}
+	d := open(t, func(c *gateway.Config, _ *fakeFleet) {
+		c.Models = func() []gateway.Model {
+			return []gateway.Model{
+				{Name: "vectors", Kind: contracts.KindEmbed, Workers: 1, Inputs: ports, Outputs: ports},
+				{Name: "sums", Kind: contracts.KindTensor, Workers: 1, Inputs: ports, Outputs: ports},
+			}
+		}
+	})
+	for name, want := range map[string]string{"vectors": `"inputs":[],"outputs":[]`, "sums": `"inputs":[{"name":"ids"`} {
+		if r := d.do("GET", "/v2/models/"+name, ""); r.status != 200 || !strings.Contains(r.text, want) {
+			t.Errorf("%s: %d %s, want %s", name, r.status, r.text, want)
 		}
 	}
 }

@@ -21,6 +21,9 @@ import (
 // errTooLarge marks refusals of a body that was not read to its end.
 var errTooLarge = errors.New("body too large")
 
+// steering are the labels that mean something to the fleet.
+var steering = []string{admission.LabelSLO, admission.LabelOverload, admission.LabelParts, retry.Label}
+
 // maxKey bounds an Idempotency-Key, in bytes.
 const maxKey = 256
 
@@ -109,7 +112,7 @@ func (g *gateway) stamp(w http.ResponseWriter, r *http.Request, tenant string, j
 	if err != nil {
 		return err
 	}
-	steering, err := steeringHeaders(r.Header)
+	steers, err := steeringHeaders(r.Header)
 	if err != nil {
 		return err
 	}
@@ -131,7 +134,7 @@ func (g *gateway) stamp(w http.ResponseWriter, r *http.Request, tenant string, j
 		if j.ID == "" && key != "" {
 			j.ID = jobID(tenant, key, i)
 		}
-		j.Labels = traceLabels(j.Labels, steering, r.Header, w.Header().Get("X-Request-Id"))
+		j.Labels = traceLabels(j.Labels, steers, r.Header, w.Header().Get("X-Request-Id"))
 		if key != "" && len(jobs) > 1 {
 			j.Labels[admission.LabelParts] = strconv.Itoa(len(jobs)) // there is room beside what these requests may say
 		}
@@ -203,12 +206,12 @@ func steeringHeaders(h http.Header) (map[string]string, error) {
 }
 
 // traceLabels adds what steers the job and, as far as there is room, the headers that follow it through the fleet.
-func traceLabels(labels, steering map[string]string, h http.Header, request string) map[string]string {
+func traceLabels(labels, steers map[string]string, h http.Header, request string) map[string]string {
 	out := maps.Clone(labels)
 	if out == nil {
 		out = map[string]string{}
 	}
-	maps.Copy(out, steering)
+	maps.Copy(out, steers)
 	for name, value := range map[string]string{
 		"traceparent": h.Get("Traceparent"), "tracestate": h.Get("Tracestate"), "request_id": request,
 		retry.Label: h.Get("X-Stainless-Retry-Count"),

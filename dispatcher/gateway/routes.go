@@ -20,7 +20,7 @@ type route struct {
 }
 
 func (g *gateway) routes() []route {
-	return []route{
+	routes := []route{
 		{"POST", "/v1/chat/completions", true, g.chat},
 		{"POST", "/v1/completions", true, g.text},
 		{"POST", "/v1/embeddings", true, g.embeddings},
@@ -50,6 +50,20 @@ func (g *gateway) routes() []route {
 		{"GET", "/metrics", false, g.metrics},
 		{"GET", "/version", false, g.version},
 		{"GET", "/openapi.json", false, g.description},
+	}
+	for path, value := range g.cfg.Beside {
+		routes = append(routes, route{"GET", path, false, g.beside(value)})
+	}
+	return routes
+}
+
+func (g *gateway) beside(value Value) handlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		v, err := value(r.Context())
+		if err != nil {
+			return err
+		}
+		return g.writeJSON(w, http.StatusOK, v)
 	}
 }
 

@@ -54,6 +54,7 @@ func (g *gateway) begin(ctx context.Context, jobs []*contracts.Job, keep bool) (
 	} else {
 		r.ctx, r.stop = context.WithCancel(ctx)
 	}
+	known := make([]bool, len(jobs)) // submitted before this request
 	for i, j := range jobs {
 		answer, chunks, err := g.cfg.Jobs.Start(r.ctx, j)
 		if answer != nil && j.ID == "" {
@@ -66,16 +67,29 @@ func (g *gateway) begin(ctx context.Context, jobs []*contracts.Job, keep bool) (
 			if r.ctx.Err() != nil { // the caller left in between: the job may be in the fleet
 				r.open[i], r.left = true, r.left+1
 			}
+			r.give(err, known)
 			r.close()
 			return nil, &partError{i, err}
 		}
 		r.open[i], r.left = true, r.left+1
+		known[i] = answer.Attached
 		if i == 0 {
 			r.answer = answer
 		}
 		r.follows.Go(func() { r.follow(i, chunks) })
 	}
 	return r, nil
+}
+
+// give gives up the jobs of a request that would be refused again if it were repeated, so that nobody comes back for
+// them, but for those that an earlier request submitted.
+func (r *run) give(err error, known []bool) {
+	if r.keep && r.ctx.Err() == nil && !contracts.CodeOf(err).Info().Retryable {
+		r.keep = false
+		for i := range r.open {
+			r.open[i] = r.open[i] && !known[i]
+		}
+	}
 }
 
 // follow carries one job's stream to records, up to its final record or failure.
@@ -115,11 +129,13 @@ func (r *run) take(rec record) (*contracts.Chunk, error) {
 	return rec.chunk, nil
 }
 
-// own is the failure of a job of the run. With a key there is no use in trying again: the job has ended.
+// own is the failure of a job of the run. With a key there is no use in trying again: the job has ended, and so
+// nobody comes back for the others.
 func (r *run) own(err error) error {
 	if err == nil || !r.keep {
 		return err
 	}
+	r.keep = false
 	e := *contracts.AsError(err)
 	e.NoRetry = true
 	return &e

@@ -188,16 +188,30 @@ func (t *Turns) letIn(ctx context.Context, i priority.Item) error {
 func (t *Turns) Doubt() { t.doubt.Store(true) }
 
 // Adopt counts the held jobs in that nobody seems to let in: those of before this dispatcher's start, and
-// of dispatchers that are gone.
+// of dispatchers that are gone. One that cannot be read is ended, one of a later version left to whom can.
 func (t *Turns) Adopt(ctx context.Context, first bool) error {
+	var damaged []string
 	err := t.cfg.Sched.Read(ctx, subject.AllHeld, 1, func(m *relay.Message) bool {
+		if !first && time.Since(m.Time) <= adoptAfter {
+			return ctx.Err() == nil
+		}
 		var a contracts.Admitted
-		if (first || time.Since(m.Time) > adoptAfter) && contracts.Decode(m.Data, &a) == nil {
+		switch err := contracts.Decode(m.Data, &a); {
+		case err == nil:
 			t.cfg.Deadline(a.Job.Tenant, a.Job.ID, a.Job.Deadline)
 			t.cfg.Backlog.Adopt(&a, m.Seq)
+		case contracts.CodeOf(err) != contracts.CodeUnimplemented:
+			damaged = append(damaged, m.Subject)
 		}
 		return ctx.Err() == nil
 	})
+	for _, held := range damaged {
+		tenant, job, unreadable := subject.ParseJobRef("hold", held)
+		if unreadable == nil {
+			unreadable = t.cfg.Damaged(ctx, tenant, job)
+		}
+		err = errors.Join(err, unreadable)
+	}
 	t.Next()
 	return err
 }

@@ -2,12 +2,10 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 
-	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
-	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
 	"github.com/pelton-run/pelton/ops/console"
 	"github.com/pelton-run/pelton/ops/metrics"
 )
@@ -19,7 +17,7 @@ func (n *Node) handler() (http.Handler, error) {
 	}
 	n.cfg.Metrics.Queues(n.depths)
 	door, err := gateway.New(gateway.Config{
-		Jobs: n.dispatcher, Models: n.models, Ready: n.Ready, Metrics: n.cfg.Metrics.Handler(), Logger: n.cfg.Log, Version: n.cfg.Version, Tenant: n.tenant(),
+		Jobs: n.dispatcher, Models: n.models, Ready: n.Ready, Metrics: n.cfg.Metrics.Handler(), Logger: n.cfg.Log, Version: n.cfg.Version, Tenant: n.tenant(), Beside: lists(n.dispatcher),
 	})
 	if err != nil {
 		return nil, err
@@ -27,37 +25,29 @@ func (n *Node) handler() (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.Handle("/", door)
 	mux.Handle("GET "+console.Path, console.Handler())
-	mux.HandleFunc("GET /v1/workers", func(w http.ResponseWriter, _ *http.Request) {
-		writeList(w, n.dispatcher.Workers())
-	})
-	mux.HandleFunc("GET /v1/load", func(w http.ResponseWriter, _ *http.Request) {
-		name, arrived := n.dispatcher.Load()
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"object": "load", "dispatcher": name, "models": arrived})
-	})
-	mux.HandleFunc("GET /v1/queues", func(w http.ResponseWriter, r *http.Request) {
-		queues, err := n.dispatcher.Queues(r.Context())
-		if err != nil {
-			writeError(w, contracts.AsError(err))
-			return
-		}
-		writeList(w, queues)
-	})
 	return mux, nil
 }
 
-func writeList[T any](w http.ResponseWriter, data []T) {
+// lists are what operators and the scaler read of a dispatcher.
+func lists(d *dispatcher.Dispatcher) map[string]gateway.Value {
+	return map[string]gateway.Value{
+		"/v1/workers": func(context.Context) (any, error) { return list(d.Workers()), nil },
+		"/v1/load": func(context.Context) (any, error) {
+			name, arrived := d.Load()
+			return map[string]any{"object": "load", "dispatcher": name, "models": arrived}, nil
+		},
+		"/v1/queues": func(ctx context.Context) (any, error) {
+			queues, err := d.Queues(ctx)
+			return list(queues), err
+		},
+	}
+}
+
+func list[T any](data []T) any {
 	if data == nil {
 		data = []T{}
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"object": "list", "data": data})
-}
-
-func writeError(w http.ResponseWriter, e *contracts.Error) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(e.Code.Info().HTTP)
-	_ = json.NewEncoder(w).Encode(openai.NewError(e)) // a reader that left is nobody's failure
+	return map[string]any{"object": "list", "data": data}
 }
 
 func (n *Node) models() []gateway.Model {

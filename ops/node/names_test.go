@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"testing"
@@ -47,6 +48,36 @@ func TestNames(t *testing.T) {
 			if resp.StatusCode != want {
 				t.Errorf("Host %s, %s: %d, want %d", host, path, resp.StatusCode, want)
 			}
+		}
+	}
+	for _, path := range []string{"/v1/workers", "/v1/queues", "/v1/load"} {
+		for method, want := range map[string]int{"GET": 200, "HEAD": 200, "POST": 405} {
+			req, err := http.NewRequestWithContext(ctx, method, "http://"+n.HTTP()+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != want || resp.Header.Get("X-Request-Id") == "" {
+				t.Errorf("%s %s: %d with %v, want %d and the id of the request", method, path, resp.StatusCode, resp.Header, want)
+			}
+		}
+	}
+	resp, err := http.Get("http://" + n.HTTP() + "/openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var doc struct{ Paths map[string]any }
+	if err := json.NewDecoder(resp.Body).Decode(&doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/v1/workers", "/v1/queues", "/v1/load"} {
+		if doc.Paths[path] == nil {
+			t.Errorf("openapi.json lacks %s", path)
 		}
 	}
 }

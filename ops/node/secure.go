@@ -16,6 +16,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/dispatcher/gateway"
 	"github.com/pelton-run/pelton/dispatcher/gateway/apikey"
 	"github.com/pelton-run/pelton/ops/auth"
 )
@@ -146,7 +147,7 @@ func (n *Node) tenant() func(*http.Request) (string, error) {
 func localNames(names []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !local(r.Host, names) {
-			writeError(w, contracts.Errorf(contracts.CodePermissionDenied, "this server asks for no keys, so it answers only to addresses and localhost: call it by one of them, name this machine with --tls-host, or start it with --secure"))
+			gateway.Refuse(w, r, contracts.Errorf(contracts.CodePermissionDenied, "this server asks for no keys, so it answers only to addresses and localhost: call it by one of them, name this machine with --tls-host, or start it with --secure"))
 			return
 		}
 		next.ServeHTTP(w, r)

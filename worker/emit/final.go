@@ -10,18 +10,25 @@ import (
 // Final appends the final record after Run has returned, and returns it. failure is nil for a job that
 // ended as it should.
 func (w *Writer) Final(ctx context.Context, failure *contracts.Error) (*contracts.Chunk, error) {
-	end := &contracts.Chunk{Index: w.Index(), Claim: &w.cfg.Claim, Timings: w.timings()}
-	completion := 0
+	completion, last := 0, 0
 	for i, c := range w.choices {
 		completion += c.written
 		if !c.done {
-			end.Choice = i
+			last = i
 		}
 	}
-	if c := w.choices[end.Choice]; c.done { // an earlier holder wrote everything but this record
-		end.Finish = c.finish
-	} else {
-		end.Finish, end.Text = c.finish, c.rest()
+	for i, c := range w.choices[:last] { // after a failure several have text that was held back; the final record has room for one
+		if text := c.rest(); !c.done && text != "" {
+			w.append(ctx, i, c, &contracts.Chunk{Index: c.written, Choice: i, Text: text, Finish: FinishOf(failure.Code)})
+		}
+	}
+	if w.broken {
+		return nil, w.failure
+	}
+	end := &contracts.Chunk{Index: w.Index(), Choice: last, Claim: &w.cfg.Claim, Timings: w.timings()}
+	end.Finish = w.choices[last].finish
+	if c := w.choices[last]; !c.done { // else an earlier holder wrote everything but this record
+		end.Text = c.rest()
 	}
 	if failure != nil {
 		end.Finish = FinishOf(failure.Code)

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/stream"
 	"github.com/pelton-run/pelton/runtime/sim"
 	"github.com/pelton-run/pelton/runtime/tokenizer"
 	"github.com/pelton-run/pelton/worker/batch"
@@ -275,6 +276,40 @@ func TestFinishes(t *testing.T) {
 	last := log.records[len(log.records)-1]
 	if !last.Final() || last.Index != 2 || *last.Usage != (contracts.Usage{PromptTokens: 3, CompletionTokens: 6, TotalTokens: 9, CachedTokens: 2}) {
 		t.Errorf("final record %+v usage %+v", last, last.Usage)
+	}
+}
+
+// A job that is canceled loses no text that was held back for a stop string, whichever choice it is of, and a
+// choice whose text is complete is not run again.
+func TestHeldBackOfAll(t *testing.T) {
+	t.Parallel()
+	log := &fakeLog{}
+	w := emit.New(emit.Config{Log: log, Vocabulary: vocabulary(t), Choices: make([]emit.Start, 3), Stops: []string{"xy"}, Stop: func(int) {}, Fail: func(error) {}})
+	canceled := contracts.Errorf(contracts.CodeCanceled, "canceled")
+	texts := []string{"0x", "1x", "2x"}
+	for i, text := range texts {
+		for _, b := range []byte(text) {
+			w.Token(i, batch.Token{ID: int32(b)})
+		}
+		w.Ended(i, batch.End{Err: canceled})
+	}
+	if err := w.Run(t.Context()); !errors.Is(err, canceled) {
+		t.Fatal(err)
+	}
+	final, err := w.Final(t.Context(), canceled)
+	if err != nil || final.Code != contracts.CodeCanceled || final.Finish != contracts.FinishCancelled {
+		t.Fatalf("final record %+v, %v", final, err)
+	}
+	var order stream.Sequencer
+	read := make([]string, len(texts))
+	for i, c := range log.records {
+		if c, gap := order.NextAt(&c, uint64(i+1), uint64(i)); c == nil || gap {
+			t.Fatalf("record %d is not let through", i)
+		}
+		read[c.Choice] += c.Text
+	}
+	if !slices.Equal(read, texts) || order.Err() != nil {
+		t.Errorf("read %q, want %q; %v", read, texts, order.Err())
 	}
 }
 

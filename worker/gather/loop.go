@@ -77,7 +77,7 @@ func (l *Loop) Waiting() int {
 }
 
 // Do runs calls, which may be joined with others, and returns the outputs of each. It blocks until all
-// are done, one has failed, or ctx ends; then what has not begun does not run, and what runs ends soon.
+// are done; once one has failed, or ctx has ended, what has not begun does not run, and what runs ends soon.
 func (l *Loop) Do(ctx context.Context, rank int, calls ...Call) ([][]engine.Tensor, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -104,8 +104,10 @@ func (l *Loop) Do(ctx context.Context, rank int, calls ...Call) ([][]engine.Tens
 			<-it.done
 		}
 		if it.err != nil {
-			for _, rest := range items[i+1:] {
+			cancel(it.err)
+			for _, rest := range items[i+1:] { // its memory is counted until it has ended
 				l.drop(rest)
+				<-rest.done
 			}
 			return nil, it.err
 		}

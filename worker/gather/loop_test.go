@@ -1,12 +1,14 @@
 package gather_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pelton-run/pelton/runtime/engine"
@@ -181,6 +183,47 @@ func TestLeave(t *testing.T) {
 	if _, err := l.Do(t.Context(), 0, call(7)); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
+}
+
+// TestWaitsForTheRest: when one of a caller's calls fails, it does not go on, and free their memory, while
+// another one runs.
+func TestWaitsForTheRest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := &slowGraph{gate: make(chan struct{})}
+		l, _, _ := start(t, g, nil)
+		back := make(chan error, 1)
+		go func() { _, err := l.Do(t.Context(), 0, call(13), call(1)); back <- err }()
+		synctest.Wait() // 13 has failed, 1 runs
+		select {
+		case err := <-back:
+			t.Errorf("it is back with %v while its other call runs", err)
+		default:
+		}
+		close(g.gate)
+		synctest.Wait()
+		select {
+		case err := <-back:
+			if !errors.Is(err, gather.ErrRefused) {
+				t.Errorf("it ended with %v", err)
+			}
+		default:
+			t.Error("it never ends")
+		}
+	})
+}
+
+// slowGraph takes its time to hear that a call is canceled.
+type slowGraph struct {
+	fakeGraph
+	gate chan struct{}
+}
+
+func (g *slowGraph) Run(ctx context.Context, in []engine.Tensor) ([]engine.Tensor, error) {
+	if bytes.Equal(in[0].Data, []byte{1}) {
+		<-g.gate
+	}
+	return g.fakeGraph.Run(ctx, in)
 }
 
 // TestHangs: a graph that does not come back ends the loop, which says so to those that it ran.

@@ -84,6 +84,9 @@ func TestGuard(t *testing.T) {
 		if err := json.Unmarshal([]byte(body), &e); err != nil || e.Error.Message == "" || e.Error.Code == "" || (header.Get("WWW-Authenticate") != "") != (status == 401) {
 			t.Errorf("GET %s with %q is refused with %s and %v", c.path, c.authorization, body, header)
 		}
+		if header.Get("X-Request-Id") == "" || header.Get("X-Should-Retry") == "" {
+			t.Errorf("GET %s is refused with %v: nobody can tell which request it was", c.path, header)
+		}
 		if key := strings.TrimPrefix(c.authorization, "Bearer "); len(key) > 8 && strings.Contains(body, key) {
 			t.Errorf("the refusal quotes the key: %s", body)
 		}

@@ -1,7 +1,6 @@
 package apikey
 
 import (
-	"encoding/json"
 	"io/fs"
 	"net/http"
 	"os"
@@ -12,8 +11,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
-	"github.com/pelton-run/pelton/dispatcher/gateway/kserve"
-	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
+	"github.com/pelton-run/pelton/dispatcher/gateway"
 )
 
 // Ring is the keys of a file as it stands now.
@@ -98,7 +96,7 @@ func (r *Ring) Guard(next http.Handler) http.Handler {
 				err = contracts.Errorf(contracts.CodePermissionDenied, "this path is for operators: use an operator's key")
 			}
 			if err != nil {
-				refuse(w, asked, contracts.AsError(err))
+				refuse(w, req, contracts.AsError(err))
 				return
 			}
 		}
@@ -116,17 +114,10 @@ func under(paths []string, path string) bool {
 	return false
 }
 
-func refuse(w http.ResponseWriter, path string, e *contracts.Error) {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Connection", "close") // the body of who may not enter is not read
+func refuse(w http.ResponseWriter, req *http.Request, e *contracts.Error) {
+	w.Header().Set("Connection", "close") // the body of who may not enter is not read
 	if e.Code == contracts.CodeUnauthenticated {
-		h.Set("WWW-Authenticate", "Bearer")
+		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
-	var body any = openai.NewError(e)
-	if kserve.Owns(path) {
-		body = kserve.Error{Error: e.Message}
-	}
-	w.WriteHeader(e.Code.Info().HTTP)
-	_ = json.NewEncoder(w).Encode(body) // a reader that left is nobody's failure
+	gateway.Refuse(w, req, e)
 }
