@@ -17,7 +17,7 @@ func (n *Node) handler() (http.Handler, error) {
 	if n.dispatcher == nil {
 		return n.healthOnly(), nil
 	}
-	n.cfg.Metrics.Queues(n.depths, n.ready)
+	n.cfg.Metrics.Queues(n.depths, func() map[string]int { return ready(n.dispatcher.Workers()) })
 	door, err := gateway.New(gateway.Config{
 		Jobs: n.dispatcher, Models: n.models, Ready: n.Ready, Metrics: n.cfg.Metrics.Handler(), Logger: n.cfg.Log, Version: n.cfg.Version, Tenant: n.tenant(),
 	})
@@ -82,9 +82,9 @@ func (n *Node) healthOnly() http.Handler {
 }
 
 // ready is how many workers of each model take jobs.
-func (n *Node) ready() map[string]int {
+func ready(workers []contracts.Heartbeat) map[string]int {
 	out := map[string]int{}
-	for _, w := range n.dispatcher.Workers() {
+	for _, w := range workers {
 		if w.State == contracts.WorkerReady {
 			out[w.Model]++
 		}
