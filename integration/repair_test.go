@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -164,6 +165,13 @@ func TestRepairReplicas(t *testing.T) {
 			return err
 		})
 	}
+	again("layout without a stream", func(ctx context.Context) error { // as an older version leaves it
+		if err := js.DeleteStream(ctx, topology.StreamDead); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return err
+		}
+		_, err := topology.Ensure(ctx, js, topology.Config{}, "m")
+		return err
+	})
 	c.settled(nc, "three copies of all", copies(t, js, 3))
 	three, one := filepath.Join(t.TempDir(), "three"), filepath.Join(t.TempDir(), "one")
 	again("backup", func(ctx context.Context) error {

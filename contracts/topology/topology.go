@@ -40,7 +40,7 @@ const MaxRecord = 4 << 20
 
 // Config sizes the layout. The zero value is the embedded single-server fleet.
 type Config struct {
-	Replicas     int           // of every stream; 0 is as they are, 1 of a new one
+	Replicas     int           // of every stream; 0 is as they are, of a new one as many as the others have, or 1
 	JobsMaxBytes int64         // default 2 GiB
 	JobsMaxAge   time.Duration // default 24 h
 	OutMaxBytes  int64         // default 1 GiB; the oldest records go first
@@ -216,6 +216,11 @@ func (w *walk) stream(ctx context.Context, want jetstream.StreamConfig) (string,
 	case errors.Is(err, jetstream.ErrStreamNotFound) && !w.apply:
 		return "missing", nil
 	case errors.Is(err, jetstream.ErrStreamNotFound):
+		if want.Replicas == 0 {
+			if want.Replicas, err = w.copies(ctx); err != nil {
+				return "", err
+			}
+		}
 		_, err = w.js.CreateOrUpdateStream(ctx, want)
 		return "created", err
 	case err != nil:
@@ -227,6 +232,20 @@ func (w *walk) stream(ctx context.Context, want jetstream.StreamConfig) (string,
 	}
 	_, err = w.js.UpdateStream(ctx, want)
 	return "updated", err
+}
+
+// copies is how many the streams have that are there, so that a new one beside them survives what they do.
+func (w *walk) copies(ctx context.Context) (most int, err error) {
+	for _, name := range []string{StreamJobs, StreamOut, StreamSched, StreamDead} {
+		s, err := w.js.Stream(ctx, name)
+		switch {
+		case err == nil:
+			most = max(most, s.CachedInfo().Config.Replicas)
+		case !errors.Is(err, jetstream.ErrStreamNotFound):
+			return 0, err
+		}
+	}
+	return most, nil
 }
 
 func (w *walk) consumer(ctx context.Context, stream string, want jetstream.ConsumerConfig) (string, error) {

@@ -82,7 +82,15 @@ func decode(data []byte, answer any) error {
 
 // description is what of a stream's own description admin looks at.
 type description struct {
-	Config json.RawMessage `json:"config"`
+	Config  json.RawMessage `json:"config"`
+	Created time.Time       `json:"created"`
+}
+
+// born is when a stream was made.
+func born(ctx context.Context, nc *nats.Conn, stream string) (time.Time, error) {
+	var d description
+	err := ask(ctx, nc, "STREAM.INFO."+stream, nil, &d)
+	return d.Created, err
 }
 
 // describe is the configuration of a stream as the broker has it; ok is false when there is no such

@@ -83,7 +83,9 @@ func (b *backup) run(ctx context.Context) error {
 		return errors.New("the broker has no streams of this account: is it the right server, and are the credentials those of the fleet's provisioner?")
 	}
 	slices.SortFunc(streams, func(x, y string) int { return cmp.Or(cmp.Compare(rank(x), rank(y)), cmp.Compare(x, y)) })
-	b.resume(streams)
+	if err := b.resume(ctx, streams); err != nil {
+		return err
+	}
 	for _, s := range streams[len(b.manifest.Streams):] {
 		if err := b.copy(ctx, s); err != nil {
 			return fmt.Errorf("stream %s: %w", s, err)
@@ -106,16 +108,24 @@ func rank(stream string) int {
 }
 
 // resume takes over the copies of an interrupted backup that are whole, up to the first that is not:
-// those after it would be older than it.
-func (b *backup) resume(streams []string) {
+// those after it would be older than it. Copies of other streams, as of another fleet, are none of ours.
+func (b *backup) resume(ctx context.Context, streams []string) error {
 	var old Manifest
 	fresh := &Manifest{Layout: layout, ID: uuid.NewString(), Begun: time.Now().UTC(), Broker: b.nc.ConnectedServerVersion()}
 	b.manifest = fresh
 	if err := readJSON(filepath.Join(b.dir, manifestFile), &old); err != nil || old.Layout != layout || time.Since(old.Begun) > resumeWithin {
-		return
+		return nil
 	}
 	for i, c := range old.Streams {
-		if i >= len(streams) || c.Stream != streams[i] || c.check(b.dir) != nil {
+		good := i < len(streams) && c.Stream == streams[i]
+		if good {
+			created, err := born(ctx, b.nc, c.Stream)
+			if err != nil {
+				return fmt.Errorf("stream %s: %w", c.Stream, err)
+			}
+			good = created.Equal(c.Created) && c.check(b.dir) == nil
+		}
+		if !good {
 			old.Streams = old.Streams[:i]
 			break
 		}
@@ -123,11 +133,15 @@ func (b *backup) resume(streams []string) {
 	if len(old.Streams) > 0 {
 		b.manifest = &old
 	}
+	return nil
 }
 
 // copy copies one stream.
 func (b *backup) copy(ctx context.Context, stream string) (err error) {
 	c := Copy{Stream: stream, File: fileOf(stream), Taken: time.Now().UTC()}
+	if c.Created, err = born(ctx, b.nc, stream); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(filepath.Join(b.dir, c.File), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err

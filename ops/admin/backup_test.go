@@ -163,6 +163,29 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestInterruptedElsewhere: what an interrupted backup of another fleet left in the folder is not taken for this one's.
+func TestInterruptedElsewhere(t *testing.T) {
+	t.Parallel()
+	other, s, dir := newSite(t).fleet(3), newSite(t).fleet(5), folder(t)
+	ctx, stop := context.WithCancel(other.ctx())
+	defer stop()
+	_, err := admin.Backup(ctx, other.nc, dir, func(stream string, _, _ int64) {
+		if stream == topology.StreamOut {
+			stop()
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("interrupted: %v", err)
+	}
+	m, err := admin.Backup(s.ctx(), s.nc, dir, nil)
+	s.must(err)
+	for _, c := range m.Streams {
+		if c.Stream != topology.StreamSched && c.Messages != 5 {
+			t.Errorf("the copy of %s has %d messages, want the 5 of this fleet", c.Stream, c.Messages)
+		}
+	}
+}
+
 // TestInterruptedBackup: it appears whole or not at all, and goes on where it was.
 func TestInterruptedBackup(t *testing.T) {
 	t.Parallel()

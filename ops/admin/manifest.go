@@ -39,6 +39,7 @@ type Manifest struct {
 // Copy is one stream of a backup.
 type Copy struct {
 	Stream    string          `json:"stream"`
+	Created   time.Time       `json:"created"` // of the stream, which tells it from another of its name
 	File      string          `json:"file"`
 	SHA256    string          `json:"sha256"`
 	Size      int64           `json:"size"` // bytes of the file

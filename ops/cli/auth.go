@@ -228,7 +228,7 @@ after upgrades. Where credentials have roles, only the provisioner's allow it.`,
 		},
 	}
 	brokerFlags(c)
-	c.Flags().Int("replicas", 0, "copies of each stream; 0 is as they are, and one of a new stream")
+	c.Flags().Int("replicas", 0, "copies of each stream; 0 is as they are, and as many of a new stream as the others have")
 	c.Flags().StringArray("model", nil, "`name` of a model that gets queues (repeatable)")
 	return c
 }

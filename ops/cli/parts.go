@@ -60,7 +60,7 @@ from NATS and HTTP, and relays the answers. Several may run side by side.`,
 	engineFlags(c)
 	f := c.Flags()
 	f.String("http", "127.0.0.1:8080", "`address` of the HTTP door")
-	f.Int("replicas", 0, "copies of each stream; 0 is as they are, and one of a new stream")
+	f.Int("replicas", 0, "copies of each stream; 0 is as they are, and as many of a new stream as the others have")
 	f.StringArray("model", nil, "model `NAME[:VARIANT]` whose jobs are admitted (repeatable); sim is the modelled one")
 	f.Duration("grace", 30*time.Second, "how long open requests may take to finish at the end")
 	f.String("api-keys", "", "`file` of API keys (pelton auth key); needed where other machines reach the HTTP door")

@@ -103,6 +103,7 @@ func (a *app) fleetFor(ctx context.Context, model string) (askFunc, string, func
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, "", nil, fmt.Errorf("data folder: %w", err)
 	}
+	sweep(root)
 	dir, err := os.MkdirTemp(root, "fleet-")
 	if err != nil {
 		return nil, "", nil, fmt.Errorf("data folder: %w", err)
@@ -128,6 +129,17 @@ func (a *app) fleetFor(ctx context.Context, model string) (askFunc, string, func
 		return nil, "", nil, err
 	}
 	return askNATS(client.New(nc, "default")), served[0].Name, func() { nc.Close(); stop() }, nil
+}
+
+// sweep removes the folders of runs that were killed: those that no broker owns, and not of a run that is just
+// about to start its own.
+func sweep(root string) {
+	left, _ := filepath.Glob(filepath.Join(root, "fleet-*"))
+	for _, dir := range left {
+		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > time.Minute && node.Free(dir) == nil {
+			_ = os.RemoveAll(dir) // the next run tries again
+		}
+	}
 }
 
 func askNATS(c *client.Client) askFunc {

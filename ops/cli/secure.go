@@ -48,10 +48,10 @@ func (a *app) security() (node.Security, error) {
 	}
 	open := !a.settings.yes("secure")
 	for _, name := range []string{"http", "nats"} {
-		if _, _, err := net.SplitHostPort(a.settings.text(name)); err != nil {
+		if _, _, err := net.SplitHostPort(a.address(name)); err != nil {
 			return s, usageError{fmt.Errorf("--%s is not host:port: %w", name, err)}
 		}
-		open = open && node.Loopback(a.settings.text(name)) == nil
+		open = open && node.Loopback(a.address(name)) == nil
 	}
 	if open {
 		s.Names = a.settings.list("tls-host")
@@ -71,6 +71,16 @@ func (a *app) security() (node.Security, error) {
 	return s, nil
 }
 
+// address is the host:port of a flag of up. That of the broker may be the URL by which one PELTON_NATS or
+// configuration file says to other commands where the same broker is.
+func (a *app) address(name string) string {
+	text := a.settings.text(name)
+	if scheme, rest, ok := strings.Cut(text, "://"); ok && name == "nats" && (scheme == "nats" || scheme == "tls") {
+		return strings.TrimSuffix(rest, "/")
+	}
+	return text
+}
+
 // hosts are the names by which clients may know this machine.
 func (a *app) hosts() []string {
 	hosts := []string{"localhost", "127.0.0.1", "::1"}
@@ -78,7 +88,7 @@ func (a *app) hosts() []string {
 		hosts = append(hosts, name)
 	}
 	for _, name := range []string{"http", "nats"} {
-		host, _, _ := net.SplitHostPort(a.settings.text(name))
+		host, _, _ := net.SplitHostPort(a.address(name))
 		if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) {
 			hosts = append(hosts, host)
 		}

@@ -117,6 +117,9 @@ func (a *app) size(ctx context.Context, cfg simulate.Config) error {
 		return usageError{errors.New("--plan needs --slo-ttft, --slo-tpot or --slo-e2e, and --min-attainment above 0 and at most 1")}
 	}
 	estimate := simulate.Estimate(cfg, goals, want)
+	if estimate.Rate == 0 {
+		return usageError{errors.New("--plan needs requests that arrive at different times, or they have no rate: give simulate a number of --workers and see what they make of them")}
+	}
 	if estimate.Workers == 0 {
 		return coded{errors.New("no fleet meets the objectives: they are shorter than what one idle worker takes"), exitCheck}
 	}

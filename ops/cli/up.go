@@ -35,7 +35,7 @@ credentials and API keys and speaks TLS; it makes them in the folder of --data a
 	overloadFlags(c)
 	f := c.Flags()
 	f.String("http", "127.0.0.1:8080", "`address` of the HTTP door")
-	f.String("nats", "127.0.0.1:4222", "`address` of the embedded broker")
+	f.String("nats", "127.0.0.1:4222", "`address` of the embedded broker, or the URL by which other commands are told it")
 	f.String("data", dataFolder(), "`folder` of the broker's streams")
 	f.Int("workers", 1, "workers for each model; 0 runs broker and dispatcher only")
 	f.StringArray("model", nil, "model `NAME[:VARIANT]` (repeatable; the first is the default)")
@@ -68,7 +68,7 @@ func (a *app) up(ctx context.Context) error {
 		return err
 	}
 	return a.keep(ctx, node.Config{
-		Data: a.settings.text("data"), Listen: a.settings.text("nats"), HTTP: a.settings.text("http"),
+		Data: a.settings.text("data"), Listen: a.address("nats"), HTTP: a.settings.text("http"),
 		Dispatcher: true, Workers: a.settings.number("workers"), Models: served, Memory: memory,
 		Version: version(), Log: a.log, Grace: a.settings.duration("grace"), BatchDelay: a.settings.duration("batch-delay"), Security: security, Overload: overload,
 	})

@@ -38,7 +38,7 @@ func (r *Registry) newMemory() memoryMetrics {
 		bytes:      r.gauge("pelton_memory_bytes", "Memory of the worker's process: limit, budget (of models and KV caches), reserved (of the budget), resident.", "kind"),
 		predicted:  r.gauge("pelton_memory_predicted_bytes", "What the process should hold, by part: process, heap, models, kv.", "part"),
 		difference: r.gauge("pelton_memory_difference_bytes", "Resident memory less all predicted parts; beyond the reserve it shrinks the budget."),
-		loaded:     r.gauge("pelton_model_loaded_bytes", "Weights and activations of a model; 0 while it is not in memory.", "model"),
+		loaded:     r.gauge("pelton_model_loaded_bytes", "Weights and activations of a model, of all workers of the process; 0 while it is not in memory.", "model"),
 		loads:      r.counter("pelton_model_loads_total", "Models loaded, unloaded, or failed to load.", "model", "event"),
 		took:       r.histogram("pelton_model_load_seconds", "How long loading a model took.", ttftBuckets, "model"),
 	}
@@ -62,12 +62,12 @@ func (r *Registry) Memory(m Memory) {
 func (r *Registry) Residence() residence.Trace {
 	return residence.Trace{
 		Loaded: func(model string, bytes int64, took time.Duration) {
-			r.memory.loaded.WithLabelValues(model).Set(float64(bytes))
+			r.memory.loaded.WithLabelValues(model).Add(float64(bytes))
 			r.memory.loads.WithLabelValues(model, "loaded").Inc()
 			r.memory.took.WithLabelValues(model).Observe(took.Seconds())
 		},
-		Unloaded: func(model string) {
-			r.memory.loaded.WithLabelValues(model).Set(0)
+		Unloaded: func(model string, bytes int64) {
+			r.memory.loaded.WithLabelValues(model).Sub(float64(bytes))
 			r.memory.loads.WithLabelValues(model, "unloaded").Inc()
 		},
 		Failed: func(model string, _ error) { r.memory.loads.WithLabelValues(model, "failed").Inc() },

@@ -214,22 +214,32 @@ type Queue struct {
 	Waiting, Running   int
 }
 
-// Queues makes every scrape ask for the depths of the queues; a failing look leaves them out.
-func (r *Registry) Queues(look func(context.Context) ([]Queue, error)) {
-	r.reg.MustRegister(&queues{look: look,
+// Queues makes every scrape ask for the depths of the queues, where a failing look leaves them out, and for
+// the workers of each model, wherever they run.
+func (r *Registry) Queues(look func(context.Context) ([]Queue, error), workers func() map[string]int) {
+	r.reg.MustRegister(&queues{look: look, workers: workers,
+		ready: prometheus.NewDesc("pelton_workers", "Live workers of a model that take jobs, as a dispatcher sees them.", []string{"model"}, nil),
 		depth: prometheus.NewDesc("pelton_queue_jobs", "Jobs by queue and state: waiting, running.", []string{"model", "class", "size", "state"}, nil)})
 }
 
 type queues struct {
-	look  func(context.Context) ([]Queue, error)
-	depth *prometheus.Desc
+	look    func(context.Context) ([]Queue, error)
+	workers func() map[string]int
+	depth   *prometheus.Desc
+	ready   *prometheus.Desc
 }
 
 // Describe implements prometheus.Collector.
-func (q *queues) Describe(out chan<- *prometheus.Desc) { out <- q.depth }
+func (q *queues) Describe(out chan<- *prometheus.Desc) {
+	out <- q.depth
+	out <- q.ready
+}
 
 // Collect implements prometheus.Collector.
 func (q *queues) Collect(out chan<- prometheus.Metric) {
+	for model, n := range q.workers() {
+		out <- prometheus.MustNewConstMetric(q.ready, prometheus.GaugeValue, float64(n), model)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	list, err := q.look(ctx)

@@ -15,7 +15,7 @@ func (n *Node) handler() (http.Handler, error) {
 	if n.dispatcher == nil {
 		return n.healthOnly(), nil
 	}
-	n.cfg.Metrics.Queues(n.depths)
+	n.cfg.Metrics.Queues(n.depths, func() map[string]int { return ready(n.dispatcher.Workers()) })
 	door, err := gateway.New(gateway.Config{
 		Jobs: n.dispatcher, Models: n.models, Ready: n.Ready, Metrics: n.cfg.Metrics.Handler(), Logger: n.cfg.Log, Version: n.cfg.Version, Tenant: n.tenant(), Beside: lists(n.dispatcher),
 	})
@@ -69,6 +69,17 @@ func (n *Node) healthOnly() http.Handler {
 	mux.HandleFunc("GET /readyz", ok)
 	mux.Handle("GET /metrics", n.cfg.Metrics.Handler())
 	return mux
+}
+
+// ready is how many workers of each model take jobs.
+func ready(workers []contracts.Heartbeat) map[string]int {
+	out := map[string]int{}
+	for _, w := range workers {
+		if w.State == contracts.WorkerReady {
+			out[w.Model]++
+		}
+	}
+	return out
 }
 
 // depths is what /metrics says of the queues.

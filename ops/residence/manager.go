@@ -15,7 +15,7 @@ import (
 // must not block.
 type Trace struct {
 	Loaded   func(model string, bytes int64, took time.Duration)
-	Unloaded func(model string)
+	Unloaded func(model string, bytes int64)
 	Failed   func(model string, err error)
 }
 
@@ -278,7 +278,7 @@ func (m *Manager) unload(victims []int) {
 		m.budget.Release(s.size)
 		m.mu.Unlock()
 		if m.cfg.Trace.Unloaded != nil {
-			m.cfg.Trace.Unloaded(s.model.Name)
+			m.cfg.Trace.Unloaded(s.model.Name, s.size)
 		}
 		m.cfg.Logger.Info("model unloaded", "model", s.model.Name, "bytes", s.size)
 	}

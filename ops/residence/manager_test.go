@@ -54,7 +54,7 @@ func newBench(t *testing.T, total int64) *bench {
 	b := &bench{t: t, budget: memory.NewBudget(total), said: make(chan string, 100)}
 	b.manager = residence.New(residence.Config{Budget: b.budget, Trace: residence.Trace{
 		Loaded:   func(m string, _ int64, _ time.Duration) { b.said <- "loaded " + m },
-		Unloaded: func(m string) { b.said <- "unloaded " + m },
+		Unloaded: func(m string, _ int64) { b.said <- "unloaded " + m },
 		Failed:   func(m string, _ error) { b.said <- "failed " + m },
 	}})
 	return b
