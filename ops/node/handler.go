@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
 	"github.com/pelton-run/pelton/ops/console"
