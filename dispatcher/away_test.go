@@ -87,21 +87,23 @@ func TestDueWhileOutTakesNothing(t *testing.T) {
 	all := as("all")
 	d, stop := startDispatcher(t, testConfig(all))
 	ctx := testContext(t)
-	j := at("j", 600*time.Millisecond)
+	j := at("j", 2*time.Second)
 	j.Deadline = j.NotBefore + 200
 	if _, err := d.Submit(ctx, j); err != nil {
 		t.Fatal(err)
 	}
 	stop()
-	time.Sleep(1200 * time.Millisecond)
+	time.Sleep(time.Until(time.UnixMilli(j.Deadline + 400)))
 	cfg := testConfig(as("noout"))
 	cfg.Timeout = 300 * time.Millisecond
 	_, stop = startDispatcher(t, cfg)
 	gone := pollFor(15*time.Second, func() bool { return stateOf(t, all, topology.StreamSched).Msgs == 0 })
 	stop()
 	d, _ = startDispatcher(t, testConfig(all)) // OUT is well again
-	time.Sleep(3 * time.Second)
-	if s, err := d.Status(ctx, tenant, "j"); err != nil || !s.State.Final() {
+	ctx = testContext(t)
+	var s contracts.Status
+	var err error
+	if !pollFor(20*time.Second, func() bool { s, err = d.Status(ctx, tenant, "j"); return err == nil && s.State.Final() }) {
 		t.Errorf("taken out of SCHED: %v; status %+v, %v, want a final one", gone, s, err)
 	}
 }
@@ -220,13 +222,13 @@ func TestScheduledEndMissedWhileAway(t *testing.T) {
 }
 
 // TestReaderDuringAnOutage: the broker is away for longer than one timeout while a reader waits for a queued
-// job. The scale is a tenth: Idle 10 s and Timeout 5 s are the defaults, the outage is 12 s.
+// job. The scale is a fifth: Idle 10 s and Timeout 5 s are the defaults, the outage is 18 s.
 func TestReaderDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	b := contractstest.StartBroker(t, nil)
 	g, nc := connectGated(t, b)
 	cfg := testConfig(nc)
-	cfg.Idle, cfg.Timeout = time.Second, 500*time.Millisecond
+	cfg.Idle, cfg.Timeout = 2*time.Second, time.Second
 	d, _ := startDispatcher(t, cfg)
 	_, chunks, err := d.Start(testContext(t), textJob("j", "abc"))
 	if err != nil {
@@ -235,11 +237,11 @@ func TestReaderDuringAnOutage(t *testing.T) {
 	go func() {
 		time.Sleep(1200 * time.Millisecond) // the reader has begun
 		g.cut(true)
-		time.Sleep(2400 * time.Millisecond)
+		time.Sleep(3600 * time.Millisecond)
 		g.cut(false)
 	}()
 	began := time.Now()
-	time.AfterFunc(6*time.Second, func() { startWorker(t, b.Conn(), "w", nil) }) // before the test ends
+	time.AfterFunc(8*time.Second, func() { startWorker(t, b.Conn(), "w", nil) }) // before the test ends
 	var last *contracts.Chunk
 	for c, err := range chunks {
 		if err != nil {
@@ -324,10 +326,10 @@ func TestFarDeadline(t *testing.T) {
 	if _, err := d.Submit(ctx, late); err != nil {
 		t.Fatalf("scheduled: %v", err)
 	}
-	time.Sleep(4 * time.Second)
-	if s, err := d.Status(ctx, tenant, "late"); err != nil || s.State != contracts.StateCompleted {
-		t.Errorf("the scheduled job is %v %v, want completed", s.State, err)
-	}
+	waitFor(t, "the scheduled job to be completed", func() bool {
+		s, err := d.Status(ctx, tenant, "late")
+		return err == nil && s.State == contracts.StateCompleted
+	})
 }
 
 // stalledConn is a connection on which nothing goes on for a while, in one direction or the other.

@@ -198,7 +198,7 @@ func TestDeadlineOfAQueuedJob(t *testing.T) {
 	})
 	ctx := testContext(t)
 	job := textJob("j", "abc")
-	job.Deadline = time.Now().Add(200 * time.Millisecond).UnixMilli()
+	job.Deadline = time.Now().Add(2 * time.Second).UnixMilli() // after it was taken, also on a busy machine
 	_, chunks, err := d.Start(ctx, job)
 	if err != nil {
 		t.Fatal(err)
@@ -224,7 +224,7 @@ func TestDeadlineAfterRestart(t *testing.T) {
 	d, stop := startDispatcher(t, testConfig(b.Conn()))
 	ctx := testContext(t)
 	job := textJob("j", "abc")
-	job.Deadline = time.Now().Add(300 * time.Millisecond).UnixMilli()
+	job.Deadline = time.Now().Add(2 * time.Second).UnixMilli()
 	if _, err := d.Submit(ctx, job); err != nil {
 		t.Fatal(err)
 	}

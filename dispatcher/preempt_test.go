@@ -38,8 +38,7 @@ func TestPreempt(t *testing.T) {
 	}
 	batch := contracts.RunningJob{Job: "batch", Tenant: tenant, Class: contracts.P3, Started: 1, KV: kv, Slots: 1, Yields: true}
 	other := contracts.RunningJob{Job: "other", Tenant: tenant, Class: contracts.P2, Started: 2, KV: kv, Slots: 1, Yields: true}
-	beat(batch, other)
-	waitFor(t, "the worker's heartbeat", func() bool { return len(d.Workers()) == 1 })
+	waitFor(t, "the worker's heartbeat", func() bool { beat(batch, other); return len(d.Workers()) == 1 })
 	urgent := textJob("urgent", "hello")
 	urgent.Class = contracts.P1
 	if _, err := d.Submit(testContext(t), urgent); err != nil {
@@ -129,7 +128,9 @@ func TestNobodyYieldsToWhatEndedAtOnce(t *testing.T) {
 	t.Parallel()
 	b := contractstest.StartBroker(t, nil)
 	broker, slow := connectStalled(t, b)
-	d, _ := startDispatcher(t, testConfig(slow))
+	cfg := testConfig(slow)
+	cfg.Timeout = 30 * time.Second // longer than the jobs may take
+	d, _ := startDispatcher(t, cfg)
 	nc := b.Conn()
 	asked, err := nc.SubscribeSync(subject.AllCtlPreempt)
 	if err != nil {
@@ -149,7 +150,7 @@ func TestNobodyYieldsToWhatEndedAtOnce(t *testing.T) {
 			}
 		})
 	}
-	ended := pollFor(4*time.Second, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.finished) == jobs })
+	ended := pollFor(20*time.Second, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.finished) == jobs })
 	broker.mute.Unlock()
 	all.Wait()
 	if !ended {

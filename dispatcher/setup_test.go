@@ -59,6 +59,7 @@ func testConfig(nc *nats.Conn) dispatcher.Config {
 		Conn:      nc,
 		Models:    []dispatcher.Model{{Name: model, Aliases: []string{"first"}, Tokenizer: byteTokenizer{}, ContextLength: 200, Vocab: 256}},
 		WorkerTTL: time.Second,
+		Timeout:   15 * time.Second, // of a broker on a busy machine
 	}
 }
 
@@ -115,7 +116,7 @@ func pollFor(span time.Duration, ok func() bool) bool {
 
 func testContext(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

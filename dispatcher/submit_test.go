@@ -405,7 +405,7 @@ func TestQueueFull(t *testing.T) {
 
 func TestFleetLimitsAdmission(t *testing.T) {
 	t.Parallel()
-	d, b := start(t, nil)
+	d, b := start(t, func(c *dispatcher.Config) { c.WorkerTTL = time.Minute }) // its one heartbeat counts for the whole test
 	ctx := testContext(t)
 	nc := b.Conn()
 	if d.Serving("first") || len(d.Workers()) != 0 || d.Models()[0].Workers != 0 {

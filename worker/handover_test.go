@@ -104,8 +104,7 @@ func TestRollingDrain(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
 	want := undisturbed(f, "rolling", 150, params(hard))
-	recruit := func(name string) *crew {
-		e := pace(newFake())
+	recruit := func(name string, e *fakeEngine) *crew {
 		e.info.MaxSequences = 4
 		return f.hire(name, e)
 	}
@@ -118,14 +117,15 @@ func TestRollingDrain(t *testing.T) {
 	}
 	var old []*crew
 	for i := range 3 {
-		old = append(old, recruit(fmt.Sprint("old", i)))
+		slow, _ := crawl(newFake()) // none of its jobs ends before it is drained
+		old = append(old, recruit(fmt.Sprint("old", i), slow))
 	}
 	load(6)
 	for i, w := range old {
 		f.await("a job in the middle of its stream", func() bool {
 			return len(w.Snapshot().Jobs) > 0 && slices.ContainsFunc(w.Snapshot().Jobs, func(j contracts.RunningJob) bool { return j.Index > 0 })
 		})
-		recruit(fmt.Sprint("new", i))
+		recruit(fmt.Sprint("new", i), pace(newFake()))
 		load(4)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

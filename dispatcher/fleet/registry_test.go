@@ -102,7 +102,7 @@ func TestRegistryProperties(t *testing.T) {
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	nc := contractstest.Server(t)
-	w := fleet.NewWatch(100 * time.Millisecond)
+	w := fleet.NewWatch(2 * time.Second) // what was seen must still be live when the test looks
 	if w.Dead("w") || !w.Holds("t", "j") {
 		t.Error("a watch that does not listen is sure of something")
 	}

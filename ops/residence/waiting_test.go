@@ -22,7 +22,7 @@ func TestTwoWaitingModelsMakeWay(t *testing.T) {
 	b.run()
 	ra, rc := intake.NewRoom(sa, 8), intake.NewRoom(sc, 8)
 	ja, jc := ra.Reserve(20, 1), rc.Reserve(20, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var both sync.WaitGroup
 	for name, j := range map[string]*intake.Reservation{"a": ja, "c": jc} {

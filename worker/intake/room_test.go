@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pelton-run/pelton/runtime/memory"
@@ -89,6 +90,10 @@ func TestPromptsBoundTheRoom(t *testing.T) {
 // A job that fits what the memory comes back to waits for that.
 func TestFitWaitsForMemoryThatComesBack(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, fitWaitsForMemoryThatComesBack)
+}
+
+func fitWaitsForMemoryThatComesBack(t *testing.T) {
 	b := memory.NewBudget(100)
 	r := intake.NewRoom(b, 4)
 	v := r.Reserve(10, 1)
@@ -98,10 +103,11 @@ func TestFitWaitsForMemoryThatComesBack(t *testing.T) {
 	b.SetTotal(50, 100)
 	fits := make(chan error, 1)
 	go func() { fits <- v.Fit(t.Context(), 80, 1) }()
+	synctest.Wait()
 	select {
 	case err := <-fits:
 		t.Fatalf("Fit of 80 into 50 of 100 = %v at once", err)
-	case <-time.After(20 * time.Millisecond):
+	default:
 	}
 	b.SetTotal(100, 100)
 	if err := <-fits; err != nil {
@@ -116,6 +122,10 @@ func TestFitWaitsForMemoryThatComesBack(t *testing.T) {
 // The governor took memory for a while (Total), and then says that it is gone for good (Size). A job that waited hears of it.
 func TestFitHearsThatMemoryIsGone(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, fitHearsThatMemoryIsGone)
+}
+
+func fitHearsThatMemoryIsGone(t *testing.T) {
 	b := memory.NewBudget(100)
 	r := intake.NewRoom(b, 4)
 	b.SetTotal(60, 100)
@@ -124,8 +134,8 @@ func TestFitHearsThatMemoryIsGone(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- j.Fit(ctx, 80, 1) }()
-	time.Sleep(100 * time.Millisecond) // it waits
-	b.SetTotal(60, 60)                 // what Governor.Observe says after a minute
+	synctest.Wait()    // it waits
+	b.SetTotal(60, 60) // what Governor.Observe says after a minute
 	if err := <-done; !errors.Is(err, intake.ErrNeverFits) {
 		t.Errorf("Fit = %v, want %v", err, intake.ErrNeverFits)
 	}

@@ -231,7 +231,7 @@ func deliver(t *testing.T, nc *nats.Conn, js jetstream.JetStream, wait time.Dura
 func TestKeepAlive(t *testing.T) {
 	t.Parallel()
 	nc, js := broker(t)
-	sub, _ := deliver(t, nc, js, 300*time.Millisecond)
+	sub, _ := deliver(t, nc, js, 2*time.Second) // a busy machine is not silent for so long
 	msg, err := sub.NextMsg(20 * time.Second)
 	if err != nil {
 		t.Fatal(err)
@@ -240,7 +240,7 @@ func TestKeepAlive(t *testing.T) {
 	if err != nil || l.Delivery().Attempt != 1 {
 		t.Fatalf("lease of a first delivery: %v", err)
 	}
-	if m, err := sub.NextMsg(time.Second); err == nil {
+	if m, err := sub.NextMsg(3 * time.Second); err == nil {
 		t.Fatalf("delivered again while kept alive: %s", m.Subject)
 	}
 	if err := l.Nak(t.Context(), 0); err != nil {
