@@ -134,8 +134,7 @@ type Answer struct {
 	TTFTMS       int64   `msgpack:"ttft_ms,omitempty" json:"ttft_ms,omitempty"`   // until the first token, as predicted
 	ETAMS        int64   `msgpack:"eta_ms,omitempty" json:"eta_ms,omitempty"`     // until the last token, as predicted
 	Live         string  `msgpack:"live,omitempty" json:"live,omitempty"`
-
-	Attached bool `msgpack:"-" json:"-"` // the job was there before; only a dispatcher's own callers are told
+	Attached     bool    `msgpack:"attached,omitempty" json:"attached,omitempty"` // to a job that was there before
 }
 
 // Err is the refusal in a as an [*Error], nil when the job was taken.

@@ -42,6 +42,7 @@ func Vectors() []Vector {
 			Tokens: []int32{504, 6330, 314, 260, 6376}, KVTokens: 21, Digest: "9f86d081",
 		}),
 		vector("answer_admitted", contracts.Answer{V: 1, Job: vectorJob, Outcome: contracts.OutcomeAdmitted, Position: 3, TTFTMS: 150, ETAMS: 1200, Live: "live.default." + vectorJob}),
+		vector("answer_attached", contracts.Answer{V: 1, Job: vectorJob, Outcome: contracts.OutcomeAdmitted, Live: "live.default." + vectorJob, Attached: true}),
 		vector("answer_shed", contracts.Answer{V: 1, Job: vectorJob, Outcome: contracts.OutcomeShed, Code: contracts.CodeOverloaded, Message: "the queue is full: retry after the time given", RetryAfterMS: 2500, NoRetry: true}),
 		vector("answer_rejected", contracts.Answer{V: 1, Outcome: contracts.OutcomeRejected, Code: contracts.CodeInvalidArgument, Message: "temperature is 9, it must be from 0 to 2", Param: "params.temperature"}),
 		vector("chunk_claim", contracts.Chunk{V: 1, Job: vectorJob, Fence: 2, Index: 4, Claim: claim}),
