@@ -3,7 +3,6 @@ package dispatcher
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/dispatcher/gate"
 )
 
 // onSubmit takes a job from submit.<tenant>. It runs in the subscription's goroutine and hands over.
@@ -97,8 +97,12 @@ func (d *Dispatcher) repliesTo(m *nats.Msg, tenant string) bool {
 	return false
 }
 
+// drop says once a second at most what it drops: a producer sends as much of it as it likes.
 func (d *Dispatcher) drop(m *nats.Msg, reason string) {
-	d.log.Warn("request dropped", "subject", m.Subject, "reason", reason)
+	now := time.Now().UnixNano()
+	if last := d.said.Load(); now-last >= int64(time.Second) && d.said.CompareAndSwap(last, now) {
+		d.log.Warn("request dropped", "subject", m.Subject, "reason", reason)
+	}
 	if d.trace.Dropped != nil {
 		d.trace.Dropped(m.Subject, reason)
 	}
@@ -142,7 +146,6 @@ func refusal(job string, e *contracts.Error) *contracts.Answer {
 // rescue turns a panic into an internal error, so that one job's input cannot end the process.
 func (d *Dispatcher) rescue(tenant, job string, err *error) {
 	if p := recover(); p != nil {
-		d.log.Error("panic", "tenant", tenant, "job", job, "panic", p, "stack", string(debug.Stack()))
-		*err = contracts.Errorf(contracts.CodeInternal, "internal error: retry once, then report it")
+		*err = gate.Panicked(d.log, p, "tenant", tenant, "job", job)
 	}
 }
