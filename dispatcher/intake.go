@@ -97,14 +97,18 @@ func (d *Dispatcher) repliesTo(m *nats.Msg, tenant string) bool {
 	return false
 }
 
-// drop says once a second at most what it drops: a producer sends as much of it as it likes.
 func (d *Dispatcher) drop(m *nats.Msg, reason string) {
-	now := time.Now().UnixNano()
-	if last := d.said.Load(); now-last >= int64(time.Second) && d.said.CompareAndSwap(last, now) {
-		d.log.Warn("request dropped", "subject", m.Subject, "reason", reason)
-	}
+	d.say("request dropped", "subject", m.Subject, "reason", reason)
 	if d.trace.Dropped != nil {
 		d.trace.Dropped(m.Subject, reason)
+	}
+}
+
+// say logs once a second at most: a producer sends as many requests as it likes.
+func (d *Dispatcher) say(what string, attrs ...any) {
+	now := time.Now().UnixNano()
+	if last := d.said.Load(); now-last >= int64(time.Second) && d.said.CompareAndSwap(last, now) {
+		d.log.Warn(what, attrs...)
 	}
 }
 
@@ -117,7 +121,7 @@ func (d *Dispatcher) reply(m *nats.Msg, answer any) {
 		err = d.cfg.Conn.Publish(m.Reply, data)
 	}
 	if err != nil {
-		d.log.Warn("answer not sent", "subject", m.Subject, "error", err)
+		d.say("answer not sent", "subject", m.Subject, "error", err)
 	}
 }
 
