@@ -266,7 +266,6 @@ func (t *mergeTable) put(left, right int32, rank int, merged int32) {
 type scratch struct {
 	prev, next []int32
 	heap       []uint64
-	count      []int32
 }
 
 // Scratch that grew beyond this many symbols is left to the garbage collector.
@@ -282,7 +281,7 @@ func (p *scratchPool) take() *scratch {
 }
 
 func (p *scratchPool) give(s *scratch) {
-	if cap(s.prev) <= maxKeptScratch && cap(s.heap) <= 2*maxKeptScratch && cap(s.count) <= maxKeptScratch {
+	if cap(s.prev) <= maxKeptScratch && cap(s.heap) <= 2*maxKeptScratch {
 		p.pool.Put(s)
 	}
 }

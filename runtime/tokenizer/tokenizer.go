@@ -93,12 +93,23 @@ func (t *Tokenizer) Encode(text string) []int32 {
 	return t.encode(make([]int32, 0, len(text)/3+4), text, 0)
 }
 
-// Count is len(Encode(text)) with less garbage.
-func (t *Tokenizer) Count(text string) int {
-	s := t.scratch.take()
-	defer t.scratch.give(s)
-	s.count = t.encode(s.count[:0], text, 0)
-	return len(s.count)
+// Bounded is a Tokenizer for those who want no more than so many tokens. What has more costs hardly more than what
+// has as many. Safe for concurrent use.
+type Bounded struct {
+	t    *Tokenizer
+	most int
+}
+
+// Within is t for texts of at most so many tokens.
+func (t *Tokenizer) Within(most int) Bounded { return Bounded{t, most} }
+
+// Encode is the Tokenizer's for a text of at most so many tokens; of another one it returns more than those, and
+// not all.
+func (b Bounded) Encode(text string) []int32 { return b.t.encode(nil, text, b.most) }
+
+// Chat is the Tokenizer's, with the bound of Encode.
+func (b Bounded) Chat(messages []Message, addGenerationPrompt bool) ([]int32, error) {
+	return b.t.chatOf(messages, addGenerationPrompt, b.most)
 }
 
 // encode appends the ids of text to dst; it may stop behind most of them, 0 is never.
