@@ -63,7 +63,7 @@ type Dispatcher struct {
 	cancels     *gate.Gate
 	ids         gate.Keys[priority.Key] // of the jobs that are being submitted
 	lists       *state.Lists
-	keeps       atomic.Int64 // how long JOBS keeps a message, in nanoseconds
+	keeps, said atomic.Int64 // how long JOBS keeps a message, and when say last did, in nanoseconds
 	ready       atomic.Bool
 	started     atomic.Bool
 

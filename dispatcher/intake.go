@@ -3,7 +3,6 @@ package dispatcher
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/dispatcher/gate"
 )
 
 // onSubmit takes a job from submit.<tenant>. It runs in the subscription's goroutine and hands over.
@@ -98,9 +98,17 @@ func (d *Dispatcher) repliesTo(m *nats.Msg, tenant string) bool {
 }
 
 func (d *Dispatcher) drop(m *nats.Msg, reason string) {
-	d.log.Warn("request dropped", "subject", m.Subject, "reason", reason)
+	d.say("request dropped", "subject", m.Subject, "reason", reason)
 	if d.trace.Dropped != nil {
 		d.trace.Dropped(m.Subject, reason)
+	}
+}
+
+// say logs once a second at most: a producer sends as many requests as it likes.
+func (d *Dispatcher) say(what string, attrs ...any) {
+	now := time.Now().UnixNano()
+	if last := d.said.Load(); now-last >= int64(time.Second) && d.said.CompareAndSwap(last, now) {
+		d.log.Warn(what, attrs...)
 	}
 }
 
@@ -113,7 +121,7 @@ func (d *Dispatcher) reply(m *nats.Msg, answer any) {
 		err = d.cfg.Conn.Publish(m.Reply, data)
 	}
 	if err != nil {
-		d.log.Warn("answer not sent", "subject", m.Subject, "error", err)
+		d.say("answer not sent", "subject", m.Subject, "error", err)
 	}
 }
 
@@ -142,7 +150,6 @@ func refusal(job string, e *contracts.Error) *contracts.Answer {
 // rescue turns a panic into an internal error, so that one job's input cannot end the process.
 func (d *Dispatcher) rescue(tenant, job string, err *error) {
 	if p := recover(); p != nil {
-		d.log.Error("panic", "tenant", tenant, "job", job, "panic", p, "stack", string(debug.Stack()))
-		*err = contracts.Errorf(contracts.CodeInternal, "internal error: retry once, then report it")
+		*err = gate.Panicked(d.log, p, "tenant", tenant, "job", job)
 	}
 }

@@ -3,6 +3,7 @@ package dispatcher_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -156,6 +157,49 @@ func TestRefusals(t *testing.T) {
 	if n := leftInQueue(t, b.Conn()); n != 0 {
 		t.Errorf("%d refused jobs are in the queue", n)
 	}
+}
+
+// A producer that sends what is dropped, as fast as it can, does not fill the log.
+func TestDroppedRequestsAreLoggedSeldom(t *testing.T) {
+	t.Parallel()
+	const many = 1000
+	dropped := make(chan string, many)
+	var log safeLog
+	_, b := start(t, func(c *dispatcher.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		c.Trace = &dispatcher.Trace{Dropped: func(subject, _ string) { dropped <- subject }}
+	})
+	begin := time.Now()
+	for range many {
+		if err := b.Conn().PublishRequest(subject.Submit(tenant), "nobodys.inbox", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range many {
+		<-dropped
+	}
+	lines, most := strings.Count(log.String(), "request dropped"), 2+int(time.Since(begin).Seconds())
+	if lines < 1 || lines > most {
+		t.Errorf("%d lines of %d dropped requests, want 1 to %d", lines, many, most)
+	}
+}
+
+// safeLog is a log that may be read while it is written.
+type safeLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *safeLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *safeLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 func TestNATSDoorRefusals(t *testing.T) {

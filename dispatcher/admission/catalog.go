@@ -9,7 +9,8 @@ import (
 	"github.com/pelton-run/pelton/runtime/tokenizer"
 )
 
-// Tokenizer turns prompts into token ids. It must be safe for concurrent use.
+// Tokenizer turns prompts into token ids. It must be safe for concurrent use. It need not count what is far too
+// long: when there are more ids than [Model.Counted], they need not be all.
 type Tokenizer interface {
 	// Encode returns the ids of text; special tokens are never parsed out of it.
 	Encode(text string) []int32
@@ -32,6 +33,9 @@ type Model struct {
 	Inputs     []Port                              // of KindTensor
 	Outputs    []Port
 }
+
+// Counted is up to how many tokens of a prompt are counted.
+func (m *Model) Counted() int { return 2 * m.ContextLength }
 
 // valid tells whether m has what its kind needs.
 func (m *Model) valid() bool {

@@ -163,6 +163,9 @@ func fit(j *contracts.Job, prompt int, m *Model, c Capacity, l Limits) error {
 	if c.ContextLength > 0 {
 		limit = min(limit, c.ContextLength)
 	}
+	if prompt > m.Counted() {
+		return tooLong(inputParam(j), "the prompt has more than %d tokens, the context of model %s is %d and an answer needs at least 1: shorten the prompt", m.Counted(), m.Name, limit)
+	}
 	if prompt >= limit {
 		return tooLong(inputParam(j), "the prompt has %d tokens, the context of model %s is %d and an answer needs at least 1: shorten the prompt", prompt, m.Name, limit)
 	}

@@ -62,7 +62,38 @@ func (r *Registry) Observe(h contracts.Heartbeat, now time.Time) {
 		if known && h.Started == old.heartbeat.Started && now.Sub(old.at) >= r.ttl {
 			slow = now
 		}
+		possible(&h)
 		r.seen[h.Worker] = sighting{heartbeat: h, at: now, slow: slow}
+	}
+}
+
+// Bounds of what is believed of a worker, so that no sum or product over a fleet is more than a number holds.
+const (
+	maxBytes   = 1 << 48 // of a worker, or a job
+	maxToken   = 1 << 30 // bytes of a token
+	maxTokens  = 1 << 30 // of a context
+	maxSlots   = 1 << 20
+	maxRounded = 1 << 20 // tokens of a block
+)
+
+// possible brings what a heartbeat says within what can be.
+func possible(h *contracts.Heartbeat) {
+	bound(&h.ContextLength, maxTokens)
+	bound(&h.Slots, maxSlots)
+	bound(&h.KV.Block, maxRounded)
+	for _, n := range []*int64{&h.KV.Total, &h.KV.Reserved, &h.KV.Used} {
+		bound(n, maxBytes)
+	}
+	bound(&h.KV.PerToken, maxToken)
+	for i := range h.Jobs {
+		bound(&h.Jobs[i].Slots, maxSlots)
+		bound(&h.Jobs[i].KV, maxBytes)
+	}
+}
+
+func bound[N int | int64](n *N, most N) {
+	if *n < 0 || *n > most { // others may read what is all right
+		*n = max(0, min(*n, most))
 	}
 }
 

@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/contractstest"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/dispatcher/cost"
 	"github.com/pelton-run/pelton/dispatcher/fleet"
 )
 
@@ -19,6 +21,26 @@ var zero = time.Unix(1_000_000, 0)
 func beat(worker string, started, sent int64, state contracts.WorkerState) contracts.Heartbeat {
 	return contracts.Heartbeat{V: 1, Worker: worker, Started: started, Sent: sent, State: state, Model: "m", Slots: int(sent),
 		KV: contracts.KVMemory{Total: 100 * sent, PerToken: sent}, ContextLength: 10 * int(sent), Jobs: []contracts.RunningJob{{Job: fmt.Sprint("j", sent), Tenant: "t"}}}
+}
+
+// Numbers that cannot be, of a broken worker, make no sum over the fleet overflow, and no need of a job.
+func TestImpossibleNumbers(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int64{math.MaxInt64, math.MinInt64, -1} {
+		r := fleet.NewRegistry(2 * time.Second)
+		bad := contracts.Heartbeat{Worker: "bad", State: contracts.WorkerReady, Model: "m", Slots: int(n), ContextLength: int(n),
+			KV:   contracts.KVMemory{Total: n, Reserved: n, Used: n, PerToken: n, Block: int(n)},
+			Jobs: []contracts.RunningJob{{Job: "j", Tenant: "t", Index: 1, KV: n, Slots: int(n)}}}
+		r.Observe(bad, zero)
+		r.Observe(beat("good", 1, 4, contracts.WorkerReady), zero)
+		if s := cost.SpeedOf(r.Live(zero), "m"); s.Slots < 4 || s.Free < 0 || s.Rows < 0 {
+			t.Errorf("with %d: %d slots, %d free, %d rows", n, s.Slots, s.Free, s.Rows)
+		}
+		o := r.Offer("m", zero)
+		if need := 16 * (1<<20 + int64(o.KVBlock)) * o.KVPerToken; need < 0 || o.KVBytes < 400 || o.Slots < 4 || o.ContextLength < 40 {
+			t.Errorf("with %d: offer %+v, need %d", n, o, need)
+		}
+	}
 }
 
 func TestRegistry(t *testing.T) {

@@ -1,6 +1,10 @@
 package gate_test
 
 import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -87,5 +91,26 @@ func TestBytes(t *testing.T) {
 	case <-g.Shut("test"):
 	default:
 		t.Error("somebody is inside after all left")
+	}
+}
+
+// A panic's value may quote a prompt: only what the runtime says is logged.
+func TestPanicked(t *testing.T) {
+	t.Parallel()
+	for _, value := range []any{"secret", errors.New("secret")} {
+		var log bytes.Buffer
+		e := gate.Panicked(slog.New(slog.NewTextHandler(&log, nil)), value, "job", "j")
+		if strings.Contains(log.String(), "secret") || !strings.Contains(log.String(), "job=j") || e.Code != contracts.CodeInternal {
+			t.Errorf("%v: %v, log\n%s", value, e, &log)
+		}
+	}
+	var log bytes.Buffer
+	func() {
+		defer func() { gate.Panicked(slog.New(slog.NewTextHandler(&log, nil)), recover()) }()
+		var none []int
+		_ = none[len(log.String())]
+	}()
+	if !strings.Contains(log.String(), "index out of range") {
+		t.Errorf("a runtime error: log\n%s", &log)
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"runtime"
-	"runtime/debug"
 	"time"
 
 	"github.com/google/uuid"
@@ -113,20 +111,16 @@ func (b *weighed) Read(p []byte) (int, error) {
 }
 
 // panicked answers a handler's panic: with an error object when nothing was sent, else by cutting the
-// connection. The value may quote a prompt, so only runtime errors are logged with their text.
+// connection.
 func (g *gateway) panicked(w *recorder, r *http.Request, id string, p any) {
 	if p == http.ErrAbortHandler {
 		panic(p)
 	}
-	attrs := []any{slog.String("request", id), slog.String("path", r.Pattern), slog.String("stack", string(debug.Stack()))}
-	if e, ok := p.(runtime.Error); ok {
-		attrs = append(attrs, slog.String("error", e.Error()))
-	}
-	g.cfg.Logger.ErrorContext(r.Context(), "http handler panicked", attrs...)
+	e := gate.Panicked(g.cfg.Logger, p, "request", id, "path", r.Pattern)
 	if w.status != 0 {
 		panic(http.ErrAbortHandler)
 	}
-	g.fail(w, r, contracts.Errorf(contracts.CodeInternal, "internal error: retry once, then report it"))
+	g.fail(w, r, e)
 }
 
 func (g *gateway) log(r *http.Request, w *recorder, id string, took time.Duration) {

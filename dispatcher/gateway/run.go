@@ -5,11 +5,11 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
-	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/gate"
 )
 
 // deadlineGrace is how long after a job's deadline its final record may still come.
@@ -103,9 +103,8 @@ func (r *run) follow(prompt int, chunks iter.Seq2[*contracts.Chunk, error]) {
 		}
 	}
 	defer func() {
-		if p := recover(); p != nil { // the value may quote a prompt
-			r.g.cfg.Logger.ErrorContext(r.ctx, "job stream panicked", slog.String("job", r.jobs[prompt].ID), slog.String("stack", string(debug.Stack())))
-			send(record{prompt: prompt, err: contracts.Errorf(contracts.CodeInternal, "internal error: retry once, then report it")})
+		if p := recover(); p != nil {
+			send(record{prompt: prompt, err: gate.Panicked(r.g.cfg.Logger, p, "job", r.jobs[prompt].ID)})
 		}
 	}()
 	for c, err := range chunks {

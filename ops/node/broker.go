@@ -93,7 +93,7 @@ func (c BrokerConfig) Start() (*Broker, error) {
 		return nil, errors.Join(fmt.Errorf("embedded broker: %w", err), lock.Unlock())
 	}
 	b := &Broker{srv: srv, lock: lock, tls: c.TLS != nil, dir: dir, full: make(chan struct{})}
-	srv.SetLoggerV2(brokerLog{log, sync.OnceFunc(func() { close(b.full) })}, false, false, false)
+	srv.SetLoggerV2(brokerLog{log, &seldom{}, sync.OnceFunc(func() { close(b.full) })}, false, false, false)
 	srv.Start()
 	if !srv.ReadyForConnections(20 * time.Second) {
 		srv.Shutdown()
@@ -206,8 +206,9 @@ func connOptions(name string) []nats.Option {
 
 // brokerLog passes the server's warnings and errors on; its notices go to debug.
 type brokerLog struct {
-	log  *slog.Logger
-	full func() // called when the server says that its disk is full
+	log    *slog.Logger
+	seldom *seldom // of warnings and errors
+	full   func()  // called when the server says that its disk is full
 }
 
 func (l brokerLog) Noticef(f string, v ...any) { l.say(slog.LevelDebug, f, v) }
@@ -219,7 +220,9 @@ func (l brokerLog) Tracef(string, ...any)      {}
 
 func (l brokerLog) say(level slog.Level, format string, v []any) {
 	text := fmt.Sprintf(format, v...)
-	l.log.Log(nil, level, "broker", "said", text) //nolint:staticcheck // the server has no context
+	if level < slog.LevelWarn || l.seldom.pass(time.Now()) {
+		l.log.Log(nil, level, "broker", "said", text) //nolint:staticcheck // the server has no context
+	}
 	if level >= slog.LevelWarn && strings.Contains(text, syscall.ENOSPC.Error()) {
 		l.full()
 	}

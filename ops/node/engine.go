@@ -55,7 +55,8 @@ type budgeted interface {
 
 // Model is what the dispatcher is told of s.
 func (s Served) Model() dispatcher.Model {
-	m := dispatcher.Model{Name: s.Name, Aliases: s.Aliases, Tokenizer: s.Tokenizer, ContextLength: s.ContextLength, Vocab: s.Vocab, Created: s.Created}
+	m := dispatcher.Model{Name: s.Name, Aliases: s.Aliases, ContextLength: s.ContextLength, Vocab: s.Vocab, Created: s.Created}
+	m.Tokenizer = s.Tokenizer.Within(m.Counted())
 	if s.answers != nil {
 		s.answers.addTo(&m)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -76,8 +77,11 @@ func Provision(ctx context.Context, nc *nats.Conn, layout topology.Config, model
 
 // connectAs makes a connection with the rights of a role.
 func (n *Node) connectAs(role auth.Role, name string) (*nats.Conn, error) {
+	var often seldom
 	denied := nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-		n.cfg.Log.Warn("broker connection", "connection", name, "error", err)
+		if often.pass(time.Now()) {
+			n.cfg.Log.Warn("broker connection", "connection", name, "error", err)
+		}
 	})
 	if n.broker == nil {
 		return n.cfg.Remote.Connect(name, denied)

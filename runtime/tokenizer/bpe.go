@@ -20,10 +20,12 @@ type bpe struct {
 	merges    mergeTable
 	whole     map[string]int32 // words that are tokens as they stand; nil unless the file says ignore_merges
 	cache     wordCache
+	longest   int // most bytes of a token, and so most symbols that become one
 }
 
-// encode appends the tokens of one word. Linear in its length for short words, O(n log n) for long ones.
-func (b *bpe) encode(dst []int32, word string, s *scratch) []int32 {
+// encode appends the tokens of one word. Linear in its length for short words, O(n log n) for long ones. A word
+// that has more than most tokens in any case may be left as it began; most is 0 for no such bound.
+func (b *bpe) encode(dst []int32, word string, s *scratch, most int) []int32 {
 	if len(word) == 1 && b.runes == nil {
 		return b.appendByte(dst, word[0], len(dst))
 	}
@@ -33,14 +35,14 @@ func (b *bpe) encode(dst []int32, word string, s *scratch) []int32 {
 		}
 	}
 	if len(word) > cacheWord {
-		return b.merge(dst, word, s)
+		return b.merge(dst, word, s, most)
 	}
 	key := keyOf(word)
 	if ids, ok := b.cache.get(dst, key, len(word)); ok {
 		return ids
 	}
 	start := len(dst)
-	dst = b.merge(dst, word, s)
+	dst = b.merge(dst, word, s, 0)
 	b.cache.put(key, len(word), dst[start:])
 	return dst
 }
@@ -60,7 +62,7 @@ func (b *bpe) appendUnknown(dst []int32, start int) []int32 {
 	return append(dst, b.unknown)
 }
 
-func (b *bpe) merge(dst []int32, word string, s *scratch) []int32 {
+func (b *bpe) merge(dst []int32, word string, s *scratch, most int) []int32 {
 	start := len(dst)
 	if b.runes != nil {
 		for _, r := range word {
@@ -72,6 +74,9 @@ func (b *bpe) merge(dst []int32, word string, s *scratch) []int32 {
 		}
 	}
 	ids := dst[start:]
+	if most > 0 && len(ids)/b.longest > most {
+		return dst
+	}
 	if len(ids) <= shortWord {
 		return dst[:start+b.mergeShort(ids)]
 	}
@@ -261,7 +266,6 @@ func (t *mergeTable) put(left, right int32, rank int, merged int32) {
 type scratch struct {
 	prev, next []int32
 	heap       []uint64
-	count      []int32
 }
 
 // Scratch that grew beyond this many symbols is left to the garbage collector.
@@ -277,7 +281,7 @@ func (p *scratchPool) take() *scratch {
 }
 
 func (p *scratchPool) give(s *scratch) {
-	if cap(s.prev) <= maxKeptScratch && cap(s.heap) <= 2*maxKeptScratch && cap(s.count) <= maxKeptScratch {
+	if cap(s.prev) <= maxKeptScratch && cap(s.heap) <= 2*maxKeptScratch {
 		p.pool.Put(s)
 	}
 }

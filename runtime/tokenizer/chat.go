@@ -121,6 +121,11 @@ func (t *Tokenizer) ChatError() error { return t.noChat }
 // messages, add_generation_prompt, tools and documents (always none), bos_token and eos_token if
 // tokenizer_config.json or tokenizer.json tells them, raise_exception and strftime_now (in UTC).
 func (t *Tokenizer) Chat(messages []Message, addGenerationPrompt bool) ([]int32, error) {
+	return t.chatOf(messages, addGenerationPrompt, 0)
+}
+
+// chatOf is Chat that may stop behind most tokens; 0 is never.
+func (t *Tokenizer) chatOf(messages []Message, addGenerationPrompt bool, most int) ([]int32, error) {
 	if t.noChat != nil {
 		return nil, t.noChat
 	}
@@ -143,7 +148,7 @@ func (t *Tokenizer) Chat(messages []Message, addGenerationPrompt bool) ([]int32,
 	defer t.scratch.give(s)
 	ids := make([]int32, 0, len(text)/3+8)
 	t.chat.special.split(text, true, func(piece string) {
-		e := encoder{t: t, scratch: s, ids: ids}
+		e := encoder{t: t, scratch: s, ids: ids, most: most}
 		t.added.split(m.show(piece), false, e.text, e.added)
 		ids = e.ids
 	}, func(id int32) { ids = append(ids, id) })

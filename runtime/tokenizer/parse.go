@@ -263,6 +263,9 @@ func (t *Tokenizer) parseModel(f *fileJSON) error {
 		}
 		b.unknown = int32(id)
 	}
+	for id := range t.Vocab() {
+		b.longest = max(b.longest, len(t.vocab.text(int32(id))), 1)
+	}
 	b.singles(m, t.pieces)
 	for rank, p := range m.Merges {
 		left, okLeft := m.Vocab[p.left]

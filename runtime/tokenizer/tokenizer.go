@@ -90,22 +90,33 @@ func (t *Tokenizer) Encode(text string) []int32 {
 	if text == "" {
 		return nil
 	}
-	return t.encode(make([]int32, 0, len(text)/3+4), text)
+	return t.encode(make([]int32, 0, len(text)/3+4), text, 0)
 }
 
-// Count is len(Encode(text)) with less garbage.
-func (t *Tokenizer) Count(text string) int {
-	s := t.scratch.take()
-	defer t.scratch.give(s)
-	s.count = t.encode(s.count[:0], text)
-	return len(s.count)
+// Bounded is a Tokenizer for those who want no more than so many tokens. What has more costs hardly more than what
+// has as many. Safe for concurrent use.
+type Bounded struct {
+	t    *Tokenizer
+	most int
 }
 
-// encode appends the ids of text to dst.
-func (t *Tokenizer) encode(dst []int32, text string) []int32 {
+// Within is t for texts of at most so many tokens.
+func (t *Tokenizer) Within(most int) Bounded { return Bounded{t, most} }
+
+// Encode is the Tokenizer's for a text of at most so many tokens; of another one it returns more than those, and
+// not all.
+func (b Bounded) Encode(text string) []int32 { return b.t.encode(nil, text, b.most) }
+
+// Chat is the Tokenizer's, with the bound of Encode.
+func (b Bounded) Chat(messages []Message, addGenerationPrompt bool) ([]int32, error) {
+	return b.t.chatOf(messages, addGenerationPrompt, b.most)
+}
+
+// encode appends the ids of text to dst; it may stop behind most of them, 0 is never.
+func (t *Tokenizer) encode(dst []int32, text string, most int) []int32 {
 	s := t.scratch.take()
 	defer t.scratch.give(s)
-	e := encoder{t: t, scratch: s, ids: dst}
+	e := encoder{t: t, scratch: s, ids: dst, most: most}
 	t.added.split(validUTF8(text), false, e.text, e.added)
 	return e.ids
 }
@@ -115,13 +126,17 @@ type encoder struct {
 	t       *Tokenizer
 	scratch *scratch
 	ids     []int32
+	most    int // as in encode
 }
+
+// enough tells whether there are more ids than are wanted.
+func (e *encoder) enough() bool { return e.most > 0 && len(e.ids) > e.most }
 
 func (e *encoder) added(id int32) { e.ids = append(e.ids, id) }
 
 // text takes a piece between added tokens.
 func (e *encoder) text(s string) {
-	if s == "" {
+	if s == "" || e.enough() {
 		return
 	}
 	for _, n := range e.t.normal {
@@ -135,7 +150,7 @@ func (e *encoder) text(s string) {
 // stage runs s through the pre-tokenizer's stages from the i-th on and merges what comes out.
 func (e *encoder) stage(i int, s string) {
 	if i == len(e.t.stages) {
-		e.ids = e.t.bpe.encode(e.ids, s, e.scratch)
+		e.ids = e.t.bpe.encode(e.ids, s, e.scratch, e.most)
 		return
 	}
 	st := e.t.stages[i]
@@ -146,7 +161,7 @@ func (e *encoder) stage(i int, s string) {
 		e.stage(i+1, s)
 		return
 	}
-	for len(s) > 0 {
+	for len(s) > 0 && !e.enough() {
 		n := st.next(s)
 		e.stage(i+1, s[:n])
 		s = s[n:]

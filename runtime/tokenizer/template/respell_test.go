@@ -2,6 +2,7 @@ package template_test
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -62,5 +63,55 @@ func TestBrokenExpressions(t *testing.T) {
 				t.Errorf("%.50q was rendered", source)
 			}
 		}
+	}
+}
+
+// What macros, set blocks and filter blocks write is bounded while it is written, and not when it is all there.
+func TestKeptTextIsBounded(t *testing.T) {
+	messages := []template.Message{{Role: "user", Content: strings.Repeat("x", 1<<20)}}
+	const m = "{{ messages[0].content }}"
+	for name, source := range map[string]string{
+		"macro":          "{% macro f() %}" + strings.Repeat(m, 1000) + "{% endmacro %}{{ f() | length }}",
+		"set":            "{% set x %}" + strings.Repeat(m, 1000) + "{% endset %}{{ x | length }}",
+		"filter":         "{% filter length %}" + strings.Repeat(m, 1000) + "{% endfilter %}",
+		"loop in a set":  "{% set x %}{% for i in range(1000) %}" + m + "{% endfor %}{% endset %}{{ x | length }}",
+		"many":           strings.Repeat("{% set x %}"+strings.Repeat(m, 10)+"{% endset %}", 100),
+		"within another": strings.Repeat("{% filter length %}", 60) + strings.Repeat(m, 15) + strings.Repeat("{% endfilter %}", 60) + strings.Repeat("{% filter trim %}", 60) + strings.Repeat(m, 15) + strings.Repeat("{% endfilter %}", 60),
+	} {
+		c, err := template.Compile(source, nil)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err = c.Render(messages, false, nil)
+		runtime.ReadMemStats(&after)
+		if made := (after.TotalAlloc - before.TotalAlloc) >> 20; !errors.Is(err, template.ErrFailed) || made > 1000 {
+			t.Errorf("%s: %v, after %d MiB were made", name, err, made)
+		}
+	}
+}
+
+// Set and filter blocks are jinja2's.
+func TestBlocks(t *testing.T) {
+	t.Parallel()
+	for source, want := range map[string]string{
+		"{% set x %}a{{ messages[0].role }}{% endset %}[{{ x }}]{{ x | upper }}":                               "[auser]AUSER",
+		"{% filter upper | trim %} a{% if true %}b{% endif %} {% endfilter %}":                                 "AB",
+		"{% macro f(a) %}{{ a }}{% set y %}<{{ a }}>{% endset %}{{ y }}{% endmacro %}{{ f('q') }}{{ f('r') }}": "q<q>r<r>",
+		"{% for i in [1, 2] %}{% set x %}{{ i }}{% endset %}{{ x }},{% endfor %}{{ x is defined }}":            "1,2,False",
+	} {
+		c, err := template.Compile(source, nil)
+		if err != nil {
+			t.Errorf("%s: %v", source, err)
+			continue
+		}
+		if got, err := c.Render([]template.Message{{Role: "user", Content: "hi"}}, false, nil); err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %q", source, got, err, want)
+		}
+	}
+	if _, err := template.Compile("{% set ns = namespace(a=1) %}{% set ns.a %}x{% endset %}", nil); err == nil || !strings.Contains(err.Error(), "only a variable") {
+		t.Errorf("a block for a field: %v", err)
 	}
 }

@@ -2,7 +2,9 @@ package template
 
 import (
 	"fmt"
+	"io"
 	"reflect"
+	"strings"
 
 	"github.com/nikolalohinski/gonja/v2/builtins"
 	controlStructures "github.com/nikolalohinski/gonja/v2/builtins/control_structures"
@@ -29,9 +31,10 @@ func statements() map[string]parser.ControlStructureParser {
 		"for":        parseFor,
 		"macro":      parseMacro,
 		"set":        parseSet,
+		"filter":     parseFilter,
 		"generation": parseGeneration,
 	}
-	for _, name := range []string{"if", "filter", "raw", "break", "continue"} {
+	for _, name := range []string{"if", "raw", "break", "continue"} {
 		if p, ok := controlStructures.All.Get(name); ok {
 			out[name] = p
 		}
@@ -54,13 +57,112 @@ func (t *tick) Position() *tokens.Token { return t.at }
 func (t *tick) String() string          { return "tick" }
 
 func (t *tick) Execute(r *exec.Renderer, _ *nodes.ControlStructureBlock) error {
-	b := budgetOf(r.Environment.Context)
-	if out, ok := r.Output.(interface{ Len() int }); ok {
-		if err := b.size(out.Len()); err != nil {
-			return err
+	return budgetOf(r.Environment.Context).step()
+}
+
+// kept is a text that is written into memory, of a macro, a set or a filter, and not into the output.
+type kept struct {
+	io.Writer
+	*budget
+	n int
+}
+
+func (k *kept) Write(p []byte) (int, error) { return k.WriteString(string(p)) }
+
+// WriteString counts the text before it is there.
+func (k *kept) WriteString(s string) (int, error) {
+	k.n += len(s)
+	k.kept += len(s)
+	if err := k.size(k.n); err != nil {
+		return 0, err
+	}
+	if k.kept > maxKept*k.limit {
+		return 0, k.fail("macros, sets and filters write more than %d bytes", maxKept*k.limit)
+	}
+	return io.WriteString(k.Writer, s)
+}
+
+// keep renders body into memory.
+func keep(r *exec.Renderer, body *nodes.Wrapper) (string, error) {
+	var out strings.Builder
+	sub := r.Inherit()
+	sub.Output = &kept{Writer: &out, budget: budgetOf(r.Environment.Context)}
+	err := sub.ExecuteWrapper(body)
+	return out.String(), err
+}
+
+// bound is a statement without text at the start of a macro's body, which the library writes into memory.
+type bound struct{ tick }
+
+func (t *bound) Execute(r *exec.Renderer, _ *nodes.ControlStructureBlock) error {
+	r.Output = &kept{Writer: r.Output, budget: budgetOf(r.Environment.Context)}
+	return nil
+}
+
+// filter is {% filter … %}, whose text the library would write into memory without a limit.
+type filter struct {
+	body  *nodes.Wrapper
+	chain []*nodes.FilterCall
+}
+
+func parseFilter(p, args *parser.Parser) (nodes.ControlStructure, error) {
+	body, _, err := p.WrapUntil("endfilter")
+	if err != nil {
+		return nil, err
+	}
+	f := &filter{body: body}
+	for more := true; more; more = args.Match(tokens.Pipe) != nil {
+		call, err := args.ParseFilter()
+		if err != nil {
+			return nil, err
+		}
+		f.chain = append(f.chain, call)
+	}
+	if !args.End() {
+		return nil, args.Error("a filter block that is not understood", nil)
+	}
+	return f, nil
+}
+
+func (f *filter) Position() *tokens.Token { return f.body.Location }
+func (f *filter) String() string          { return "filter" }
+
+func (f *filter) Execute(r *exec.Renderer, _ *nodes.ControlStructureBlock) error {
+	text, err := keep(r, f.body)
+	if err != nil {
+		return err
+	}
+	value := exec.AsValue(text)
+	for _, call := range f.chain {
+		if value = r.Evaluator().ExecuteFilter(call, value); value.IsError() {
+			return value
 		}
 	}
-	return b.step()
+	_, err = io.WriteString(r.Output, value.String())
+	return err
+}
+
+// block is the body of {% set NAME %}.
+type block struct {
+	name string
+	body *nodes.Wrapper
+}
+
+func (b *block) Position() *tokens.Token { return b.body.Location }
+func (b *block) String() string          { return "set" }
+
+func (b *block) Execute(r *exec.Renderer, _ *nodes.ControlStructureBlock) error {
+	text, err := keep(r, b.body)
+	if err == nil {
+		r.Environment.Context.Set(b.name, text)
+	}
+	return err
+}
+
+// first puts a statement without text in front of a body.
+func first(body *nodes.Wrapper, cs nodes.ControlStructure) {
+	at := body.Location
+	body.Nodes = append([]nodes.Node{&nodes.ControlStructureBlock{Location: at, ControlStructure: cs}}, body.Nodes...)
 }
 
 func parseFor(p, args *parser.Parser) (nodes.ControlStructure, error) {
@@ -72,9 +174,7 @@ func parseFor(p, args *parser.Parser) (nodes.ControlStructure, error) {
 	if !ok || loop.Recursive {
 		return nil, fmt.Errorf("line %d: recursive loops are not allowed in templates", cs.Position().Line)
 	}
-	at := loop.BodyWrapper.Location
-	body := []nodes.Node{&nodes.ControlStructureBlock{Location: at, Name: "tick", ControlStructure: &tick{at: at}}}
-	loop.BodyWrapper.Nodes = append(body, loop.BodyWrapper.Nodes...)
+	first(loop.BodyWrapper, &tick{at: loop.BodyWrapper.Location})
 	return loop, nil
 }
 
@@ -90,6 +190,7 @@ func parseMacro(p, args *parser.Parser) (nodes.ControlStructure, error) {
 	if !ok {
 		return nil, fmt.Errorf("line %d: a macro of an unknown kind", cs.Position().Line)
 	}
+	first(m.Wrapper, &bound{tick{at: m.Wrapper.Location}})
 	return &macro{m.Macro}, nil
 }
 
@@ -124,9 +225,17 @@ func parseSet(p, args *parser.Parser) (nodes.ControlStructure, error) {
 	if t := args.Current(tokens.Name); t != nil {
 		name = t.Val
 	}
+	if next := args.Peek(); next == nil || next.Type == tokens.EOF {
+		body, _, err := p.WrapUntil("endset")
+		return &set{ControlStructure: &block{name: name, body: body}, name: name}, err
+	}
+	at := p.Current()
 	cs, err := builtin("set", p, args)
 	if err != nil {
 		return nil, err
+	}
+	if p.Current() != at {
+		return nil, fmt.Errorf("line %d: only a variable is set to a block in templates", cs.Position().Line)
 	}
 	inner, ok := cs.(exec.ControlStructure)
 	if !ok {

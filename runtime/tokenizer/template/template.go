@@ -31,6 +31,7 @@ const (
 	maxRenderTime   = 5 * time.Second
 	maxRenderSteps  = 1 << 20 // loop passes and macro calls
 	maxRenderOutput = 8 << 20 // bytes, beyond eight times the size of the messages
+	maxKept         = 8       // times that, of all texts that macros, sets and filters write
 	maxMacroDepth   = 32
 	maxNesting      = 64   // brackets inside each other
 	maxBlockTokens  = 512  // between {{ and }} or {% and %}
@@ -229,6 +230,7 @@ type budget struct {
 	end    time.Time
 	steps  int
 	depth  int    // of macro calls
+	kept   int    // bytes that macros, sets and filters wrote
 	raised string // what raise_exception was called with
 	err    error  // the bound that was exceeded first
 	hide   func(made string, parts []string) string
