@@ -135,7 +135,7 @@ func TestReplicatedBroker(t *testing.T) {
 	c := startCluster(t, "")
 	c.join(node.Config{Remote: node.Remote{URL: c.url(0)}, Dispatcher: true, Workers: 1, WorkerName: "a"})
 	c.join(node.Config{Remote: node.Remote{URL: c.url(1)}, Workers: 1, WorkerName: "b"})
-	nc, err := nats.Connect(c.url(2), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+	nc, err := nats.Connect(c.url(2), nats.Timeout(time.Minute), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
