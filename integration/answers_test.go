@@ -82,7 +82,7 @@ func embedOverNATS(t *testing.T, p *harness.Process) {
 	var all sync.WaitGroup
 	for i := range vectors {
 		all.Go(func() {
-			s, err := c.Run(testContext(t, time.Minute), &contracts.Job{
+			s, err := c.Run(testContext(t, 5*time.Minute), &contracts.Job{
 				Model: "minilm", Kind: contracts.KindEmbed, Class: contracts.Classes[i%4], Input: []string{strings.Repeat("filler ", i), "the same text"},
 			})
 			if err != nil {

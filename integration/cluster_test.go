@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"net/url"
 	"slices"
 	"strconv"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/client"
+	"github.com/pelton-run/pelton/contracts/contractstest"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/ops/node"
 )
@@ -37,17 +37,13 @@ func startCluster(t *testing.T, auth string) *cluster {
 	t.Helper()
 	c := &cluster{t: t, auth: auth}
 	var ports []int
-	for range 3 { // ports that are free now
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 3 {
+		u := &url.URL{Scheme: "nats", Host: contractstest.Address(t)}
+		port, err := strconv.Atoi(u.Port())
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = l.Close() }()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-		c.routes = append(c.routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+		ports, c.routes = append(ports, port), append(c.routes, u)
 	}
 	for _, port := range ports {
 		c.add(port)
@@ -139,7 +135,7 @@ func TestReplicatedBroker(t *testing.T) {
 	c := startCluster(t, "")
 	c.join(node.Config{Remote: node.Remote{URL: c.url(0)}, Dispatcher: true, Workers: 1, WorkerName: "a"})
 	c.join(node.Config{Remote: node.Remote{URL: c.url(1)}, Workers: 1, WorkerName: "b"})
-	nc, err := nats.Connect(c.url(2), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+	nc, err := nats.Connect(c.url(2), nats.Timeout(time.Minute), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}

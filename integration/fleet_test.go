@@ -37,7 +37,7 @@ func testContext(t *testing.T, limit time.Duration) context.Context {
 
 func connect(t *testing.T, p *harness.Process) *client.Client {
 	t.Helper()
-	nc, err := nats.Connect(p.NATS)
+	nc, err := nats.Connect(p.NATS, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +311,7 @@ func TestHostileInput(t *testing.T) {
 	if status, code, _ := post(t, p.HTTP+"/v1/chat/completions", "application/json", io.LimitReader(zeros{}, 100<<20)); status != 413 || code != string(contracts.CodePayloadTooLarge) {
 		t.Errorf("100 MB body: got %d %q, wanted 413 payload_too_large", status, code)
 	}
-	nc, err := nats.Connect(p.NATS)
+	nc, err := nats.Connect(p.NATS, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +322,7 @@ func TestHostileInput(t *testing.T) {
 		for k := range junk {
 			junk[k] = byte(rng.Uint32())
 		}
-		reply, err := nc.Request("submit.default", junk, 10*time.Second)
+		reply, err := nc.Request("submit.default", junk, time.Minute)
 		if err != nil {
 			t.Fatalf("junk %d (%x): %v", i, junk, err)
 		}
@@ -331,7 +331,7 @@ func TestHostileInput(t *testing.T) {
 			t.Fatalf("junk %d (%x): got %+v, %v", i, junk, a, err)
 		}
 	}
-	s, err := connect(t, p).Run(testContext(t, time.Minute), &contracts.Job{Model: "sim", Kind: contracts.KindText, Prompt: "still there?", Params: contracts.Params{MaxTokens: new(5), IgnoreEOS: true}})
+	s, err := connect(t, p).Run(testContext(t, 5*time.Minute), &contracts.Job{Model: "sim", Kind: contracts.KindText, Prompt: "still there?", Params: contracts.Params{MaxTokens: new(5), IgnoreEOS: true}})
 	if err != nil {
 		t.Fatal(err)
 	}

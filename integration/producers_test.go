@@ -77,7 +77,7 @@ func TestProducers(t *testing.T) {
 				}
 				job := newJob(t, p, seen)
 				seen = append(seen, job)
-				s, err := connect(t, p).Follow(testContext(t, time.Minute), job, -1)
+				s, err := connect(t, p).Follow(testContext(t, 5*time.Minute), job, -1)
 				if err != nil {
 					t.Fatal(err)
 				}

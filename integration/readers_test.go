@@ -17,7 +17,7 @@ func TestDispatcherKilledMidStream(t *testing.T) {
 	t.Parallel()
 	p := harness.Up(t, t.TempDir(), "--engine", "sim", "--model", "sim")
 	other := harness.Start(t, "dispatcher", "--nats", p.NATS, "--http", "127.0.0.1:0", "--engine", "sim", "--model", "sim")
-	ctx := testContext(t, time.Minute)
+	ctx := testContext(t, 5*time.Minute)
 	c := connect(t, p)
 	if _, err := c.Submit(ctx, &contracts.Job{ID: "j", Model: "sim", Kind: contracts.KindText, Prompt: "count",
 		Params: contracts.Params{MaxTokens: new(800), IgnoreEOS: true}}); err != nil {

@@ -52,8 +52,12 @@ func pace(e *fakeEngine) *fakeEngine {
 	return e
 }
 
-// crawl makes an engine take a tenth of a second for each step after the 60th until release is called:
-// a job of 120 tokens or more is certain to be running when the test interferes with it.
+// long is how many tokens a job has that is to be running when the test interferes with it: all that the fake engine's
+// context holds beside a prompt.
+const long = 450
+
+// crawl makes an engine take a tenth of a second for each step after the 60th until release is called: a long job takes
+// more than half a minute.
 func crawl(e *fakeEngine) (slow *fakeEngine, release func()) {
 	var released atomic.Bool
 	steps := 0
@@ -109,7 +113,7 @@ func TestCrash(t *testing.T) {
 func TestZombie(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
-	want := undisturbed(f, "who is alive?", 150, params(hard))
+	want := undisturbed(f, "who is alive?", long, params(hard))
 	fenced := make(chan string, 4)
 	silent := func(name string) func(*worker.Config) {
 		return func(c *worker.Config) {
@@ -120,7 +124,7 @@ func TestZombie(t *testing.T) {
 	defer release()
 	e.info.MaxSequences = 2 // full with this job, so that it cannot pull it again
 	f.hire("zombie", e, silent("zombie"))
-	a := order("j", "who is alive?", 150, params(hard))
+	a := order("j", "who is alive?", long, params(hard))
 	sequence := f.submit(a)
 	f.await("tokens", func() bool { return f.pieces["j"] >= 30 })
 	f.nak(a, sequence)
@@ -141,11 +145,11 @@ func TestZombie(t *testing.T) {
 func TestDeliveredTwiceToOne(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
-	want := undisturbed(f, "again and again", 150, params(hard))
+	want := undisturbed(f, "again and again", long, params(hard))
 	e, release := crawl(newFake())
 	defer release()
 	f.hire("w", e)
-	a := order("j", "again and again", 150, params(hard))
+	a := order("j", "again and again", long, params(hard))
 	sequence := f.submit(a)
 	f.await("tokens", func() bool { return f.pieces["j"] >= 30 })
 	f.nak(a, sequence)
@@ -164,14 +168,14 @@ func TestDeliveredTwiceToOne(t *testing.T) {
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
-	want := undisturbed(f, "carry on", 200, params(hard))
+	want := undisturbed(f, "carry on", long, params(hard))
 	states := make(chan contracts.WorkerState, 256)
 	e, release := crawl(newFake())
 	defer release()
 	old := f.hire("old", e, func(c *worker.Config) {
 		c.Trace = &worker.Trace{Heartbeat: func(h *contracts.Heartbeat) { states <- h.State }}
 	})
-	f.submit(order("j", "carry on", 200, params(hard)))
+	f.submit(order("j", "carry on", long, params(hard)))
 	f.await("tokens", func() bool { return f.pieces["j"] >= 30 })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
@@ -208,7 +212,7 @@ func TestDrain(t *testing.T) {
 func TestCompleteChoiceIsNotRunAgain(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
-	early := undisturbed(f, "two ways", 150, params(hard))
+	early := undisturbed(f, "two ways", long, params(hard))
 	stop := early.text[0][10:16] // ends choice 0 early, choice 1 never
 	both := params(func(p *contracts.Params) {
 		hard(p)
@@ -217,7 +221,7 @@ func TestCompleteChoiceIsNotRunAgain(t *testing.T) {
 	slow, release := crawl(newFake())
 	defer release()
 	old := f.hire("old", slow)
-	f.submit(order("j", "two ways", 150, both))
+	f.submit(order("j", "two ways", long, both))
 	f.await("a finished choice and more", func() bool { return f.pieces["j"] >= 60 })
 	old.stop()
 	<-old.done
@@ -340,7 +344,7 @@ func TestPoisonAmongOthers(t *testing.T) {
 func TestChurn(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
-	want := undisturbed(f, "churn", 150, params(hard))
+	want := undisturbed(f, "churn", long, params(hard))
 	var releases []func()
 	defer func() {
 		for _, release := range releases {
@@ -355,7 +359,7 @@ func TestChurn(t *testing.T) {
 	var jobs []*contracts.Admitted
 	var sequences []uint64
 	for i := range 12 {
-		a := order(fmt.Sprint("job", i), "churn", 150, params(hard))
+		a := order(fmt.Sprint("job", i), "churn", long, params(hard))
 		jobs = append(jobs, a)
 		sequences = append(sequences, f.submit(a))
 	}

@@ -389,20 +389,26 @@ func (f *fleet) empty() {
 	}
 }
 
+// waiting blocks until the broker sees so many jobs in a's line, which may be a moment after it took them.
+func (f *fleet) waiting(a *contracts.Admitted, jobs uint64) {
+	f.t.Helper()
+	for late := time.Now().Add(patience); ; {
+		c, err := f.js.Consumer(f.t.Context(), topology.StreamJobs, subject.Consumer("m", a.Job.Class, contracts.SizeFor(a.KVTokens)))
+		if err != nil || time.Now().After(late) {
+			f.t.Fatalf("job %s does not appear: %v", a.Job.ID, err)
+		}
+		if c.CachedInfo().NumPending >= jobs {
+			return
+		}
+	}
+}
+
 // seen waits until a worker that has no room for a job has looked and found it waiting; from then on it
 // holds for it. (Consumers see a job a moment after its publish was acknowledged.)
 func (f *fleet) seen(a *contracts.Admitted) {
 	f.t.Helper()
+	f.waiting(a, 1)
 	consumer := subject.Consumer("m", a.Job.Class, contracts.SizeFor(a.KVTokens))
-	for late := time.Now().Add(patience); ; {
-		c, err := f.js.Consumer(f.t.Context(), topology.StreamJobs, consumer)
-		if err != nil || time.Now().After(late) {
-			f.t.Fatalf("job %s does not appear: %v", a.Job.ID, err)
-		}
-		if c.CachedInfo().NumPending > 0 {
-			break
-		}
-	}
 	looks, err := f.nc.SubscribeSync("$JS.API.CONSUMER.INFO." + topology.StreamJobs + "." + consumer)
 	if err != nil {
 		f.t.Fatal(err)

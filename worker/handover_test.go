@@ -103,7 +103,7 @@ func TestPreempt(t *testing.T) {
 func TestRollingDrain(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
-	want := undisturbed(f, "rolling", 150, params(hard))
+	want := undisturbed(f, "rolling", long, params(hard))
 	recruit := func(name string, e *fakeEngine) *crew {
 		e.info.MaxSequences = 4
 		return f.hire(name, e)
@@ -112,7 +112,7 @@ func TestRollingDrain(t *testing.T) {
 	load := func(n int) {
 		for range n {
 			ids = append(ids, fmt.Sprint("job", len(ids)))
-			f.submit(order(ids[len(ids)-1], "rolling", 150, params(hard)))
+			f.submit(order(ids[len(ids)-1], "rolling", long, params(hard)))
 		}
 	}
 	var old []*crew
@@ -168,7 +168,7 @@ func TestLostHolderIsSilent(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			f := newFleet(t, 600*time.Millisecond)
-			want := undisturbed(f, "who is alive?", 150, params(hard))
+			want := undisturbed(f, "who is alive?", long, params(hard))
 			e := newFake()
 			e.info.MaxSequences = 2
 			_, open := crawl(e)
@@ -180,7 +180,7 @@ func TestLostHolderIsSilent(t *testing.T) {
 			f.hire("zombie", e, func(c *worker.Config) {
 				c.Trace = &worker.Trace{Fenced: func(worker.Job) { fenced <- struct{}{} }}
 			})
-			f.submit(order("j", "who is alive?", 150, params(hard)))
+			f.submit(order("j", "who is alive?", long, params(hard)))
 			f.await("a claim and tokens", func() bool { return f.claims["j"] == 1 && f.pieces["j"] >= tt.after })
 			f.lose("j")
 			said, err := f.nc.SubscribeSync("$JS.ACK.>")

@@ -66,8 +66,11 @@ func TestUrgentFirst(t *testing.T) {
 	}
 	<-reached // one p3 holds the only slot
 	for i := range 4 {
-		f.submit(order(fmt.Sprintf("p1-%d", i), "interactive", 3, class(contracts.P1)))
-		f.submit(order(fmt.Sprintf("p0-%d", i), "realtime", 3, class(contracts.P0)))
+		p1, p0 := order(fmt.Sprintf("p1-%d", i), "interactive", 3, class(contracts.P1)), order(fmt.Sprintf("p0-%d", i), "realtime", 3, class(contracts.P0))
+		f.submit(p1)
+		f.submit(p0)
+		f.waiting(p1, uint64(i+1))
+		f.waiting(p0, uint64(i+1))
 	}
 	open()
 	f.empty()

@@ -391,19 +391,17 @@ func TestLeavingLeaksNothing(t *testing.T) {
 // with its disk; the reader goes on by itself.
 func TestBrokerRestart(t *testing.T) {
 	t.Parallel()
-	dir, port := t.TempDir(), server.RANDOM_PORT
+	dir := t.TempDir()
+	address := &url.URL{Host: contractstest.Address(t)}
+	port, err := strconv.Atoi(address.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
 	start := func() (*contractstest.Broker, *journal) {
 		b := contractstest.StartBroker(t, func(o *server.Options) { o.StoreDir, o.Port = dir, port })
 		return b, newJournal(t, b.Conn(), func(s *jetstream.StreamConfig) { s.Storage = jetstream.FileStorage })
 	}
 	b, l := start()
-	address, err := url.Parse(b.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if port, err = strconv.Atoi(address.Port()); err != nil {
-		t.Fatal(err)
-	}
 	nc, err := client.Connect(b.URL())
 	if err != nil {
 		t.Fatal(err)

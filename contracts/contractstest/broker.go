@@ -7,6 +7,7 @@
 package contractstest
 
 import (
+	"net"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -68,4 +69,29 @@ func (b *Broker) Stop() {
 func Server(t T) *nats.Conn {
 	t.Helper()
 	return StartBroker(t, nil).Conn()
+}
+
+// Address is one on loopback, for a server that must be told where to listen or that comes back there. Until the end of
+// the test the system gives its port to nobody who asks for any port: a connection that was accepted there stays open,
+// beside which a server may listen.
+func Address(t T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("a free port: %v", err)
+	}
+	address := l.Addr().String()
+	out, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatalf("a free port: %v", err)
+	}
+	in, err := l.Accept()
+	if err != nil {
+		t.Fatalf("a free port: %v", err)
+	}
+	t.Cleanup(func() { _, _ = out.Close(), in.Close() })
+	if err := l.Close(); err != nil {
+		t.Fatalf("a free port: %v", err)
+	}
+	return address
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/client"
+	"github.com/pelton-run/pelton/contracts/contractstest"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/integration/harness"
 )
@@ -43,7 +44,7 @@ func NewProcesses(t testing.TB, workers int, model, engine []string) *Processes 
 	t.Helper()
 	p := &Processes{t: t, model: model, engine: engine, beats: map[string]contracts.Heartbeat{}}
 	for i := range p.ports {
-		p.ports[i] = harness.FreeAddress(t)
+		p.ports[i] = contractstest.Address(t)
 	}
 	p.broker = harness.StartParts(t, append([]string{"up", "--workers", "0", "--nats", p.ports[0], "--http", p.ports[1], "--data", t.TempDir()}, model...)...)
 	p.desk()

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -171,17 +170,6 @@ func (p *Process) read(stdout io.Reader, ready chan<- error, worker bool) {
 	_ = p.cmd.Wait()
 	close(p.exited)
 	ready <- errors.New("it ended")
-}
-
-// FreeAddress is one on loopback that nobody listens on now.
-func FreeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // Signal sends a signal and does not wait.

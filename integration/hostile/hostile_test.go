@@ -82,7 +82,7 @@ type attack struct {
 
 func newAttack(t *testing.T, p *harness.Process) *attack {
 	t.Helper()
-	nc, err := nats.Connect(p.NATS)
+	nc, err := nats.Connect(p.NATS, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

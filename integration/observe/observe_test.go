@@ -18,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/contractstest"
 	"github.com/pelton-run/pelton/integration/harness"
 	"github.com/pelton-run/pelton/ops/auth"
 	"github.com/pelton-run/pelton/ops/loadgen"
@@ -41,7 +42,7 @@ func TestObserve(t *testing.T) {
 	data := t.TempDir()
 	fleet := harness.Up(t, data, "--engine", "sim", "--secure")
 	secrets := []string{"--tls-ca", auth.CertsIn(data).CA, "--nats", fleet.NATS, "--creds", filepath.Join(data, "creds", "worker.creds")}
-	worker := harness.FreeAddress(t)
+	worker := contractstest.Address(t)
 	second := harness.Start(t, append([]string{"worker", "--engine", "sim", "--http", worker}, secrets...)...)
 	third := harness.Start(t, append([]string{"worker", "--engine", "sim"}, secrets...)...)
 
@@ -124,7 +125,7 @@ func prometheus(t *testing.T, data, dispatcher, worker string) server {
 	}
 	promtool(t, dir, "check", "config", file)
 	s := server{log: filepath.Join(dir, "log")}
-	address := harness.FreeAddress(t)
+	address := contractstest.Address(t)
 	s.url = "http://" + address
 	cmd := exec.Command("prometheus", "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
 	log, err := os.Create(s.log)

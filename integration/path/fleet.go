@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/contractstest"
 	"github.com/pelton-run/pelton/integration/harness"
 	"github.com/pelton-run/pelton/ops/node"
 )
@@ -41,7 +42,7 @@ func start(b *testing.B, device string, workers, processes int, more ...string) 
 		b.Fatal(err)
 	}
 	model := []string{"--engine", "sim", "--device", device, "--sim-tokenizer", file, "--sim-context", "131072", "--log-level", "warn"}
-	nats, door := harness.FreeAddress(b), harness.FreeAddress(b)
+	nats, door := contractstest.Address(b), contractstest.Address(b)
 	if *together {
 		return startHere(b, node.SimConfig{Device: device, Tokenizer: file, Context: 131072}, workers)
 	}

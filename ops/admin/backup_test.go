@@ -304,7 +304,7 @@ func TestInterruptedAtTheEnd(t *testing.T) {
 func TestOldBackup(t *testing.T) {
 	t.Parallel()
 	from, to, dir := newSite(t), newSite(t), folder(t)
-	age := 3 * time.Second
+	age := 10 * time.Second
 	for _, c := range (topology.Config{JobsMaxAge: age}).Streams() {
 		c.Duplicates = 100 * time.Millisecond
 		_, err := from.js.CreateStream(from.ctx(), c)

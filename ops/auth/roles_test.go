@@ -201,7 +201,7 @@ func TestExpiry(t *testing.T) {
 	back, closed := make(chan struct{}, 16), make(chan struct{})
 	connect := func(handler nats.Option) (file string) {
 		file = filepath.Join(t.TempDir(), "creds")
-		if err := f.keys.Write(file, auth.Producer, "ann", 2*time.Second); err != nil {
+		if err := f.keys.Write(file, auth.Producer, "ann", 8*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		nc, err := client.Connect(f.node.NATS(), nats.UserCredentials(file), nats.RootCAs(f.certs.CA), client.Inbox("ann"), handler)

@@ -3,7 +3,6 @@ package cli_test
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/pelton-run/pelton/contracts/contractstest"
 	"github.com/pelton-run/pelton/ops/cli"
 )
 
@@ -31,14 +31,7 @@ func TestScripts(t *testing.T) {
 				e.Setenv(k, e.WorkDir+"/"+k)
 			}
 			for _, k := range []string{"HTTP_ADDRESS", "NATS_ADDRESS"} {
-				l, err := net.Listen("tcp", "127.0.0.1:0") // an address that is free now
-				if err != nil {
-					return err
-				}
-				e.Setenv(k, l.Addr().String())
-				if err := l.Close(); err != nil {
-					return err
-				}
+				e.Setenv(k, contractstest.Address(t))
 			}
 			return nil
 		},

@@ -234,7 +234,7 @@ func TestWheelIsNotTheCatalogs(t *testing.T) {
 
 func TestDownloadStalls(t *testing.T) {
 	t.Parallel()
-	s := newSetup(t, func(c *hub.Config) { c.Stall, c.Retries = 700*time.Millisecond, 1 })
+	s := newSetup(t, func(c *hub.Config) { c.Stall, c.Retries = 2*time.Second, 1 })
 	s.file = func(w http.ResponseWriter, r *http.Request, n int) bool {
 		if n > 2 {
 			return false
