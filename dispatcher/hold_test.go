@@ -145,8 +145,8 @@ func TestHeldWithRecordsIsLetIn(t *testing.T) {
 	waitFor(t, "SCHED to be empty", func() bool { return stored(t, b, topology.StreamSched) == 0 })
 }
 
-// TestDamagedHeldIsEnded: a held job whose message cannot be read does not stay for ever; one of a later version
-// waits for a dispatcher that can read it.
+// TestDamagedHeldIsEnded: a held or due job whose message cannot be read does not stay for ever; one of a later
+// version waits for a dispatcher that can read it.
 func TestDamagedHeldIsEnded(t *testing.T) {
 	t.Parallel()
 	nc := contractstest.Server(t)
@@ -162,17 +162,25 @@ func TestDamagedHeldIsEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for job, data := range map[string][]byte{"damaged": []byte("\xc1"), "later": later} {
-		if _, err := js.Publish(ctx, subject.Held(tenant, job), data); err != nil {
-			t.Fatal(err)
+		for _, s := range []string{subject.Held(tenant, job), subject.Due(tenant, "due-"+job)} {
+			if _, err := js.Publish(ctx, s, data); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	d, _ := startDispatcher(t, testConfig(nc))
-	waitFor(t, "the end of the damaged job", func() bool {
-		s, err := d.Status(ctx, tenant, "damaged")
-		return err == nil && s.State == contracts.StateFailed && s.Code == contracts.CodeInternal
+	for _, job := range []string{"damaged", "due-damaged"} {
+		waitFor(t, "the end of the job "+job, func() bool {
+			s, err := d.Status(ctx, tenant, job)
+			return err == nil && s.State == contracts.StateFailed && s.Code == contracts.CodeInternal
+		})
+	}
+	waitFor(t, "the due job of a later version to be handed back", func() bool {
+		c, err := js.Consumer(ctx, topology.StreamSched, topology.ConsumerDue)
+		return err == nil && c.CachedInfo().NumRedelivered == 1
 	})
-	waitFor(t, "its message to go, but not that of a later version", func() bool {
-		return stateOf(t, nc, topology.StreamSched).Msgs == 1
+	waitFor(t, "the messages of the damaged ones to go, but not those of a later version", func() bool {
+		return stateOf(t, nc, topology.StreamSched).Msgs == 2
 	})
 }
 

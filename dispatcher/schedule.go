@@ -110,7 +110,10 @@ func (d *Dispatcher) release(ctx context.Context, m jetstream.Msg) (wait time.Du
 		return 0, err
 	}
 	a := new(contracts.Admitted)
-	if err := contracts.Decode(m.Data(), a); err != nil {
+	switch err := contracts.Decode(m.Data(), a); {
+	case contracts.CodeOf(err) == contracts.CodeUnimplemented:
+		return 0, err // of a later version: a dispatcher that can read it gets it in turn
+	case err != nil:
 		return 0, d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeInternal, "the scheduled job is damaged"})
 	}
 	// One that has begun was queued before, and our acknowledgement was lost: then the queue knows it. Or it comes

@@ -102,8 +102,8 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, fresh bool,
 	stored, attached := false, false
 	decision, verdict, counted, err := d.decide(job, arrived)
 	defer func() {
-		if counted && !stored {
-			d.backlog.Drop(keyOf(job))
+		if counted {
+			d.backlog.Ours(keyOf(job), stored)
 		}
 	}()
 	if err != nil && listen != nil && !fresh {

@@ -80,7 +80,7 @@ func (b *Backlog) model(name string) *model {
 }
 
 // Place decides what becomes of an admitted job and counts it in, so that the next one finds it there; a
-// held job must be [Backlog.Stored] then, one that could not be put where it belongs [Backlog.Drop]ped. A
+// held job must be [Backlog.Stored] then, and of each it must be said whether it is [Backlog.Ours]. A
 // job that is known, because it is submitted again, is not judged and not counted: known says so.
 func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdict, known bool, err error) {
 	j := &a.Job
@@ -122,7 +122,7 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 }
 
 // Later charges a job whose time is still to come; it counts among its tenant's jobs at once from then on. known is
-// as [Backlog.Place] says it, and one that could not be stored is to be dropped too.
+// as [Backlog.Place] says it, and [Backlog.Ours] is to be told too.
 func (b *Backlog) Later(a *contracts.Admitted, now time.Time) (known bool, err error) {
 	key := priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}
 	b.mu.Lock()
@@ -242,15 +242,27 @@ func (b *Backlog) Stored(k priority.Key, seq uint64) {
 	}
 }
 
-// Drop forgets a job that was not put where Place said, or that is gone.
+// Drop forgets a job that is gone.
 func (b *Backlog) Drop(k priority.Key) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.drop(k)
+	b.ledger.end(k, 0, false)
+	b.forget(k)
 }
 
-func (b *Backlog) drop(k priority.Key) {
-	b.ledger.refund(k, 0, false)
+// Ours says whether a job that Place or Later counted in is in the queue by this dispatcher. It may have ended before
+// that is known. One that is not ours, because another dispatcher was first or it could not be stored, is forgotten
+// and costs nothing here.
+func (b *Backlog) Ours(k priority.Key, ours bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ledger.know(k, ours)
+	if !ours {
+		b.forget(k)
+	}
+}
+
+func (b *Backlog) forget(k priority.Key) {
 	if m := b.of[k]; m != nil {
 		m.queue.End(k)
 		delete(m.predicts, k)

@@ -43,6 +43,7 @@ func place(t testing.TB, b *backlog.Backlog, a *contracts.Admitted, now time.Tim
 	if v.Hold {
 		b.Stored(key(a), 1)
 	}
+	b.Ours(key(a), true)
 	return v
 }
 

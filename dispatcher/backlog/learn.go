@@ -65,16 +65,14 @@ func (b *Backlog) Taken(k priority.Key, now time.Time) (w Prediction, placed boo
 func (b *Backlog) Ended(k priority.Key, model string, tokens int, ran, learn bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if ran {
-		b.ledger.refund(k, tokens, true)
-	}
+	b.ledger.end(k, tokens, ran)
 	if learn && tokens > 0 {
 		b.lengths.Observe(model, k.Tenant, tokens)
 		if m := b.models[model]; m != nil {
 			m.output += 0.05 * (float64(tokens) - m.output)
 		}
 	}
-	b.drop(k)
+	b.forget(k)
 }
 
 // bias is by how much first tokens come later than the model of the device says: a time that each takes on its

@@ -21,18 +21,24 @@ func newLedger(limits map[string]quota.Limits) *ledger {
 }
 
 // charge is what a job was charged with: tokens, and whether it counts among those that wait or run, which one whose
-// time is still to come does not.
-type charge struct{ prompt, most, running int }
+// time is still to come does not. It stays until the job has
+// ended and whose it is is known.
+type charge struct {
+	prompt, most, running int
+
+	known, ended bool // whose the job is; its end
+	used         int  // tokens, once it ended
+}
 
 func chargeOf(a *contracts.Admitted, running int) charge {
 	if a.Job.Kind == contracts.KindEmbed || a.Job.Kind == contracts.KindTensor {
-		return charge{a.KVTokens, a.KVTokens, running}
+		return charge{prompt: a.KVTokens, most: a.KVTokens, running: running}
 	}
 	prompt, most := choices(a)*len(a.Tokens), 0
 	if n := a.Job.Params.MaxTokens; n != nil {
 		most = choices(a) * *n
 	}
-	return charge{prompt, prompt + most, running}
+	return charge{prompt: prompt, most: prompt + most, running: running}
 }
 
 // check tells whether a job is allowed.
@@ -58,18 +64,36 @@ func (l *ledger) begin(k priority.Key) {
 	}
 }
 
-// refund gives back what a job did not use that ended with so many tokens: all of it if it never ran.
-func (l *ledger) refund(k priority.Key, tokens int, ran bool) {
+// end notes what a job used that ended with so many tokens: nothing if it never ran. The first end counts.
+func (l *ledger) end(k priority.Key, tokens int, ran bool) {
+	c, charged := l.charges[k]
+	if !charged || c.ended {
+		return
+	}
+	if c.ended = true; ran {
+		c.used = c.prompt + tokens
+	}
+	l.close(k, c)
+}
+
+// know tells whether a job is ours, or another dispatcher's, which charges for it.
+func (l *ledger) know(k priority.Key, ours bool) {
 	c, charged := l.charges[k]
 	if !charged {
 		return
 	}
-	delete(l.charges, k)
-	used := 0
-	if ran {
-		used = c.prompt + tokens
+	if c.known = true; !ours {
+		c.ended, c.used = true, 0
 	}
-	l.spend(k.Tenant, 0, float64(min(0, used-c.most)), -c.running, l.latest)
+	l.close(k, c)
+}
+
+// close gives back what a job did not use, once that is known.
+func (l *ledger) close(k priority.Key, c charge) {
+	if l.charges[k] = c; c.known && c.ended {
+		delete(l.charges, k)
+		l.spend(k.Tenant, 0, float64(min(0, c.used-c.most)), -c.running, l.latest)
+	}
 }
 
 func (l *ledger) spend(tenant string, requests, tokens float64, running int, now time.Time) {

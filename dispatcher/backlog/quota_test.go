@@ -35,4 +35,27 @@ func TestPromptIsPaidFor(t *testing.T) {
 	left(610)
 }
 
+// TestEndBeforeWhoseItIs: a job that is submitted at two dispatchers at once is paid for at the one that was first,
+// also when it ends before the other knows.
+func TestEndBeforeWhoseItIs(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		ours bool
+		left int
+	}{{true, 905}, {false, 1000}} {
+		b := backlog.New(backlog.Settings{FIFO: true, Quotas: map[string]quota.Limits{"a": {Tokens: 1000, Concurrent: 1}}}, fleet)
+		for range 2 { // the second one finds the place of the first
+			if _, _, err := b.Place(job("a", "1", contracts.P2, 90), start); err != nil { // and 10 at most
+				t.Fatal(err)
+			}
+			b.Ended(key(job("a", "1", contracts.P2, 90)), "m", 5, true, true)
+			b.Ours(key(job("a", "1", contracts.P2, 90)), c.ours)
+			if _, tokens := b.Quota("a", start); tokens.Remaining != c.left {
+				t.Errorf("ours %v: %d tokens are left, want %d", c.ours, tokens.Remaining, c.left)
+			}
+			c.left -= 1000 - c.left
+		}
+	}
+}
+
 func ended(b *backlog.Backlog, a *contracts.Admitted, ran bool) { b.Ended(key(a), "m", 0, ran, false) }
