@@ -42,6 +42,9 @@ func TestBreaker(t *testing.T) {
 	if tries < 2 {
 		t.Errorf("open after %d failures: one slow answer must not close the door", tries)
 	}
+	if d.Ready() {
+		t.Error("ready while submits are refused without a try")
+	}
 	if e := contracts.AsError(err); e.Code != contracts.CodeUnavailable || e.RetryAfterMS <= 0 {
 		t.Errorf("refusal %+v, want unavailable with a time to retry", e)
 	}

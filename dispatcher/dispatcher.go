@@ -286,9 +286,11 @@ func (d *Dispatcher) doubt() {
 	d.turns.Doubt()
 }
 
-// Ready tells whether submits are taken: Run has opened the doors, no drain has begun and the broker is
-// connected.
-func (d *Dispatcher) Ready() bool { return d.ready.Load() && d.cfg.Conn.IsConnected() }
+// Ready tells whether submits are taken: Run has opened the doors, no drain has begun, and the broker is
+// connected and answers those that it is to queue.
+func (d *Dispatcher) Ready() bool {
+	return d.ready.Load() && d.cfg.Conn.IsConnected() && !d.guard.Open(partReads) && !d.guard.Open(topology.StreamJobs)
+}
 
 // Drain takes nothing new and waits until the submits and cancels that are inside are answered, or ctx
 // ends. Streams go on until Run's context ends.

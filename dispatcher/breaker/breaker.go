@@ -3,14 +3,16 @@
 //
 // It belongs to steps 4 and 5 of the walk, behind dispatcher/ladder, which sheds by degrees where a breaker
 // knows only all or nothing. Previous step: dispatcher/ladder and dispatcher/admission; next:
-// dispatcher/publish.go. The breakers are gobreaker's, two-step, with rolling buckets of a second:
+// dispatcher/publish.go. The breakers are gobreaker's, two-step:
 //
-//	closed ──too many failures in the window──▶ open ──a while──▶ half-open ──probes went well──▶ closed
+//	closed ──────────too many failures─────────▶ open ──a while──▶ half-open ──probes went well──▶ closed
 //	                                              ▲────────────a failure────────┘
 //
-// An outcome counts when it is known (at the first token, not at the end of a stream), so none is older than
-// the window. A probe that never says how it went is given up after [ProbeTime], and counts as a failure: a
-// half-open breaker cannot wait for ever. All types are safe from any goroutine.
+// Of workers and classes the failures in rolling buckets of a second count. An outcome is known at the first
+// token, not at the end of a stream, so none is older than the window. Of the broker those in a row count, however
+// long each took: one whose disk is full is silent until the timeouts end. A probe that never says how it went is
+// given up after [ProbeTime], and counts as a failure: a half-open breaker cannot wait for ever. All types are safe
+// from any goroutine.
 package breaker
 
 import (
@@ -94,7 +96,7 @@ func NewBroker(changed ChangedFunc, away func(error) bool, parts ...string) *Bro
 	b := &Broker{map[string]*two{}}
 	for _, part := range parts {
 		b.of[part] = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-			Name: part, Interval: window, BucketPeriod: bucket, Timeout: open, MaxRequests: probes,
+			Name: part, Timeout: open, MaxRequests: probes,
 			ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= trips },
 			IsSuccessful:  func(err error) bool { return err == nil || !errors.Is(err, errSilent) && !away(err) },
 			IsExcluded:    func(err error) bool { return errors.Is(err, context.Canceled) },
@@ -103,6 +105,9 @@ func NewBroker(changed ChangedFunc, away func(error) bool, parts ...string) *Bro
 	}
 	return b
 }
+
+// Open tells whether requests to a part of the broker are refused without a try.
+func (b *Broker) Open(part string) bool { return b.of[part].State() == gobreaker.StateOpen }
 
 // Do runs f, which asks a part of the broker, unless its breaker is open; then the error is unavailable.
 func (b *Broker) Do(part string, f func() error) error {

@@ -69,6 +69,30 @@ func TestBrokerParts(t *testing.T) {
 	})
 }
 
+// Requests that each wait longer for their answer than failures of others are counted open the breaker too: a
+// broker whose disk is full answers nothing.
+func TestSlowFailures(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var said []string
+		b := breaker.NewBroker(history(&said), away, "JOBS")
+		for i := range 5 {
+			if b.Open("JOBS") {
+				t.Errorf("open after %d failures", i)
+			}
+			_ = b.Do("JOBS", func() error { time.Sleep(11 * time.Second); return errAway })
+		}
+		if !b.Open("JOBS") {
+			t.Error("not open after 5 requests without an answer")
+		}
+		time.Sleep(3 * time.Second)
+		if b.Open("JOBS") {
+			t.Error("open, though one would be let through to see")
+		}
+		want(t, said, "broker JOBS: closed > open", "broker JOBS: open > half-open")
+	})
+}
+
 // A probe that never ends is given up, so that the breaker tries again; one that panics says nothing.
 func TestSilentProbesAreGivenUp(t *testing.T) {
 	t.Parallel()

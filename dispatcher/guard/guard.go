@@ -125,6 +125,9 @@ func (g *Guard) moved(c breaker.Change) {
 // Ask runs f, which asks a part of the broker, unless its breaker is open; then the error is unavailable.
 func (g *Guard) Ask(part string, f func() error) error { return g.broker.Do(part, f) }
 
+// Open tells whether the breaker of a part of the broker refuses what asks it.
+func (g *Guard) Open(part string) bool { return g.broker.Open(part) }
+
 // Allow is an error while jobs such as this one are shed. A job that is let through ends with First or Gone.
 func (g *Guard) Allow(j *contracts.Job, now time.Time) error {
 	l := g.ladders[j.Model]

@@ -289,7 +289,7 @@ func (n *Node) Ready() error {
 		return nil
 	}
 	if !n.dispatcher.Ready() {
-		return contracts.Errorf(contracts.CodeUnavailable, "the dispatcher is not ready")
+		return contracts.Errorf(contracts.CodeUnavailable, "the dispatcher takes no jobs: it starts or ends, or the broker does not answer (pelton admin status, or its log)")
 	}
 	for _, m := range n.dispatcher.Models() {
 		if m.Workers > 0 {
