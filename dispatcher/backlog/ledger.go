@@ -21,8 +21,7 @@ func newLedger(limits map[string]quota.Limits) *ledger {
 }
 
 // charge is what a job was charged with: tokens, and whether it counts among those that wait or run, which one whose
-// time is still to come does not. It stays until the job has
-// ended and whose it is is known.
+// time is still to come does not. It stays until the job has ended and it is known whose it is.
 type charge struct {
 	prompt, most, running int
 
