@@ -20,8 +20,8 @@ import (
 // Fetch brings a model of a Hugging Face hub, "hf:org/name[@revision][:file]", into the store: a GGUF file
 // is converted to variant ("" is the default one), an exported ONNX decoder is taken as it is. The commit
 // that the revision stands for is resolved first, so that all files are of one; each is checked against
-// the hub's checksum. Without the hub, a model that was fetched by the same reference is returned from
-// the store.
+// the hub's checksum. When the hub does not answer, or no longer shows the model, one that was fetched by the
+// same reference is returned from the store.
 func (h *Hub) Fetch(ctx context.Context, store model.Store, ref, variant string, p Progress) (dir string, m model.Manifest, err error) {
 	r, err := repo.ParseRef(ref)
 	if err != nil {
@@ -34,9 +34,9 @@ func (h *Hub) Fetch(ctx context.Context, store model.Store, ref, variant string,
 	p.report("looking up "+r.ID, 0, 0)
 	v := visit{hub: h, account: a, ref: r, progress: p}
 	s, err := v.look(ctx)
-	if errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+	if (errors.Is(err, ErrUnavailable) || errors.Is(err, ErrAccess)) && ctx.Err() == nil {
 		if dir, m, ok := fetched(store, r, variant); ok {
-			p.report("the hub does not answer: taking "+m.Name+":"+m.Variant+" from the store", 0, 0)
+			p.report(fmt.Sprintf("%v: taking %s:%s from the store", err, m.Name, m.Variant), 0, 0)
 			return dir, m, nil
 		}
 	}
@@ -51,7 +51,7 @@ func (h *Hub) Fetch(ctx context.Context, store model.Store, ref, variant string,
 		variant = fastest()
 	}
 	if choice.GGUF != "" { // before gigabytes are fetched for it
-		if err := checkVariant(hubName(r), variant, convert.Variants()); err != nil {
+		if err := checkVariant(h.nameFor(r), variant, convert.Variants()); err != nil {
 			return "", model.Manifest{}, err
 		}
 	}
@@ -70,14 +70,14 @@ func (h *Hub) Fetch(ctx context.Context, store model.Store, ref, variant string,
 	}
 	source := model.Source{URL: sourceURL(r, s.commit, choice.GGUF+choice.Graph), License: s.license}
 	if choice.GGUF != "" {
-		return h.pullGGUF(ctx, store, c.at(choice.GGUF), hubName(r), variant, source, p)
+		return h.pullGGUF(ctx, store, c.at(choice.GGUF), h.nameFor(r), variant, source, p)
 	}
 	base := c.at(choice.Base)
 	graph, err := filepath.Rel(base, c.at(choice.Graph))
 	if err != nil {
 		return "", model.Manifest{}, err
 	}
-	return h.adopt(ctx, store, base, hubName(r), graph, source, true, p)
+	return h.adopt(ctx, store, base, h.nameFor(r), graph, source, true, p)
 }
 
 // sourceURL is what the manifest says; fetched finds models by its start and its end.
@@ -101,9 +101,19 @@ func fetched(store model.Store, r repo.Ref, variant string) (string, model.Manif
 	return "", model.Manifest{}, false
 }
 
-// hubName is what a fetched model is called in the store.
-func hubName(r repo.Ref) string {
-	name := nameOf(path.Base(r.ID) + ".gguf")
+// nameFor is what a fetched model is called in the store: as the repository, and never as a model of the catalog,
+// which is another one even if the names are alike.
+func (h *Hub) nameFor(r repo.Ref) string {
+	name := shortName(path.Base(r.ID))
+	if _, taken := lookup(h.cfg.Catalog, name); taken {
+		name = shortName(strings.ReplaceAll(r.ID, "/", "-"))
+	}
+	return name
+}
+
+// shortName is the name of a repository without its format.
+func shortName(of string) string {
+	name := nameOf(of + ".gguf")
 	for _, end := range []string{"-gguf", "-onnx"} {
 		if short := strings.TrimSuffix(name, end); short != "" {
 			name = short
@@ -128,7 +138,7 @@ func (c *checkout) stored(store model.Store, choice repo.Choice, variant string)
 		return fetched(store, repo.Ref{ID: c.ref.ID, Revision: c.snapshot.commit, File: choice.Graph}, "")
 	}
 	f, _ := c.find(choice.GGUF)
-	dir, m, err := store.Find(hubName(c.ref), variant)
+	dir, m, err := store.Find(c.hub.nameFor(c.ref), variant)
 	return dir, m, err == nil && f.SHA256 != "" && m.Source.SHA256 == f.SHA256
 }
 

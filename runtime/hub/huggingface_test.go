@@ -252,11 +252,18 @@ func TestFetchGGUF(t *testing.T) {
 	if _, fetched, _ := h.log(); len(fetched) != 1 {
 		t.Errorf("fetched again: %q", fetched)
 	}
+	if _, m, err := h.hub(nil).Ensure(t.Context(), store, ref, "q8", report); err != nil || m.Name != "tiny" {
+		t.Errorf("no longer shown by the hub: %+v, %v", m, err)
+	}
+	catalog := []hub.Entry{{Name: "small", Aliases: []string{"tiny"}}}
+	if _, m, err := h.hubWith(env, hub.Config{Catalog: catalog}).Ensure(t.Context(), store, ref, "fp32", report); err != nil || m.Name != "org-tiny" {
+		t.Errorf("named as a model of the catalog: %+v, %v", m, err)
+	}
 	h.api.Close()
 	if _, m, err := h.hubWith(env, hub.Config{Retries: -1}).Ensure(t.Context(), store, ref, "q8", report); err != nil || m.Name != "tiny" {
 		t.Errorf("without the hub: %+v, %v", m, err)
 	}
-	if all := strings.Join(stages, "\n"); strings.Contains(all, "hf_secret") || !strings.Contains(all, "there are also Tiny.Q4_0.gguf") {
+	if all := strings.Join(stages, "\n"); strings.Contains(all, "hf_secret") || !strings.Contains(all, "there are also Tiny.Q4_0.gguf") || !strings.Contains(all, "no access") {
 		t.Errorf("stages: %s", all)
 	}
 }

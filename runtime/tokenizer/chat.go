@@ -42,6 +42,11 @@ type chatTemplate struct {
 	special  addedTokens
 }
 
+// unusable is the error of a template that no chat can use.
+func unusable(err error) error {
+	return fmt.Errorf("%w, send a plain prompt instead: %w", ErrTemplate, err)
+}
+
 // newChatTemplate compiles source. The errors are ErrNoTemplate and ErrTemplate.
 func newChatTemplate(source string, t *Tokenizer, names map[string]string) (*chatTemplate, error) {
 	if strings.TrimSpace(source) == "" {
@@ -52,7 +57,7 @@ func newChatTemplate(source string, t *Tokenizer, names map[string]string) (*cha
 	}
 	compiled, err := template.Compile(source, names)
 	if err != nil {
-		return nil, fmt.Errorf("%w, send a plain prompt instead: %w", ErrTemplate, err)
+		return nil, unusable(err)
 	}
 	var special []addedToken
 	for _, a := range t.added.tokens {

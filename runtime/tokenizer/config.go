@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"unicode/utf8"
 )
@@ -32,31 +33,31 @@ func (n *tokenName) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// readConfig returns the names of the tokens at the edges of a text, as templates call them, and the
-// chat template, "" when there is none. A file that names no such token means that there is none.
-func readConfig(b []byte) (names map[string]string, template string, err error) {
+// readConfig returns the names of the tokens at the edges of a text, as templates call them, and what
+// chooseTemplate reads. A file that names no such token means that there is none.
+func readConfig(b []byte) (names map[string]string, templates json.RawMessage, err error) {
 	names = map[string]string{}
 	if len(b) == 0 {
-		return names, "", nil
+		return names, nil, nil
 	}
 	var c configJSON
 	if err := json.Unmarshal(b, &c); err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	names["bos_token"], names["eos_token"] = string(c.BOS), string(c.EOS)
-	template, err = chooseTemplate(c.Template)
-	if err == nil && !utf8.ValidString(template) {
-		err = fmt.Errorf("chat_template is no UTF-8 text")
-	}
-	return names, template, err
+	return names, c.Template, nil
 }
 
-// chooseTemplate reads one template or a list of named ones, of which it takes the default.
+// chooseTemplate reads one template, "" when there is none, or a list of named ones, of which it takes the default.
+// The error is ErrTemplate.
 func chooseTemplate(raw json.RawMessage) (string, error) {
 	var text *string
 	if len(raw) == 0 || json.Unmarshal(raw, &text) == nil {
 		if text == nil {
 			return "", nil
+		}
+		if !utf8.ValidString(*text) {
+			return "", unusable(errors.New("tokenizer_config.json: chat_template is no UTF-8 text"))
 		}
 		return *text, nil
 	}
@@ -65,12 +66,12 @@ func chooseTemplate(raw json.RawMessage) (string, error) {
 		Template string `json:"template"`
 	}
 	if err := json.Unmarshal(raw, &list); err != nil {
-		return "", fmt.Errorf("chat_template is neither a text nor a list of named templates: %w", err)
+		return "", unusable(fmt.Errorf("tokenizer_config.json: chat_template is neither a text nor a list of named templates: %w", err))
 	}
 	for _, t := range list {
 		if t.Name == "default" {
 			return t.Template, nil
 		}
 	}
-	return "", fmt.Errorf("chat_template: %d templates, none named default", len(list))
+	return "", unusable(fmt.Errorf("tokenizer_config.json: chat_template: %d templates, none named default", len(list)))
 }

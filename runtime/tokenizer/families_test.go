@@ -60,7 +60,20 @@ func TestConfigFile(t *testing.T) {
 			t.Errorf("%s: chat is %q, %v, want %q", c.name, got, err, c.want)
 		}
 	}
-	for _, config := range []string{"{", `{"chat_template":7}`, `{"chat_template":[{"name":"x","template":"y"}]}`, `{"bos_token":7}`} {
+	for _, config := range []string{`{"chat_template":7}`, `{"chat_template":[{"name":"x","template":"y"}]}`} {
+		tok, err := tokenizer.Load(folder(config, ""))
+		if err != nil {
+			t.Errorf("config %s: %v", config, err)
+			continue
+		}
+		if err = tok.ChatError(); !errors.Is(err, tokenizer.ErrTemplate) || !strings.Contains(err.Error(), "tokenizer_config.json") || !strings.Contains(err.Error(), "plain prompt") {
+			t.Errorf("config %s: chat error %v", config, err)
+		}
+	}
+	if tok, err := tokenizer.Load(folder("{}", strings.Repeat("x", 1<<17))); err != nil || !errors.Is(tok.ChatError(), tokenizer.ErrTemplate) {
+		t.Errorf("a template of 128 KiB: %v", err)
+	}
+	for _, config := range []string{"{", `{"bos_token":7}`} {
 		if _, err := tokenizer.Load(folder(config, "")); err == nil || !strings.Contains(err.Error(), "tokenizer_config.json") {
 			t.Errorf("config %s: error %v, want one that names tokenizer_config.json", config, err)
 		}

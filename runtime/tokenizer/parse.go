@@ -128,7 +128,7 @@ func parse(tokenizerJSON, chatTemplate, config []byte) (*Tokenizer, error) {
 			return nil, fmt.Errorf("tokenizer.json: %w", err)
 		}
 	}
-	names, template, err := readConfig(config)
+	names, templates, err := readConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("tokenizer_config.json: %w", err)
 	}
@@ -137,10 +137,13 @@ func parse(tokenizerJSON, chatTemplate, config []byte) (*Tokenizer, error) {
 			names[name] = token
 		}
 	}
-	if len(bytes.TrimSpace(chatTemplate)) > 0 {
-		template = string(bytes.TrimPrefix(chatTemplate, []byte("\ufeff")))
+	template := string(bytes.TrimPrefix(chatTemplate, []byte("\ufeff")))
+	if len(bytes.TrimSpace(chatTemplate)) == 0 {
+		template, t.noChat = chooseTemplate(templates)
 	}
-	t.chat, t.noChat = newChatTemplate(template, t, names)
+	if t.noChat == nil {
+		t.chat, t.noChat = newChatTemplate(template, t, names)
+	}
 	return t, nil
 }
 

@@ -23,7 +23,7 @@ const (
 const (
 	maxTokenizerFile = 64 << 20
 	maxConfigFile    = 4 << 20
-	maxTemplateFile  = template.MaxSource
+	maxTemplateFile  = 16 * template.MaxSource // beyond MaxSource it is not used
 )
 
 // Tokenizer maps text to token ids and back. It is immutable and safe for concurrent use.
