@@ -51,7 +51,7 @@ func (h *Hub) Fetch(ctx context.Context, store model.Store, ref, variant string,
 		variant = fastest()
 	}
 	if choice.GGUF != "" { // before gigabytes are fetched for it
-		if err := checkVariant(h.nameFor(r), variant, convert.Variants()); err != nil {
+		if err := checkVariant(nameFor(h.cfg.Catalog, r), variant, convert.Variants()); err != nil {
 			return "", model.Manifest{}, err
 		}
 	}
@@ -70,14 +70,14 @@ func (h *Hub) Fetch(ctx context.Context, store model.Store, ref, variant string,
 	}
 	source := model.Source{URL: sourceURL(r, s.commit, choice.GGUF+choice.Graph), License: s.license}
 	if choice.GGUF != "" {
-		return h.pullGGUF(ctx, store, c.at(choice.GGUF), h.nameFor(r), variant, source, p)
+		return h.pullGGUF(ctx, store, c.at(choice.GGUF), nameFor(h.cfg.Catalog, r), variant, source, p)
 	}
 	base := c.at(choice.Base)
 	graph, err := filepath.Rel(base, c.at(choice.Graph))
 	if err != nil {
 		return "", model.Manifest{}, err
 	}
-	return h.adopt(ctx, store, base, h.nameFor(r), graph, source, true, p)
+	return h.adopt(ctx, store, base, nameFor(h.cfg.Catalog, r), graph, source, true, p)
 }
 
 // sourceURL is what the manifest says; fetched finds models by its start and its end.
@@ -103,9 +103,9 @@ func fetched(store model.Store, r repo.Ref, variant string) (string, model.Manif
 
 // nameFor is what a fetched model is called in the store: as the repository, and never as a model of the catalog,
 // which is another one even if the names are alike.
-func (h *Hub) nameFor(r repo.Ref) string {
+func nameFor(catalog []Entry, r repo.Ref) string {
 	name := shortName(path.Base(r.ID))
-	if _, taken := lookup(h.cfg.Catalog, name); taken {
+	if _, taken := lookup(catalog, name); taken {
 		name = shortName(strings.ReplaceAll(r.ID, "/", "-"))
 	}
 	return name
@@ -138,7 +138,7 @@ func (c *checkout) stored(store model.Store, choice repo.Choice, variant string)
 		return fetched(store, repo.Ref{ID: c.ref.ID, Revision: c.snapshot.commit, File: choice.Graph}, "")
 	}
 	f, _ := c.find(choice.GGUF)
-	dir, m, err := store.Find(c.hub.nameFor(c.ref), variant)
+	dir, m, err := store.Find(nameFor(c.hub.cfg.Catalog, c.ref), variant)
 	return dir, m, err == nil && f.SHA256 != "" && m.Source.SHA256 == f.SHA256
 }
 

@@ -42,12 +42,7 @@ type chatTemplate struct {
 	special  addedTokens
 }
 
-// unusable is the error of a template that no chat can use.
-func unusable(err error) error {
-	return fmt.Errorf("%w, send a plain prompt instead: %w", ErrTemplate, err)
-}
-
-// newChatTemplate compiles source. The errors are ErrNoTemplate and ErrTemplate.
+// newChatTemplate compiles source. ErrNoTemplate: there is nothing to compile.
 func newChatTemplate(source string, t *Tokenizer, names map[string]string) (*chatTemplate, error) {
 	if strings.TrimSpace(source) == "" {
 		if _, ok := t.Special("<|im_start|>"); !ok {
@@ -57,7 +52,7 @@ func newChatTemplate(source string, t *Tokenizer, names map[string]string) (*cha
 	}
 	compiled, err := template.Compile(source, names)
 	if err != nil {
-		return nil, unusable(err)
+		return nil, err
 	}
 	var special []addedToken
 	for _, a := range t.added.tokens {

@@ -2,9 +2,7 @@ package tokenizer
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"unicode/utf8"
 )
 
 // configJSON is what tokenizer_config.json says of chats.
@@ -49,29 +47,22 @@ func readConfig(b []byte) (names map[string]string, templates json.RawMessage, e
 }
 
 // chooseTemplate reads one template, "" when there is none, or a list of named ones, of which it takes the default.
-// The error is ErrTemplate.
 func chooseTemplate(raw json.RawMessage) (string, error) {
-	var text *string
+	var text string
 	if len(raw) == 0 || json.Unmarshal(raw, &text) == nil {
-		if text == nil {
-			return "", nil
-		}
-		if !utf8.ValidString(*text) {
-			return "", unusable(errors.New("tokenizer_config.json: chat_template is no UTF-8 text"))
-		}
-		return *text, nil
+		return text, nil
 	}
 	var list []struct {
 		Name     string `json:"name"`
 		Template string `json:"template"`
 	}
 	if err := json.Unmarshal(raw, &list); err != nil {
-		return "", unusable(fmt.Errorf("tokenizer_config.json: chat_template is neither a text nor a list of named templates: %w", err))
+		return "", fmt.Errorf("tokenizer_config.json: chat_template is neither a text nor a list of named templates: %w", err)
 	}
 	for _, t := range list {
 		if t.Name == "default" {
 			return t.Template, nil
 		}
 	}
-	return "", unusable(fmt.Errorf("tokenizer_config.json: chat_template: %d templates, none named default", len(list)))
+	return "", fmt.Errorf("tokenizer_config.json: chat_template: %d templates, none named default", len(list))
 }

@@ -139,10 +139,13 @@ func parse(tokenizerJSON, chatTemplate, config []byte) (*Tokenizer, error) {
 	}
 	template := string(bytes.TrimPrefix(chatTemplate, []byte("\ufeff")))
 	if len(bytes.TrimSpace(chatTemplate)) == 0 {
-		template, t.noChat = chooseTemplate(templates)
+		template, err = chooseTemplate(templates)
 	}
-	if t.noChat == nil {
-		t.chat, t.noChat = newChatTemplate(template, t, names)
+	if err == nil {
+		t.chat, err = newChatTemplate(template, t, names)
+	}
+	if t.noChat = err; err != nil && err != ErrNoTemplate {
+		t.noChat = fmt.Errorf("%w, send a plain prompt instead: %w", ErrTemplate, err)
 	}
 	return t, nil
 }
