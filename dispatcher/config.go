@@ -31,8 +31,8 @@ type Config struct {
 	DefaultMaxTokensChat int // tokens; default 512
 	DefaultMaxTokensText int // tokens; default 16
 
-	MaxSubmits int           // jobs taken in at once, beyond them a submit is overloaded; default 1024
-	MaxCancels int           // cancels waited for at once; default 1024
+	MaxSubmits int           // jobs taken in at once, each 64 KiB that came over NATS counted as one, a tenant's share bounded (dispatcher/gate); beyond them a submit is overloaded; default 1024
+	MaxCancels int           // cancels waited for at once, a tenant's share bounded too; default 1024
 	Buffer     int           // records that wait for one reader; default 256
 	Idle       time.Duration // silence after which a reader looks into OUT; default 10 s
 	WorkerTTL  time.Duration // silence after which a worker is gone; default 2 s

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
+	"golang.org/x/time/rate"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
@@ -63,7 +64,8 @@ type Dispatcher struct {
 	cancels     *gate.Gate
 	ids         gate.Keys[priority.Key] // of the jobs that are being submitted
 	lists       *state.Lists
-	keeps, said atomic.Int64 // how long JOBS keeps a message, and when say last did, in nanoseconds
+	keeps       atomic.Int64   // how long JOBS keeps a message, in nanoseconds
+	said        rate.Sometimes // say
 	ready       atomic.Bool
 	started     atomic.Bool
 

@@ -106,10 +106,7 @@ func (d *Dispatcher) drop(m *nats.Msg, reason string) {
 
 // say logs once a second at most: a producer sends as many requests as it likes.
 func (d *Dispatcher) say(what string, attrs ...any) {
-	now := time.Now().UnixNano()
-	if last := d.said.Load(); now-last >= int64(time.Second) && d.said.CompareAndSwap(last, now) {
-		d.log.Warn(what, attrs...)
-	}
+	d.said.Do(func() { d.log.Warn(what, attrs...) })
 }
 
 func (d *Dispatcher) reply(m *nats.Msg, answer any) {

@@ -164,7 +164,7 @@ func TestDroppedRequestsAreLoggedSeldom(t *testing.T) {
 	t.Parallel()
 	const many = 1000
 	dropped := make(chan string, many)
-	var log safeLog
+	var log contractstest.Log
 	_, b := start(t, func(c *dispatcher.Config) {
 		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		c.Trace = &dispatcher.Trace{Dropped: func(subject, _ string) { dropped <- subject }}
@@ -182,24 +182,6 @@ func TestDroppedRequestsAreLoggedSeldom(t *testing.T) {
 	if lines < 1 || lines > most {
 		t.Errorf("%d lines of %d dropped requests, want 1 to %d", lines, many, most)
 	}
-}
-
-// safeLog is a log that may be read while it is written.
-type safeLog struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *safeLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *safeLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 func TestNATSDoorRefusals(t *testing.T) {

@@ -18,7 +18,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +25,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/contractstest"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
 )
 
@@ -39,29 +39,12 @@ type door struct {
 	t     *testing.T
 	fleet *fakeFleet
 	url   string
-	log   *syncBuffer
-}
-
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
+	log   *contractstest.Log
 }
 
 func open(t *testing.T, change func(*gateway.Config, *fakeFleet)) *door {
 	t.Helper()
-	d := &door{t: t, fleet: newFake(t), log: &syncBuffer{}}
+	d := &door{t: t, fleet: newFake(t), log: &contractstest.Log{}}
 	cfg := gateway.Config{Jobs: d.fleet, Models: d.fleet.models, Version: "test", Logger: slog.New(slog.NewJSONHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	if change != nil {
 		change(&cfg, d.fleet)

@@ -67,10 +67,7 @@ func (ls *Lists) List(ctx context.Context, f contracts.Filter) ([]contracts.Stat
 	}
 	l := &lister{logs: ls.logs, tenant: "*", class: "*", found: map[string]contracts.Status{}, since: time.Now()}
 	defer func() { done(l.pause()) }()
-	if f.Limit <= 0 {
-		f.Limit = DefaultList
-	}
-	f.Limit = min(f.Limit, MaxList)
+	f.Limit = limited(f.Limit)
 	l.filter = f
 	if f.Tenant != "" {
 		l.tenant = subject.Escape(f.Tenant)
@@ -105,10 +102,6 @@ func (ls *Lists) Dead(ctx context.Context, tenant string, limit int) ([]contract
 	}
 	l := &lister{since: time.Now()}
 	defer func() { done(l.pause()) }()
-	if limit <= 0 {
-		limit = DefaultList
-	}
-	limit = min(limit, MaxList)
 	token := "*"
 	if tenant != "" {
 		token = subject.Escape(tenant)
@@ -129,7 +122,15 @@ func (ls *Lists) Dead(ctx context.Context, tenant string, limit int) ([]contract
 		return nil, err
 	}
 	slices.Reverse(list)
-	return list[:min(len(list), limit)], nil
+	return list[:min(len(list), limited(limit))], nil
+}
+
+// limited is how many entries a list has at most for which limit were asked.
+func limited(limit int) int {
+	if limit <= 0 {
+		return DefaultList
+	}
+	return min(limit, MaxList)
 }
 
 // Logs are the streams that are read.

@@ -1,12 +1,10 @@
 package auth_test
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pelton-run/pelton/contracts/client"
+	"github.com/pelton-run/pelton/contracts/contractstest"
 	"github.com/pelton-run/pelton/ops/auth"
 	"github.com/pelton-run/pelton/ops/node"
 )
@@ -31,25 +30,7 @@ type fleet struct {
 	certs auth.Certs
 	dir   string
 	node  *node.Node
-	log   *journal
-}
-
-// journal keeps everything that the fleet logs, at every level.
-type journal struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.b.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.b.String()
+	log   *contractstest.Log // everything, at every level
 }
 
 func testContext(t *testing.T) context.Context {
@@ -62,7 +43,7 @@ func testContext(t *testing.T) context.Context {
 // start runs a secured fleet; change adjusts the part with broker, dispatcher and door.
 func start(t *testing.T, change func(*fleet, *node.Config)) *fleet {
 	t.Helper()
-	f := &fleet{t: t, dir: t.TempDir(), log: &journal{}}
+	f := &fleet{t: t, dir: t.TempDir(), log: &contractstest.Log{}}
 	f.certs = auth.CertsIn(f.dir)
 	var err error
 	if f.keys, err = auth.Init(f.dir); err != nil {

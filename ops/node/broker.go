@@ -20,6 +20,7 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
 
 	"github.com/pelton-run/pelton/contracts"
 )
@@ -93,7 +94,7 @@ func (c BrokerConfig) Start() (*Broker, error) {
 		return nil, errors.Join(fmt.Errorf("embedded broker: %w", err), lock.Unlock())
 	}
 	b := &Broker{srv: srv, lock: lock, tls: c.TLS != nil, dir: dir, full: make(chan struct{})}
-	srv.SetLoggerV2(brokerLog{log, &seldom{}, sync.OnceFunc(func() { close(b.full) })}, false, false, false)
+	srv.SetLoggerV2(brokerLog{log, seldom(), sync.OnceFunc(func() { close(b.full) })}, false, false, false)
 	srv.Start()
 	if !srv.ReadyForConnections(20 * time.Second) {
 		srv.Shutdown()
@@ -207,8 +208,8 @@ func connOptions(name string) []nats.Option {
 // brokerLog passes the server's warnings and errors on; its notices go to debug.
 type brokerLog struct {
 	log    *slog.Logger
-	seldom *seldom // of warnings and errors
-	full   func()  // called when the server says that its disk is full
+	seldom *rate.Limiter // of warnings and errors
+	full   func()        // called when the server says that its disk is full
 }
 
 func (l brokerLog) Noticef(f string, v ...any) { l.say(slog.LevelDebug, f, v) }
@@ -220,7 +221,7 @@ func (l brokerLog) Tracef(string, ...any)      {}
 
 func (l brokerLog) say(level slog.Level, format string, v []any) {
 	text := fmt.Sprintf(format, v...)
-	if level < slog.LevelWarn || l.seldom.pass(time.Now()) {
+	if level < slog.LevelWarn || l.seldom.Allow() {
 		l.log.Log(nil, level, "broker", "said", text) //nolint:staticcheck // the server has no context
 	}
 	if level >= slog.LevelWarn && strings.Contains(text, syscall.ENOSPC.Error()) {

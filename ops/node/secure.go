@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -77,9 +76,9 @@ func Provision(ctx context.Context, nc *nats.Conn, layout topology.Config, model
 
 // connectAs makes a connection with the rights of a role.
 func (n *Node) connectAs(role auth.Role, name string) (*nats.Conn, error) {
-	var often seldom
+	often := seldom()
 	denied := nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-		if often.pass(time.Now()) {
+		if often.Allow() {
 			n.cfg.Log.Warn("broker connection", "connection", name, "error", err)
 		}
 	})

@@ -5,33 +5,15 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/pelton-run/pelton/contracts/contractstest"
 	"github.com/pelton-run/pelton/ops/auth"
 	"github.com/pelton-run/pelton/ops/node"
 )
-
-// logText is a log that may be read while it is written.
-type logText struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logText) count(what string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), what)
-}
 
 // TestRefusalsAreLoggedSeldom: a client that does what it may not, as fast as it can, does not fill the log.
 func TestRefusalsAreLoggedSeldom(t *testing.T) {
@@ -41,7 +23,7 @@ func TestRefusalsAreLoggedSeldom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log logText
+	var log contractstest.Log
 	b, err := node.BrokerConfig{Dir: filepath.Join(dir, "data"), Listen: "127.0.0.1:0", Auth: authority.Config(), Log: slog.New(slog.NewTextHandler(&log, nil))}.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +45,7 @@ func TestRefusalsAreLoggedSeldom(t *testing.T) {
 	if err := nc.FlushWithContext(ctx); err != nil {
 		t.Fatal(err)
 	}
-	lines, most := log.count("Violation"), 10*(2+int(time.Since(begin).Seconds()))
+	lines, most := strings.Count(log.String(), "Violation"), 10*(2+int(time.Since(begin).Seconds()))
 	if lines < 1 || lines > most {
 		t.Errorf("%d lines of 5000 refused publishes, want 1 to %d", lines, most)
 	}
