@@ -81,7 +81,7 @@ func (f *File) tensor(d *decoder) {
 		return
 	}
 	if !t.Format.Known() {
-		d.fail("tensor %q is stored as %s, which is not supported; F32, F16, BF16, Q4_0 to Q8_0, Q4_K, Q5_K and Q6_K are", t.Name, t.Format)
+		d.fail("tensor %q is stored as %s, which is not supported; F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL and IQ4_XS are", t.Name, t.Format)
 		return
 	}
 	values, bytes := t.Format.BlockValues(), t.Format.BlockBytes()

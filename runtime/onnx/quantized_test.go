@@ -33,8 +33,8 @@ func TestQuantizedModels(t *testing.T) {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.gguf"))
-	if err != nil || len(files) < 10 {
-		t.Fatalf("%d files in %s (%v), want at least 10", len(files), dir, err)
+	if err != nil || len(files) < 13 {
+		t.Fatalf("%d files in %s (%v), want at least 13", len(files), dir, err)
 	}
 	for _, path := range files {
 		name := strings.TrimSuffix(filepath.Base(path), ".gguf")

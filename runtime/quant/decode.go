@@ -69,6 +69,32 @@ func decodeQ80(dst []float32, src []byte) {
 	}
 }
 
+// The values are in two halves of 128, each of four groups of 32: group j of a half has bits 2j and 2j+1 of 32 bytes.
+
+func decodeQ2K(dst []float32, src []byte) {
+	scales, q, d, dm := src[:16], src[16:80], half(src[80:]), half(src[82:])
+	for j := range 8 {
+		for i, b := range q[j/4*32 : j/4*32+32] {
+			s := scales[2*j+i/16]
+			dst[32*j+i] = float32(float32(d*float32(s&15))*float32(b>>(2*(j%4))&3)) - float32(dm*float32(s>>4))
+		}
+	}
+}
+
+// The third bit of Q3_K is bit j of 32 more bytes. Of its 16 scales of 6 bits the low four are the nibbles of
+// eight bytes, the high two lie in four more.
+func decodeQ3K(dst []float32, src []byte) {
+	high, q, scales, d := src[:32], src[32:96], src[96:108], half(src[108:])
+	for j := range 8 {
+		for i, b := range q[j/4*32 : j/4*32+32] {
+			n := 2*j + i/16
+			s := scales[n%8]>>(n/8*4)&15 | scales[8+n%4]>>(n/4*2)&3<<4
+			v := b>>(2*(j%4))&3 | high[i]>>j&1<<2
+			dst[32*j+i] = d * float32(int(s)-32) * float32(int(v)-4)
+		}
+	}
+}
+
 // scaleMin is the 6-bit scale and minimum of inner block j (0 to 7) of a Q4_K or Q5_K block. The first
 // four of each lie in the low 6 bits of bytes 0-3 and 4-7; the others are split between bytes 8-11 and
 // the top bits of the first eight.
@@ -115,5 +141,27 @@ func decodeQ6K(dst []float32, src []byte) {
 				out[32*group+i] = scale * float32(int(q)-32)
 			}
 		}
+	}
+}
+
+// uneven are the 16 steps of IQ4_NL and IQ4_XS: closer where weights are many.
+var uneven = [16]float32{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
+
+func decodeIQ4NL(dst []float32, src []byte) {
+	decodeUneven(dst, half(src), src[2:18])
+}
+
+func decodeUneven(dst []float32, d float32, q []byte) {
+	for i, b := range q {
+		dst[i] = d * uneven[b&15]
+		dst[i+16] = d * uneven[b>>4]
+	}
+}
+
+func decodeIQ4XS(dst []float32, src []byte) {
+	d, high, low, q := half(src), binary.LittleEndian.Uint16(src[2:]), src[4:8], src[8:136]
+	for j := range 8 {
+		scale := int(low[j/2]>>(4*(j%2))&15) | int(high>>(2*j)&3)<<4
+		decodeUneven(dst[32*j:], d*float32(scale-32), q[16*j:16*j+16])
 	}
 }

@@ -10,19 +10,23 @@ import (
 type Format uint32
 
 // The formats that can be read. Q4_0 and its kin store blocks of 32 values; Q4_K and its kin store blocks
-// of 256 values whose inner scales are quantized too.
+// of 256 values whose inner scales are quantized too. IQ4_NL and IQ4_XS are alike, but their 16 steps are not even.
 const (
-	F32  Format = 0
-	F16  Format = 1
-	Q40  Format = 2
-	Q41  Format = 3
-	Q50  Format = 6
-	Q51  Format = 7
-	Q80  Format = 8
-	Q4K  Format = 12
-	Q5K  Format = 13
-	Q6K  Format = 14
-	BF16 Format = 30
+	F32   Format = 0
+	F16   Format = 1
+	Q40   Format = 2
+	Q41   Format = 3
+	Q50   Format = 6
+	Q51   Format = 7
+	Q80   Format = 8
+	Q2K   Format = 10
+	Q3K   Format = 11
+	Q4K   Format = 12
+	Q5K   Format = 13
+	Q6K   Format = 14
+	IQ4NL Format = 20
+	IQ4XS Format = 23
+	BF16  Format = 30
 )
 
 // layout describes one block of a format; decode unpacks exactly one.
@@ -34,17 +38,21 @@ type layout struct {
 }
 
 var layouts = map[Format]layout{
-	F32:  {"F32", 1, 4, decodeF32},
-	F16:  {"F16", 1, 2, decodeF16},
-	BF16: {"BF16", 1, 2, decodeBF16},
-	Q40:  {"Q4_0", 32, 18, decodeQ40},
-	Q41:  {"Q4_1", 32, 20, decodeQ41},
-	Q50:  {"Q5_0", 32, 22, decodeQ50},
-	Q51:  {"Q5_1", 32, 24, decodeQ51},
-	Q80:  {"Q8_0", 32, 34, decodeQ80},
-	Q4K:  {"Q4_K", 256, 144, decodeQ4K},
-	Q5K:  {"Q5_K", 256, 176, decodeQ5K},
-	Q6K:  {"Q6_K", 256, 210, decodeQ6K},
+	F32:   {"F32", 1, 4, decodeF32},
+	F16:   {"F16", 1, 2, decodeF16},
+	BF16:  {"BF16", 1, 2, decodeBF16},
+	Q40:   {"Q4_0", 32, 18, decodeQ40},
+	Q41:   {"Q4_1", 32, 20, decodeQ41},
+	Q50:   {"Q5_0", 32, 22, decodeQ50},
+	Q51:   {"Q5_1", 32, 24, decodeQ51},
+	Q80:   {"Q8_0", 32, 34, decodeQ80},
+	Q2K:   {"Q2_K", 256, 84, decodeQ2K},
+	Q3K:   {"Q3_K", 256, 110, decodeQ3K},
+	Q4K:   {"Q4_K", 256, 144, decodeQ4K},
+	Q5K:   {"Q5_K", 256, 176, decodeQ5K},
+	Q6K:   {"Q6_K", 256, 210, decodeQ6K},
+	IQ4NL: {"IQ4_NL", 32, 18, decodeIQ4NL},
+	IQ4XS: {"IQ4_XS", 256, 136, decodeIQ4XS},
 }
 
 // Known reports whether f is one of the formats above.

@@ -46,8 +46,8 @@ func TestDequantizeEqualsReference(t *testing.T) {
 	if err := json.Unmarshal(b, &cases); err != nil {
 		t.Fatal(err)
 	}
-	if len(cases) != 11 {
-		t.Fatalf("testdata has %d formats, want 11", len(cases))
+	if len(cases) != 15 {
+		t.Fatalf("testdata has %d formats, want 15", len(cases))
 	}
 	for _, c := range cases {
 		raw, want := unhex(t, c.Raw), floats(unhex(t, c.Want))

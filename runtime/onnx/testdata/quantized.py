@@ -10,7 +10,8 @@ import json, os, pathlib, sys
 
 import llama_cpp, numpy as np
 
-FORMATS = {"F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18, "BF16": 32}
+FORMATS = {"F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q3_K_M": 12, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18,
+           "IQ4_NL": 25, "IQ4_XS": 30, "BF16": 32}
 TEXT = ("The Pelton wheel is an impulse turbine invented by Lester Allan Pelton in the 1870s. Water jets at high speed strike its buckets, "
         "which split each jet into two and turn it back. def area(r):\n    return 3.14159 * r ** 2\n")
 
