@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,9 +77,7 @@ func New(cfg Config) (*Worker, error) {
 	w.info = cfg.Engine.Info()
 	w.room = intake.NewRoom(cfg.Memory, w.info.MaxSequences)
 	w.budget = cfg.PrefillTokens
-	if w.budget == 0 {
-		w.budget = w.info.MaxStepTokens
-	}
+	w.budget = cmp.Or(w.budget, w.info.MaxStepTokens)
 	w.room.Bound(w.budget)
 	loop, err := batch.New(batch.Config{Engine: cfg.Engine, PrefillTokens: cfg.PrefillTokens, StepTimeout: cfg.StepTimeout, Logger: cfg.Logger, Stepped: func(s batch.Step) {
 		w.stats.step(s)

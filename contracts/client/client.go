@@ -11,6 +11,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,9 +74,7 @@ func WithoutReplay() Option { return func(c *Client) { c.replays = false } }
 // New makes a client of tenant; the empty tenant is "default". See [Connect] for a connection that
 // suits it.
 func New(nc *nats.Conn, tenant string, opts ...Option) *Client {
-	if tenant == "" {
-		tenant = "default"
-	}
+	tenant = cmp.Or(tenant, "default")
 	c := &Client{nc: nc, tenant: tenant, timeout: 10 * time.Second, idle: 5 * time.Second, buffer: 1024, replays: true, budget: retry.NewBudget()}
 	for _, o := range opts {
 		o(c)

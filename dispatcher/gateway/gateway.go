@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -79,26 +80,15 @@ func (c Config) withDefaults() Config {
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Version == "" {
-		c.Version = "dev"
-	}
-	if c.MaxBody == 0 {
-		c.MaxBody = 4 << 20
-	}
-	if c.MaxInFlight == 0 {
-		c.MaxInFlight = 4096
-	}
-	for _, d := range []struct {
-		field *time.Duration
-		value time.Duration
-	}{{&c.KeepAlive, 15 * time.Second}, {&c.HoldHeaders, time.Second}, {&c.ReadTime, 30 * time.Second}, {&c.WriteTime, writeTime}, {&c.CancelTime, 30 * time.Second}} {
-		if *d.field == 0 {
-			*d.field = d.value
-		}
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	c.Version = cmp.Or(c.Version, "dev")
+	c.MaxBody = cmp.Or(c.MaxBody, 4<<20)
+	c.MaxInFlight = cmp.Or(c.MaxInFlight, 4096)
+	c.KeepAlive = cmp.Or(c.KeepAlive, 15*time.Second)
+	c.HoldHeaders = cmp.Or(c.HoldHeaders, time.Second)
+	c.ReadTime = cmp.Or(c.ReadTime, 30*time.Second)
+	c.WriteTime = cmp.Or(c.WriteTime, writeTime)
+	c.CancelTime = cmp.Or(c.CancelTime, 30*time.Second)
 	return c
 }
 

@@ -14,6 +14,7 @@ package relay
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -69,12 +70,8 @@ type record struct {
 
 // New returns a relay that does not listen yet.
 func New(cfg Config) *Relay {
-	if cfg.Buffer == 0 {
-		cfg.Buffer = 256
-	}
-	if cfg.Idle == 0 {
-		cfg.Idle = 10 * time.Second
-	}
+	cfg.Buffer = cmp.Or(cfg.Buffer, 256)
+	cfg.Idle = cmp.Or(cfg.Idle, 10*time.Second)
 	return &Relay{cfg: cfg, done: make(chan struct{}), readers: map[string]map[*Reader]struct{}{}}
 }
 

@@ -1,6 +1,7 @@
 package scaler
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,24 +36,14 @@ type Config struct {
 func Defaults() Config { return Config{}.withDefaults() }
 
 func (c Config) withDefaults() Config {
-	if c.Client == nil {
-		c.Client = http.DefaultClient
-	}
+	c.Client = cmp.Or(c.Client, http.DefaultClient)
 	if c.Resolve {
 		c.Client = pinned(c.Client)
 	}
-	if c.Every == 0 {
-		c.Every = 10 * time.Second
-	}
-	if c.Lead == 0 {
-		c.Lead = time.Minute
-	}
-	if c.Use == 0 {
-		c.Use = 0.7
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	c.Every = cmp.Or(c.Every, 10*time.Second)
+	c.Lead = cmp.Or(c.Lead, time.Minute)
+	c.Use = cmp.Or(c.Use, 0.7)
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	return c
 }
 

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -81,9 +82,7 @@ func sentence(ctx context.Context, from, outDir string, opt Options) (_ model.Ma
 		return model.Manifest{}, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	if opt.Source.URL == "" {
-		opt.Source.URL = from
-	}
+	opt.Source.URL = cmp.Or(opt.Source.URL, from)
 	m := model.Manifest{
 		Format: model.Format, Name: opt.Name, Variant: opt.Variant, Architecture: "bert", Kind: model.KindEmbed,
 		Shape:   model.Shape{Layers: e.Layers, Hidden: e.Hidden, Heads: e.Heads, KVHeads: e.Heads, HeadDim: e.Hidden / e.Heads, FFN: e.FFN, Vocab: e.Vocab, ContextLength: e.length},
@@ -91,9 +90,7 @@ func sentence(ctx context.Context, from, outDir string, opt Options) (_ model.Ma
 		Outputs: []model.Port{{Name: model.EmbedOutput, Type: "FP32", Shape: []int64{-1, int64(e.Hidden)}}},
 		Source:  opt.Source, Created: time.Now().UTC().Truncate(time.Second),
 	}
-	if m.Name == "" {
-		m.Name = "unnamed"
-	}
+	m.Name = cmp.Or(m.Name, "unnamed")
 	for _, t := range src.Tensors() {
 		m.Parameters += int64(t.Elements())
 	}

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -95,9 +96,7 @@ func (c Config) withDefaults() Config {
 	if c.Stall <= 0 {
 		c.Stall = 30 * time.Second
 	}
-	if c.Retries == 0 {
-		c.Retries = 3
-	}
+	c.Retries = cmp.Or(c.Retries, 3)
 	if c.Backoff <= 0 {
 		c.Backoff = time.Second
 	}

@@ -1,6 +1,7 @@
 package gather
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -154,9 +155,7 @@ func (l *Loop) Run(ctx context.Context) (err error) {
 			}
 			continue
 		}
-		if wait == 0 {
-			wait = time.Hour
-		}
+		wait = cmp.Or(wait, time.Hour)
 		timer.Reset(wait)
 		select {
 		case <-l.wake:

@@ -6,6 +6,7 @@
 package gguftest
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -82,9 +83,7 @@ func (b *Builder) Remove(name string) {
 func (b *Builder) Bytes() []byte {
 	le := binary.LittleEndian
 	version, align := b.Version, b.Alignment
-	if version == 0 {
-		version = 3
-	}
+	version = cmp.Or(version, 3)
 	keys := b.keys
 	if align == 0 {
 		align = 32
