@@ -35,30 +35,14 @@ type Jobs interface {
 	List(ctx context.Context, filter contracts.Filter) ([]contracts.Status, error)
 }
 
-// Model is one model that the fleet knows.
-type Model struct {
-	Name          string
-	Aliases       []string // other names that the dispatcher takes for it
-	Created       time.Time
-	ContextLength int    // tokens
-	Workers       int    // live workers that serve it; 0 refuses completions at once
-	Fingerprint   string // for system_fingerprint; "" derives one from name and version
-
-	Kind       contracts.Kind // KindEmbed, KindTensor, or "" for a model that writes text
-	Dimensions int            // of the vectors of KindEmbed
-	JobRows    int            // texts that one of several jobs of a request holds; 0 is not known
-	Inputs     []admission.Port
-	Outputs    []admission.Port
-}
-
 // Value is what a path answers as JSON.
 type Value func(context.Context) (any, error)
 
 // Config says what a gateway stands in front of.
 type Config struct {
-	Jobs   Jobs           // needed
-	Models func() []Model // needed; the default model first
-	Ready  func() error   // nil error: jobs can be served; default always
+	Jobs   Jobs                           // needed
+	Models func() []admission.ModelStatus // needed; the default model first
+	Ready  func() error                   // nil error: jobs can be served; default always
 	// Tenant says whom a request belongs to, or refuses it with unauthenticated or permission_denied.
 	// Default: nobody is asked, jobs belong to tenant "default", and ?tenant= shows any tenant's jobs.
 	Tenant  func(*http.Request) (string, error)
