@@ -25,12 +25,6 @@ const (
 	sentenceLength    = "sentence_bert_config.json"
 )
 
-// SentenceFiles lists the files of a sentence-transformers folder that [FromSentenceTransformer] reads,
-// the weights first.
-func SentenceFiles() []string {
-	return []string{sentenceWeights, sentenceConfig, sentenceTokenizer, sentencePooling, sentenceLength}
-}
-
 // EncoderVariants lists what a sentence transformer can be converted to, the default first: Q8 has 8-bit
 // weights, one scale for each column, and rounds activations to 8 bits, one scale for each token.
 func EncoderVariants() []string { return []string{Q8, FP32} }

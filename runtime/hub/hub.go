@@ -116,11 +116,6 @@ func Ensure(ctx context.Context, store model.Store, name, variant string, p Prog
 	return New(Config{}).Ensure(ctx, store, name, variant, p)
 }
 
-// Pull is [Hub.Pull] of a hub with default settings.
-func Pull(ctx context.Context, store model.Store, path, name, variant string, p Progress) (dir string, m model.Manifest, err error) {
-	return New(Config{}).Pull(ctx, store, path, name, variant, p)
-}
-
 // Library is [Hub.Library] of a hub with default settings.
 func Library(ctx context.Context, given string, p Progress) (string, error) {
 	return New(Config{}).Library(ctx, given, p)
