@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/contracts/trace"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/backlog"
 	"github.com/pelton-run/pelton/dispatcher/fleet"
@@ -56,7 +57,7 @@ func (c Config) withDefaults() Config {
 	c.CancelWait = cmp.Or(c.CancelWait, 30*time.Second)
 	c.Rescan = cmp.Or(c.Rescan, 30*time.Second)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
-	c.Trace = cmp.Or(c.Trace, &Trace{})
+	c.Trace = trace.Full(c.Trace)
 	return c
 }
 

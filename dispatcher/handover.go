@@ -54,9 +54,7 @@ func (d *Dispatcher) onRecord(tenant, job string, c *contracts.Chunk) {
 func (d *Dispatcher) restWorker(worker string) {
 	err := d.cfg.Conn.Publish(subject.CtlRest(worker), nil)
 	d.log.Warn("worker told to rest", "worker", worker, "error", err)
-	if d.trace.Rested != nil {
-		d.trace.Rested(worker)
-	}
+	d.trace.Rested(worker)
 }
 
 // onFinal takes a job out of the backlog.
@@ -82,7 +80,7 @@ func (d *Dispatcher) onPiece(live string) {
 		d.guard.First(p.Model, p.Class, p.Key, p.Actual, p.Want)
 	}
 	d.turns.Next()
-	if p.Predicted > 0 && d.trace.Predicted != nil {
+	if p.Predicted > 0 {
 		d.trace.Predicted(p.Model, p.Class, p.Predicted, p.Actual)
 	}
 }
@@ -162,9 +160,7 @@ func (d *Dispatcher) handOver(ctx context.Context, h fleet.Holding) error {
 			return err
 		}
 		d.log.Warn("job of a dead worker handed over", "tenant", h.Tenant, "job", h.Job, "worker", h.Worker, "fence", c.Fence)
-		if d.trace.HandedOver != nil {
-			d.trace.HandedOver(h.Tenant, h.Job, h.Worker)
-		}
+		d.trace.HandedOver(h.Tenant, h.Job, h.Worker)
 		return nil
 	}
 	return errRaced

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/contracts/trace"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/worker/emit"
@@ -57,7 +58,7 @@ func (c Config) withDefaults() Config {
 	c.StepTimeout = cmp.Or(c.StepTimeout, time.Minute)
 	c.MaxFailures = cmp.Or(c.MaxFailures, topology.MaxFailures)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
-	c.Trace = cmp.Or(c.Trace, &Trace{})
+	c.Trace = trace.Full(c.Trace)
 	if c.Memory == nil && c.Engine != nil {
 		c.Memory = memory.NewBudget(c.Engine.Memory().Budget)
 	}
