@@ -34,13 +34,6 @@ func (d *Dispatcher) Models() []admission.ModelStatus {
 	return out
 }
 
-// Serving tells whether a live worker takes jobs of a model, given by name or alias; the empty name is
-// the default model.
-func (d *Dispatcher) Serving(model string) bool {
-	m, err := d.catalog.Find(model)
-	return err == nil && d.fleet.Offer(m.Name).Ready > 0
-}
-
 // Quota is what a tenant's requests and tokens of a minute allow now; a limit of 0 is none.
 func (d *Dispatcher) Quota(tenant string) (requests, tokens quota.State) {
 	return d.backlog.Quota(tenant, time.Now())

@@ -53,9 +53,6 @@ type Chain struct {
 	own    uint64 // and of the newest one that we know to be ours, also when it seems to be gone
 }
 
-// Fence is the number that this holder's records carry.
-func (c *Chain) Fence() uint64 { return c.fence }
-
 // Last is the number of the newest record in the stream of all jobs. It belongs to the goroutine that appends.
 func (c *Chain) Last() uint64 { return c.last }
 
