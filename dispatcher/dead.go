@@ -2,17 +2,13 @@ package dispatcher
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
-	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/relay"
 )
@@ -63,21 +59,10 @@ func decodeDead(m *relay.Message) (*contracts.Dead, error) {
 func (d *Dispatcher) RemoveDead(ctx context.Context, tenant, job string) error {
 	_, m, err := d.deadLetter(ctx, tenant, job)
 	if err == nil {
-		err = d.forget(ctx, m)
+		err = d.dead.Delete(ctx, m.Seq)
 	}
 	if err != nil {
 		return d.shown("removal of a dead letter", tenant, job, err)
-	}
-	return nil
-}
-
-func (d *Dispatcher) forget(ctx context.Context, m *relay.Message) error {
-	s, err := d.js.Stream(ctx, topology.StreamDead)
-	if err == nil {
-		err = s.DeleteMsg(ctx, m.Seq)
-	}
-	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) && !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
-		return publishError(err)
 	}
 	return nil
 }
@@ -122,7 +107,7 @@ func (d *Dispatcher) retryDead(ctx context.Context, tenant, job, id string) (_ *
 	if err := d.renamed(ctx, a, job, id); err != nil {
 		return nil, err
 	}
-	if err := d.forget(ctx, m); err != nil {
+	if err := d.dead.Delete(ctx, m.Seq); err != nil {
 		d.log.Warn("dead letter of a job that is retried not removed", "tenant", tenant, "job", job, "error", err)
 	}
 	return admittedAnswer(a, admission.Verdict{Hold: later(a)}, false), nil
