@@ -163,13 +163,13 @@ func (c *Chain) reread(ctx context.Context, data []byte) (stored bool, err error
 		// answers that is behind: then what it has later is ours, and no other holder's.
 		c.last = 0
 		return false, nil
-	case c.last == 0 && c.own > 0 && last.Sequence <= c.own:
+	case c.last == 0 && c.own > 0 && last.Seq <= c.own:
 		c.last = c.own
 		return false, nil
-	case last.Sequence > c.last && bytes.Equal(last.Data, data):
-		c.last, c.own = last.Sequence, last.Sequence
+	case last.Seq > c.last && bytes.Equal(last.Data, data):
+		c.last, c.own = last.Seq, last.Seq
 		return true, nil
-	case last.Sequence > c.last:
+	case last.Seq > c.last:
 		return false, ErrFenced
 	}
 	return false, nil
