@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/tick"
 	"github.com/pelton-run/pelton/dispatcher/backlog"
 )
 
@@ -104,18 +105,12 @@ func NewWatch(cfg Config) (*Watch, error) {
 
 // Run looks until ctx ends.
 func (w *Watch) Run(ctx context.Context) error {
-	tick := time.NewTicker(w.cfg.Every)
-	defer tick.Stop()
-	for {
+	for range tick.Now(ctx, w.cfg.Every) {
 		if err := w.Look(ctx); err != nil && ctx.Err() == nil {
 			w.cfg.Log.Warn("look at the fleet", "error", err)
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
+	return ctx.Err()
 }
 
 // Looked is closed after the next look.
