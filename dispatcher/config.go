@@ -19,9 +19,6 @@ import (
 // Model is a model whose jobs the dispatcher admits; the first one of the configuration is the default.
 type Model = admission.Model
 
-// Tokenizer turns prompts into token ids; *tokenizer.Tokenizer is one.
-type Tokenizer = admission.Tokenizer
-
 // Config of a [Dispatcher].
 type Config struct {
 	Conn     *nats.Conn      // needed; stays the caller's to close, after Run has returned
