@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/pelton-run/pelton/runtime/quant"
 )
@@ -49,12 +50,7 @@ func (b *Builder) Set(key string, value any) {
 
 // Unset removes a metadata value.
 func (b *Builder) Unset(key string) {
-	for i := range b.keys {
-		if b.keys[i].key == key {
-			b.keys = append(b.keys[:i], b.keys[i+1:]...)
-			return
-		}
-	}
+	b.keys = slices.DeleteFunc(b.keys, func(e entry) bool { return e.key == key })
 }
 
 // Add adds or replaces a tensor; dims are innermost first, data is its values as they are stored.
@@ -71,12 +67,7 @@ func (b *Builder) Add(name string, format quant.Format, data []byte, dims ...int
 
 // Remove removes a tensor.
 func (b *Builder) Remove(name string) {
-	for i := range b.tensors {
-		if b.tensors[i].name == name {
-			b.tensors = append(b.tensors[:i], b.tensors[i+1:]...)
-			return
-		}
-	}
+	b.tensors = slices.DeleteFunc(b.tensors, func(t tensor) bool { return t.name == name })
 }
 
 // Bytes is the file.
