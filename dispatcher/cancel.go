@@ -59,7 +59,7 @@ func (d *Dispatcher) cancel(ctx context.Context, tenant, job string) (s contract
 			continue
 		}
 		s, err = d.Status(ctx, tenant, job)
-		if err == nil && d.trace.Canceled != nil {
+		if err == nil {
 			d.trace.Canceled(s, time.Since(asked))
 		}
 		return s, err

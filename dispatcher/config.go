@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/contracts/trace"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/backlog"
 	"github.com/pelton-run/pelton/dispatcher/fleet"
@@ -16,9 +18,6 @@ import (
 
 // Model is a model whose jobs the dispatcher admits; the first one of the configuration is the default.
 type Model = admission.Model
-
-// Tokenizer turns prompts into token ids; *tokenizer.Tokenizer is one.
-type Tokenizer = admission.Tokenizer
 
 // Config of a [Dispatcher].
 type Config struct {
@@ -44,32 +43,18 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	number := func(v *int, d int) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	span := func(v *time.Duration, d time.Duration) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	number(&c.DefaultMaxTokensChat, 512)
-	number(&c.DefaultMaxTokensText, 16)
-	number(&c.MaxSubmits, 1024)
-	number(&c.MaxCancels, 1024)
-	number(&c.Buffer, 256)
-	span(&c.Idle, 10*time.Second)
-	span(&c.WorkerTTL, fleet.DefaultTTL)
-	span(&c.Timeout, 5*time.Second)
-	span(&c.CancelWait, 30*time.Second)
-	span(&c.Rescan, 30*time.Second)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Trace == nil {
-		c.Trace = &Trace{}
-	}
+	c.DefaultMaxTokensChat = cmp.Or(c.DefaultMaxTokensChat, 512)
+	c.DefaultMaxTokensText = cmp.Or(c.DefaultMaxTokensText, 16)
+	c.MaxSubmits = cmp.Or(c.MaxSubmits, 1024)
+	c.MaxCancels = cmp.Or(c.MaxCancels, 1024)
+	c.Buffer = cmp.Or(c.Buffer, 256)
+	c.Idle = cmp.Or(c.Idle, 10*time.Second)
+	c.WorkerTTL = cmp.Or(c.WorkerTTL, fleet.DefaultTTL)
+	c.Timeout = cmp.Or(c.Timeout, 5*time.Second)
+	c.CancelWait = cmp.Or(c.CancelWait, 30*time.Second)
+	c.Rescan = cmp.Or(c.Rescan, 30*time.Second)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	c.Trace = trace.Full(c.Trace)
 	return c
 }
 

@@ -2,17 +2,13 @@ package dispatcher
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
-	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/relay"
 )
@@ -24,19 +20,13 @@ const retryNames = 16
 // without their payload; a limit of 0 is 100, the most is 1,000.
 func (d *Dispatcher) ListDead(ctx context.Context, tenant string, limit int) ([]contracts.Dead, error) {
 	list, err := d.lists.Dead(ctx, tenant, limit)
-	if err != nil {
-		return nil, d.shown("list of dead letters", tenant, "", err)
-	}
-	return list, nil
+	return list, d.shown("list of dead letters", tenant, "", err)
 }
 
 // DeadLetter is a job that was given up, with its payload. CodeNotFound: there is none under the id.
 func (d *Dispatcher) DeadLetter(ctx context.Context, tenant, job string) (*contracts.Dead, error) {
 	dead, _, err := d.deadLetter(ctx, tenant, job)
-	if err != nil {
-		return nil, d.shown("dead letter", tenant, job, err)
-	}
-	return dead, nil
+	return dead, d.shown("dead letter", tenant, job, err)
 }
 
 func (d *Dispatcher) deadLetter(ctx context.Context, tenant, job string) (*contracts.Dead, *relay.Message, error) {
@@ -63,23 +53,9 @@ func decodeDead(m *relay.Message) (*contracts.Dead, error) {
 func (d *Dispatcher) RemoveDead(ctx context.Context, tenant, job string) error {
 	_, m, err := d.deadLetter(ctx, tenant, job)
 	if err == nil {
-		err = d.forget(ctx, m)
+		err = d.dead.Delete(ctx, m.Seq)
 	}
-	if err != nil {
-		return d.shown("removal of a dead letter", tenant, job, err)
-	}
-	return nil
-}
-
-func (d *Dispatcher) forget(ctx context.Context, m *relay.Message) error {
-	s, err := d.js.Stream(ctx, topology.StreamDead)
-	if err == nil {
-		err = s.DeleteMsg(ctx, m.Seq)
-	}
-	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) && !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
-		return publishError(err)
-	}
-	return nil
+	return d.shown("removal of a dead letter", tenant, job, err)
 }
 
 // RetryDead submits the job of a dead letter again, under the id that is given or else <job>.retry1 (the
@@ -88,10 +64,7 @@ func (d *Dispatcher) forget(ctx context.Context, m *relay.Message) error {
 // is gone it finds the job that it submitted.
 func (d *Dispatcher) RetryDead(ctx context.Context, tenant, job, id string) (*contracts.Answer, error) {
 	answer, err := d.retryDead(ctx, tenant, job, id)
-	if err != nil {
-		return nil, d.shown("retry of a dead letter", tenant, job, err)
-	}
-	return answer, nil
+	return answer, d.shown("retry of a dead letter", tenant, job, err)
 }
 
 func (d *Dispatcher) retryDead(ctx context.Context, tenant, job, id string) (_ *contracts.Answer, err error) {
@@ -122,7 +95,7 @@ func (d *Dispatcher) retryDead(ctx context.Context, tenant, job, id string) (_ *
 	if err := d.renamed(ctx, a, job, id); err != nil {
 		return nil, err
 	}
-	if err := d.forget(ctx, m); err != nil {
+	if err := d.dead.Delete(ctx, m.Seq); err != nil {
 		d.log.Warn("dead letter of a job that is retried not removed", "tenant", tenant, "job", job, "error", err)
 	}
 	return admittedAnswer(a, admission.Verdict{Hold: later(a)}, false), nil

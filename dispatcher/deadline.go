@@ -6,6 +6,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/tick"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/relay"
 	"github.com/pelton-run/pelton/dispatcher/state"
@@ -39,7 +40,7 @@ func (d *Dispatcher) expire(ctx context.Context, tenant, job string) (again bool
 		}
 		return true
 	}
-	if s == settled && d.trace.Expired != nil {
+	if s == settled {
 		d.trace.Expired(tenant, job)
 	}
 	return s == isHeld
@@ -62,10 +63,8 @@ func (d *Dispatcher) latest(a *contracts.Admitted, stored time.Time) int64 {
 // rescan looks for deadlines of queued jobs that other dispatchers took in, or this one before a
 // restart: at once and then every Rescan, from where it stopped, now and then from the first job.
 func (d *Dispatcher) rescan(ctx context.Context) {
-	tick := time.NewTicker(d.cfg.Rescan)
-	defer tick.Stop()
 	seq := uint64(1)
-	for round := 0; ; round++ {
+	for round := range tick.Now(ctx, d.cfg.Rescan) {
 		if round%fullScan == 0 {
 			seq = 1
 		}
@@ -88,11 +87,6 @@ func (d *Dispatcher) rescan(ctx context.Context) {
 		}
 		if err != nil && ctx.Err() == nil {
 			d.log.Warn("queue not searched for deadlines", "error", err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
 		}
 	}
 }

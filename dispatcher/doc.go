@@ -2,8 +2,8 @@
 // puts the admitted ones into JetStream, and brings their streams back to those who read them.
 //
 // Steps 3 to 5 and 13 of the walk. Previous step: contracts/client puts a job on submit.<tenant>, or
-// dispatcher/gateway takes it over HTTP. Then intake.go → dispatcher/admission → dispatcher/fleet →
-// publish.go. Next step: contracts/topology, where JetStream holds the job until a worker pulls it. On
+// dispatcher/gateway takes it over HTTP. Then intake.go → submit.go → dispatcher/guard → dispatcher/admission →
+// dispatcher/backlog → publish.go. Next step: contracts/topology, where JetStream holds the job until a worker pulls it. On
 // the way back dispatcher/relay merges the records that workers wrote.
 //
 // Beside the walk: a job with not_before waits in SCHED first (schedule.go), and so does one that is not

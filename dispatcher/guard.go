@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -41,9 +42,7 @@ func (d *Dispatcher) passes(job *contracts.Job, now time.Time) error {
 	if m, err := d.catalog.Find(job.Model); err == nil {
 		job.Model = m.Name
 	}
-	if job.Class == "" {
-		job.Class = contracts.P2
-	}
+	job.Class = cmp.Or(job.Class, contracts.P2)
 	if job.NotBefore > now.UnixMilli() || d.backlog.Knows(keyOf(job)) {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/tick"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/fleet"
 	"github.com/pelton-run/pelton/dispatcher/priority"
@@ -54,9 +55,7 @@ func (d *Dispatcher) onRecord(tenant, job string, c *contracts.Chunk) {
 func (d *Dispatcher) restWorker(worker string) {
 	err := d.cfg.Conn.Publish(subject.CtlRest(worker), nil)
 	d.log.Warn("worker told to rest", "worker", worker, "error", err)
-	if d.trace.Rested != nil {
-		d.trace.Rested(worker)
-	}
+	d.trace.Rested(worker)
 }
 
 // onFinal takes a job out of the backlog.
@@ -82,7 +81,7 @@ func (d *Dispatcher) onPiece(live string) {
 		d.guard.First(p.Model, p.Class, p.Key, p.Actual, p.Want)
 	}
 	d.turns.Next()
-	if p.Predicted > 0 && d.trace.Predicted != nil {
+	if p.Predicted > 0 {
 		d.trace.Predicted(p.Model, p.Class, p.Predicted, p.Actual)
 	}
 }
@@ -90,28 +89,19 @@ func (d *Dispatcher) onPiece(live string) {
 // probe asks the broker for an answer again and again, so that its silence is not taken for the
 // workers'.
 func (d *Dispatcher) probe(ctx context.Context) {
-	tick := time.NewTicker(d.fleet.ProbeEvery())
-	defer tick.Stop()
-	for {
+	for range tick.Now(ctx, d.fleet.ProbeEvery()) {
 		once, cancel := context.WithTimeout(ctx, 2*d.fleet.ProbeEvery())
 		if _, err := d.out.Last(once, subject.Out("-", "probe")); err == nil {
 			d.fleet.Answered()
 		}
 		cancel()
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
 	}
 }
 
 // handOvers gives the jobs of dead workers back to the queue until ctx ends, a few at a time.
 func (d *Dispatcher) handOvers(ctx context.Context) {
-	tick := time.NewTicker(fleet.HandOverEvery)
-	defer tick.Stop()
 	places := make(chan struct{}, handOverAtOnce)
-	for {
+	for range tick.Now(ctx, fleet.HandOverEvery) {
 		d.fleet.Ask(ctx, d.cfg.Conn)
 		var work sync.WaitGroup
 		for _, h := range d.fleet.Lost() {
@@ -126,11 +116,6 @@ func (d *Dispatcher) handOvers(ctx context.Context) {
 			})
 		}
 		work.Wait()
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
 	}
 }
 
@@ -162,9 +147,7 @@ func (d *Dispatcher) handOver(ctx context.Context, h fleet.Holding) error {
 			return err
 		}
 		d.log.Warn("job of a dead worker handed over", "tenant", h.Tenant, "job", h.Job, "worker", h.Worker, "fence", c.Fence)
-		if d.trace.HandedOver != nil {
-			d.trace.HandedOver(h.Tenant, h.Job, h.Worker)
-		}
+		d.trace.HandedOver(h.Tenant, h.Job, h.Worker)
 		return nil
 	}
 	return errRaced
@@ -214,18 +197,11 @@ func (d *Dispatcher) nak(ctx context.Context, queued *relay.Message) error {
 // findHeld looks through the queue for jobs that a worker holds which this dispatcher may never have
 // heard of: at once and then every Rescan, a few pages at a time, round and round.
 func (d *Dispatcher) findHeld(ctx context.Context) {
-	tick := time.NewTicker(d.cfg.Rescan)
-	defer tick.Stop()
 	seq := uint64(1)
-	for {
+	for range tick.Now(ctx, d.cfg.Rescan) {
 		var err error
 		if seq, err = d.noteHeld(ctx, seq); err != nil && ctx.Err() == nil {
 			d.log.Warn("queue not searched for held jobs", "error", err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
 		}
 	}
 }

@@ -48,7 +48,7 @@ func (d *Dispatcher) newTurns() *turn.Turns {
 			if err == nil && s == isHeld {
 				return turn.ErrBegun
 			}
-			if err == nil && s == settled && d.trace.Evicted != nil {
+			if err == nil && s == settled {
 				d.trace.Evicted(tenant, job)
 			}
 			return err

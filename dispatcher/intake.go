@@ -99,9 +99,7 @@ func (d *Dispatcher) repliesTo(m *nats.Msg, tenant string) bool {
 
 func (d *Dispatcher) drop(m *nats.Msg, reason string) {
 	d.say("request dropped", "subject", m.Subject, "reason", reason)
-	if d.trace.Dropped != nil {
-		d.trace.Dropped(m.Subject, reason)
-	}
+	d.trace.Dropped(m.Subject, reason)
 }
 
 // say logs once a second at most: a producer sends as many requests as it likes.
@@ -128,9 +126,7 @@ func (d *Dispatcher) refused(tenant, model string, err error) *contracts.Error {
 	if e.Code == contracts.CodeInternal {
 		d.log.Error("submit failed", "tenant", tenant, "model", model, "error", err)
 	}
-	if d.trace.Refused != nil {
-		d.trace.Refused(tenant, model, e)
-	}
+	d.trace.Refused(tenant, model, e)
 	return e
 }
 

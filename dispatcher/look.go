@@ -15,29 +15,13 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
-// ModelStatus is a model that jobs are admitted for.
-type ModelStatus struct {
-	Name          string
-	Aliases       []string
-	Created       time.Time
-	ContextLength int
-	Workers       int    // live ones that take its jobs; 0 means that jobs wait
-	Fingerprint   string // of one of them
-
-	Kind       contracts.Kind // KindEmbed, KindTensor, or "" for a model that writes text
-	Dimensions int            // of the vectors of KindEmbed
-	JobRows    int            // texts that one of several jobs of a request holds
-	Inputs     []admission.Port
-	Outputs    []admission.Port
-}
-
 // Models lists the models that jobs are admitted for, the default first. Those with Workers above 0 are
 // served at the moment.
-func (d *Dispatcher) Models() []ModelStatus {
+func (d *Dispatcher) Models() []admission.ModelStatus {
 	live := d.fleet.Live()
-	var out []ModelStatus
+	var out []admission.ModelStatus
 	for _, m := range d.catalog.Models() {
-		s := ModelStatus{Name: m.Name, Aliases: m.Aliases, Created: m.Created, ContextLength: m.ContextLength,
+		s := admission.ModelStatus{Name: m.Name, Aliases: m.Aliases, Created: m.Created, ContextLength: m.ContextLength,
 			Kind: m.Kind, Dimensions: m.Dimensions, JobRows: m.JobRows(d.limits), Inputs: m.Inputs, Outputs: m.Outputs}
 		for _, w := range live {
 			if w.Model == m.Name && w.State == contracts.WorkerReady {
@@ -48,13 +32,6 @@ func (d *Dispatcher) Models() []ModelStatus {
 		out = append(out, s)
 	}
 	return out
-}
-
-// Serving tells whether a live worker takes jobs of a model, given by name or alias; the empty name is
-// the default model.
-func (d *Dispatcher) Serving(model string) bool {
-	m, err := d.catalog.Find(model)
-	return err == nil && d.fleet.Offer(m.Name).Ready > 0
 }
 
 // Quota is what a tenant's requests and tokens of a minute allow now; a limit of 0 is none.

@@ -47,7 +47,5 @@ func (d *Dispatcher) askToYield(v fleet.Holding) {
 		return
 	}
 	d.log.Info("job asked to give way", "tenant", v.Tenant, "job", v.Job, "worker", v.Worker)
-	if d.trace.Preempted != nil {
-		d.trace.Preempted(v.Tenant, v.Job, v.Worker)
-	}
+	d.trace.Preempted(v.Tenant, v.Job, v.Worker)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/tick"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/fleet"
@@ -124,12 +125,7 @@ func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id s
 // sweeps lets one worker of each model look at all of its queue once a second until ctx ends, in case a ring was
 // missed. Each worker on its own would ask as much as they all do now.
 func (d *Dispatcher) sweeps(ctx context.Context) {
-	for tick := time.Tick(fleet.SweepEvery); ; {
-		select {
-		case <-tick:
-		case <-ctx.Done():
-			return
-		}
+	for range tick.After(ctx, fleet.SweepEvery) {
 		for _, model := range d.catalog.Names() {
 			_ = d.cfg.Conn.Publish(subject.Bell(model), subject.Ring("", "")) // the next one will do
 		}

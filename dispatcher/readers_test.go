@@ -21,6 +21,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/contractstest"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/dispatcher"
+	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
 )
 
@@ -34,7 +35,7 @@ type door struct {
 func openDoor(t testing.TB, b *contractstest.Broker) *door {
 	t.Helper()
 	d, stop := startDispatcher(t, testConfig(b.Conn()))
-	h, err := gateway.New(gateway.Config{Jobs: d, Models: func() []gateway.Model { return []gateway.Model{{Name: model, Workers: 1}} },
+	h, err := gateway.New(gateway.Config{Jobs: d, Models: func() []admission.ModelStatus { return []admission.ModelStatus{{Name: model, Workers: 1}} },
 		Tenant: func(*http.Request) (string, error) { return tenant, nil }})
 	if err != nil {
 		t.Fatal(err)

@@ -45,14 +45,14 @@ func (d *Dispatcher) status(ctx context.Context, tenant, job string) (s contract
 // Status.
 func (d *Dispatcher) List(ctx context.Context, f contracts.Filter) ([]contracts.Status, error) {
 	list, err := d.lists.List(ctx, f)
-	if err != nil {
-		return nil, d.shown("list", f.Tenant, "", err)
-	}
-	return list, nil
+	return list, d.shown("list", f.Tenant, "", err)
 }
 
-// shown is err as a caller may see it; what that hides is logged.
+// shown is err as a caller may see it; what that hides is logged. No error is none.
 func (d *Dispatcher) shown(what, tenant, job string, err error) error {
+	if err == nil {
+		return nil
+	}
 	e := contracts.AsError(err)
 	if e.Code == contracts.CodeInternal {
 		d.log.Error(what+" failed", "tenant", tenant, "job", job, "error", err)

@@ -127,14 +127,13 @@ func (d *Dispatcher) submit(ctx context.Context, job *contracts.Job, fresh bool,
 		return nil, nil, err
 	}
 	stored = !attached
-	switch {
-	case attached && d.trace.Attached != nil:
+	if attached {
 		d.trace.Attached(a.Job.Tenant, a.Job.ID)
-	case !attached && d.trace.Admitted != nil:
+	} else {
 		d.trace.Admitted(a, decision.Size, time.Since(arrived))
-	}
-	if !attached && verdict.Hold && d.trace.Held != nil {
-		d.trace.Held(a)
+		if verdict.Hold {
+			d.trace.Held(a)
+		}
 	}
 	return admittedAnswer(a, verdict, attached), &published{decision, attached}, nil
 }
@@ -212,11 +211,9 @@ func (d *Dispatcher) observed(ctx context.Context, r *relay.Reader, a *contracts
 		for c, err := range chunks {
 			if first && c != nil && !c.Final() {
 				first = false
-				if d.trace.FirstChunk != nil {
-					d.trace.FirstChunk(a, time.Since(arrived))
-				}
+				d.trace.FirstChunk(a, time.Since(arrived))
 			}
-			if c != nil && c.Final() && d.trace.Finished != nil {
+			if c != nil && c.Final() {
 				d.trace.Finished(a, c, time.Since(arrived))
 			}
 			if !yield(c, err) {
@@ -262,7 +259,7 @@ func (d *Dispatcher) chunks(ctx context.Context, r *relay.Reader, tenant, job st
 				continue
 			}
 			if !yield(c, err) {
-				if d.trace.Left != nil && c != nil && !c.Final() {
+				if c != nil && !c.Final() {
 					d.trace.Left(tenant, job)
 				}
 				return

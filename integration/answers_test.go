@@ -41,10 +41,10 @@ func TestAnswersInOneCall(t *testing.T) {
 	t.Run("clients", func(t *testing.T) {
 		for name, check := range map[string]func() (string, error){
 			"python": func() (string, error) {
-				return sdkcheck.PythonEmbeddings(testContext(t, 8*time.Minute), sdkDir(t, "python"), p.HTTP, "minilm")
+				return sdkcheck.Python(testContext(t, 8*time.Minute), sdkDir(t, "python"), "embeddings", p.HTTP, "minilm")
 			},
 			"typescript": func() (string, error) {
-				return sdkcheck.TypeScriptEmbeddings(testContext(t, 8*time.Minute), sdkDir(t, "typescript"), p.HTTP, "minilm")
+				return sdkcheck.TypeScript(testContext(t, 8*time.Minute), sdkDir(t, "typescript"), "embeddings", p.HTTP, "minilm")
 			},
 		} {
 			if out, err := check(); err != nil {
@@ -56,7 +56,7 @@ func TestAnswersInOneCall(t *testing.T) {
 	})
 	t.Run("nats", func(t *testing.T) { embedOverNATS(t, p) })
 	t.Run("triton's client", func(t *testing.T) {
-		out, err := sdkcheck.PythonInfer(testContext(t, 8*time.Minute), sdkDir(t, "python"), p.HTTP, "tiny")
+		out, err := sdkcheck.Python(testContext(t, 8*time.Minute), sdkDir(t, "python"), "infer", p.HTTP, "tiny")
 		if err != nil {
 			t.Error(err)
 		}

@@ -376,8 +376,8 @@ func TestForgedTemplateTokens(t *testing.T) {
 // TestOpenAIClients runs OpenAI's own clients against the real fleet with the real model.
 func TestOpenAIClients(t *testing.T) {
 	p := harness.Up(t, t.TempDir())
-	for name, check := range map[string]func(ctx context.Context, dir, base, model string) (string, error){"python": sdkcheck.Python, "typescript": sdkcheck.TypeScript} {
-		out, err := check(testContext(t, 8*time.Minute), filepath.Join("..", "dispatcher", "gateway", "testdata", "sdk", name), p.HTTP, model)
+	for name, check := range map[string]func(ctx context.Context, dir, program, base, model string) (string, error){"python": sdkcheck.Python, "typescript": sdkcheck.TypeScript} {
+		out, err := check(testContext(t, 8*time.Minute), filepath.Join("..", "dispatcher", "gateway", "testdata", "sdk", name), "check", p.HTTP, model)
 		if err != nil {
 			t.Errorf("%s client: %v\nfleet: %s", name, err, p.Log())
 		}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/topology"
+	"github.com/pelton-run/pelton/contracts/trace"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/worker/emit"
@@ -48,28 +50,15 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	duration := func(v *time.Duration, d time.Duration) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	duration(&c.FlushInterval, emit.FlushInterval)
-	if c.RecordRate == 0 {
-		c.RecordRate = emit.RecordRate
-	}
-	duration(&c.Heartbeat, Heartbeat)
-	duration(&c.AckWait, topology.AckWait)
-	duration(&c.StopGrace, 5*time.Second)
-	duration(&c.StepTimeout, time.Minute)
-	if c.MaxFailures == 0 {
-		c.MaxFailures = topology.MaxFailures
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Trace == nil {
-		c.Trace = &Trace{}
-	}
+	c.FlushInterval = cmp.Or(c.FlushInterval, emit.FlushInterval)
+	c.RecordRate = cmp.Or(c.RecordRate, emit.RecordRate)
+	c.Heartbeat = cmp.Or(c.Heartbeat, Heartbeat)
+	c.AckWait = cmp.Or(c.AckWait, topology.AckWait)
+	c.StopGrace = cmp.Or(c.StopGrace, 5*time.Second)
+	c.StepTimeout = cmp.Or(c.StepTimeout, time.Minute)
+	c.MaxFailures = cmp.Or(c.MaxFailures, topology.MaxFailures)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	c.Trace = trace.Full(c.Trace)
 	if c.Memory == nil && c.Engine != nil {
 		c.Memory = memory.NewBudget(c.Engine.Memory().Budget)
 	}

@@ -295,7 +295,7 @@ func (f *fleet) records(id string) []*contracts.Chunk {
 			f.t.Fatal(err)
 		}
 		out = append(out, &c)
-		if m, _ := msg.Metadata(); m.Sequence.Stream >= last.Sequence {
+		if m, _ := msg.Metadata(); m.Sequence.Stream >= last.Seq {
 			return out
 		}
 	}

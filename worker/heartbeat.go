@@ -133,5 +133,5 @@ func (w *Worker) sendBeat() {
 		return
 	}
 	_ = w.cfg.Conn.Publish(subject.Heartbeat(w.cfg.Name), data)
-	w.cfg.Trace.heartbeat(&h)
+	w.cfg.Trace.Heartbeat(&h)
 }

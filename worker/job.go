@@ -72,7 +72,7 @@ func (w *Worker) receive(taking, hard context.Context, msg *nats.Msg, room *inta
 	j := &job{w: w, ref: ref, lease: l, room: room, claimed: time.Now(), admitted: msg.Data,
 		name: Job{ID: ref.Job, Tenant: ref.Tenant, Model: ref.Model, Class: ref.Class, Size: ref.Size, Attempt: l.Delivery().Attempt}}
 	j.ctx, j.cancel = context.WithCancelCause(context.Background())
-	w.cfg.Trace.pulled(j.name)
+	w.cfg.Trace.Pulled(j.name)
 	w.register(j)
 	req, refusal := parse(ref, msg.Data, w.info, w.cfg.Calls)
 	j.req = req
@@ -195,7 +195,7 @@ func (j *job) serve(hard context.Context, early error) (*contracts.Chunk, error)
 	case early != nil:
 		return nil, j.release(hard, chain, first, why, refusal, early)
 	}
-	j.w.cfg.Trace.claimed(j.name, j.queued(), t.Tokens())
+	j.w.cfg.Trace.Claimed(j.name, j.queued(), t.Tokens())
 	if t.Broken != nil || len(t.Choices) > j.req.choices {
 		j.log("stream cannot be continued", t.Broken)
 		final := j.final(t, contracts.Errorf(contracts.CodeInternal, "part of the answer is lost: submit the job again under a new id"))
@@ -235,10 +235,10 @@ func (j *job) start(chain *lease.Chain, t *resume.Transcript, claim *contracts.C
 		Stops: j.req.job.Params.Stop, Logprobs: j.req.job.Params.Logprobs,
 		Pace: j.w.pace, FlushTokens: j.w.cfg.FlushTokens,
 		Stop: j.stop, Fail: j.end, Claimed: j.claimed, FirstToken: t.First,
-		First: func(since time.Duration) { trace.firstToken(j.name, since) },
+		First: func(since time.Duration) { trace.FirstToken(j.name, since) },
 		Emitted: func(tokens int, since time.Duration) {
 			j.w.stats.output.Add(int64(tokens))
-			trace.emitted(j.name, tokens, since)
+			trace.Emitted(j.name, tokens, since)
 		},
 	})
 	var seqs []*batch.Sequence

@@ -112,10 +112,10 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 		if errors.Is(err, errUnsaid) || errors.Is(err, lease.ErrLost) {
 			j.log("job let go", err)
 		}
-		j.w.cfg.Trace.fenced(j.name)
+		j.w.cfg.Trace.Fenced(j.name)
 		return
 	default:
-		j.w.cfg.Trace.handedBack(j.name, err)
+		j.w.cfg.Trace.HandedBack(j.name, err)
 		delay := nakFirst << min(j.failures+j.unfit, 8)
 		moved := moves(err)
 		if moved || errors.Is(err, errPreempted) {
@@ -143,7 +143,7 @@ func spend(j *job, final *contracts.Chunk, err error) {
 		wasted = final.Code
 	}
 	if spent > 0 {
-		j.w.cfg.Trace.spent(j.name, spent, wasted)
+		j.w.cfg.Trace.Spent(j.name, spent, wasted)
 	}
 }
 
@@ -158,5 +158,5 @@ func (j *job) finished(final *contracts.Chunk) {
 	} else {
 		j.w.stats.failed.Add(1)
 	}
-	j.w.cfg.Trace.finished(j.name, final)
+	j.w.cfg.Trace.Finished(j.name, final)
 }

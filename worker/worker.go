@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,13 +77,11 @@ func New(cfg Config) (*Worker, error) {
 	w.info = cfg.Engine.Info()
 	w.room = intake.NewRoom(cfg.Memory, w.info.MaxSequences)
 	w.budget = cfg.PrefillTokens
-	if w.budget == 0 {
-		w.budget = w.info.MaxStepTokens
-	}
+	w.budget = cmp.Or(w.budget, w.info.MaxStepTokens)
 	w.room.Bound(w.budget)
 	loop, err := batch.New(batch.Config{Engine: cfg.Engine, PrefillTokens: cfg.PrefillTokens, StepTimeout: cfg.StepTimeout, Logger: cfg.Logger, Stepped: func(s batch.Step) {
 		w.stats.step(s)
-		cfg.Trace.step(s)
+		cfg.Trace.Step(s)
 	}})
 	if err != nil {
 		return nil, err
@@ -98,7 +97,7 @@ func (w *Worker) gathers() {
 	w.room = intake.NewRoom(w.cfg.Memory, w.info.MaxSequences)
 	w.gather = gather.New(gather.Config{Graph: c.Graph, Limits: gather.Limits{Delay: c.Delay}, Timeout: w.cfg.StepTimeout, Logger: w.cfg.Logger, Ran: func(s gather.Step) {
 		w.stats.step(batch.Step{Rows: s.Calls, Duration: s.Duration})
-		w.cfg.Trace.called(s)
+		w.cfg.Trace.Called(s)
 	}})
 	w.run = w.gather.Run
 }
@@ -258,7 +257,7 @@ func (w *Worker) Drain(ctx context.Context) error {
 func (w *Worker) onCancel(msg *nats.Msg) {
 	if j := w.named("ctl.cancel", msg); j != nil {
 		j.end(contracts.Errorf(contracts.CodeCanceled, "canceled by the caller"))
-		w.cfg.Trace.told(j.name, contracts.CodeCanceled)
+		w.cfg.Trace.Told(j.name, contracts.CodeCanceled)
 	}
 }
 
@@ -267,7 +266,7 @@ func (w *Worker) onCancel(msg *nats.Msg) {
 func (w *Worker) onPreempt(msg *nats.Msg) {
 	if j := w.named("ctl.preempt", msg); j != nil && j.yields() {
 		j.end(errPreempted)
-		w.cfg.Trace.told(j.name, "")
+		w.cfg.Trace.Told(j.name, "")
 	}
 }
 

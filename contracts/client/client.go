@@ -11,6 +11,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,9 +74,7 @@ func WithoutReplay() Option { return func(c *Client) { c.replays = false } }
 // New makes a client of tenant; the empty tenant is "default". See [Connect] for a connection that
 // suits it.
 func New(nc *nats.Conn, tenant string, opts ...Option) *Client {
-	if tenant == "" {
-		tenant = "default"
-	}
+	tenant = cmp.Or(tenant, "default")
 	c := &Client{nc: nc, tenant: tenant, timeout: 10 * time.Second, idle: 5 * time.Second, buffer: 1024, replays: true, budget: retry.NewBudget()}
 	for _, o := range opts {
 		o(c)
@@ -156,23 +155,20 @@ func (c *Client) explain(ctx, watched context.Context, subj string, err error) e
 // once when it was over already. It waits as long as ctx, at most a minute. An unknown job is
 // [contracts.CodeNotFound].
 func (c *Client) Cancel(ctx context.Context, job string) (contracts.Status, error) {
-	if job == "" {
-		return contracts.Status{}, &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "job", Message: "job id is missing"}
-	}
 	return c.ask(ctx, "cancel", subject.Cancel(c.tenant, job), job, time.Minute)
 }
 
 // Status asks a dispatcher where a job is. [contracts.CodeNotFound]: it was never accepted, or it ended
 // too long ago.
 func (c *Client) Status(ctx context.Context, job string) (contracts.Status, error) {
-	if job == "" {
-		return contracts.Status{}, &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "job", Message: "job id is missing"}
-	}
 	return c.ask(ctx, "status", subject.Status(c.tenant, job), job, c.timeout)
 }
 
 // ask is a request that is answered with a Status.
 func (c *Client) ask(ctx context.Context, verb, subj, job string, timeout time.Duration) (contracts.Status, error) {
+	if job == "" {
+		return contracts.Status{}, &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "job", Message: "job id is missing"}
+	}
 	data, err := c.request(ctx, subj, nil, timeout)
 	if err != nil {
 		return contracts.Status{}, err

@@ -80,7 +80,7 @@ func (r *reader) hand(c *contracts.Chunk) error {
 
 // take handles a live record, after a refill if it does not follow what was seen.
 func (r *reader) take(msg *nats.Msg) error {
-	rec, err := parseRecord(msg)
+	rec, err := parseRecord(msg.Subject, msg.Data, headerNumber(msg, headerSequence))
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -25,9 +26,7 @@ func (c *Client) Submit(ctx context.Context, j *contracts.Job) (*contracts.Answe
 
 // prepare completes, checks and encodes j.
 func (c *Client) prepare(j *contracts.Job) ([]byte, error) {
-	if j.V == 0 {
-		j.V = contracts.Version
-	}
+	j.V = cmp.Or(j.V, contracts.Version)
 	if j.ID == "" {
 		id, err := uuid.NewV7()
 		if err != nil {
@@ -35,9 +34,7 @@ func (c *Client) prepare(j *contracts.Job) ([]byte, error) {
 		}
 		j.ID = id.String()
 	}
-	if j.Tenant == "" {
-		j.Tenant = c.tenant
-	}
+	j.Tenant = cmp.Or(j.Tenant, c.tenant)
 	if j.Tenant != c.tenant {
 		return nil, &contracts.Error{Code: contracts.CodePermissionDenied, Param: "tenant", Message: fmt.Sprintf("job of tenant %q on a client of tenant %q: make a client for it", j.Tenant, c.tenant)}
 	}

@@ -1,6 +1,7 @@
 package contractstest
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -150,9 +151,7 @@ func (f *Fleet) admit(msg *nats.Msg) (*contracts.Job, error) {
 	if err != nil {
 		return &j, err
 	}
-	if j.Tenant == "" {
-		j.Tenant = tenant
-	}
+	j.Tenant = cmp.Or(j.Tenant, tenant)
 	if j.Tenant != tenant {
 		return &j, &contracts.Error{Code: contracts.CodePermissionDenied, Param: "tenant", Message: fmt.Sprintf("job of tenant %q submitted as tenant %q", j.Tenant, tenant)}
 	}

@@ -16,8 +16,6 @@ func vector[T any](name string, v T) Vector {
 	return Vector{name, &v, func() any { return new(T) }}
 }
 
-func ptr[T any](v T) *T { return &v }
-
 const (
 	vectorJob  = "01977f3e-8c2a-7b54-9d1e-3f0a5c6b7d8e"
 	vectorTime = 1_767_225_600_000 // 2026-01-01T00:00:00Z
@@ -38,7 +36,7 @@ func Vectors() []Vector {
 		vector("job_text_tokens", contracts.Job{V: 1, ID: "any key", Tenant: "team.a", Model: "smollm2:q8", Kind: contracts.KindText, Tokens: []int32{0, 127, 128, 32768, 49151, 2147483647}}),
 		vector("job_full", fullJob()),
 		vector("admitted", contracts.Admitted{
-			V: 1, Job: contracts.Job{V: 1, ID: vectorJob, Tenant: "default", Model: "smollm2", Kind: contracts.KindText, Class: contracts.P2, Params: contracts.Params{MaxTokens: ptr(16), Seed: ptr(int64(7)), N: ptr(1)}, Submitted: vectorTime},
+			V: 1, Job: contracts.Job{V: 1, ID: vectorJob, Tenant: "default", Model: "smollm2", Kind: contracts.KindText, Class: contracts.P2, Params: contracts.Params{MaxTokens: new(16), Seed: new(int64(7)), N: new(1)}, Submitted: vectorTime},
 			Tokens: []int32{504, 6330, 314, 260, 6376}, KVTokens: 21, Digest: "9f86d081",
 		}),
 		vector("answer_admitted", contracts.Answer{V: 1, Job: vectorJob, Outcome: contracts.OutcomeAdmitted, Position: 3, TTFTMS: 150, ETAMS: 1200, Live: "live.default." + vectorJob}),
@@ -86,8 +84,8 @@ func fullJob() contracts.Job {
 		V: 1, ID: vectorJob, Tenant: "team a", Model: "smollm2", Kind: contracts.KindChat, Class: contracts.P0, Deadline: vectorTime + 2000, NotBefore: vectorTime + 1000, Submitted: vectorTime,
 		Messages: []contracts.Message{{Role: "system", Content: ""}, {Role: "user", Content: "<|im_start|> is text here\x00\n水 🙂", Name: "Ann"}},
 		Params: contracts.Params{
-			MaxTokens: ptr(300), Temperature: ptr(0.5), TopP: ptr(0.75), TopK: ptr(40), MinP: ptr(0.0625), Seed: ptr(int64(-9007199254740991)), Stop: []string{"\n\n", "END"}, N: ptr(2),
-			RepetitionPenalty: ptr(1.25), PresencePenalty: ptr(-1.5), FrequencyPenalty: ptr(2.0), LogitBias: contracts.LogitBias{"7": -100, "11": 0.5}, Logprobs: ptr(0),
+			MaxTokens: new(300), Temperature: new(0.5), TopP: new(0.75), TopK: new(40), MinP: new(0.0625), Seed: new(int64(-9007199254740991)), Stop: []string{"\n\n", "END"}, N: new(2),
+			RepetitionPenalty: new(1.25), PresencePenalty: new(-1.5), FrequencyPenalty: new(2.0), LogitBias: contracts.LogitBias{"7": -100, "11": 0.5}, Logprobs: new(0),
 			IgnoreEOS: true, ResponseFormat: map[string]any{"type": "text"},
 		},
 		Labels: map[string]string{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "é": ""}, CancelOnLeave: true,

@@ -6,6 +6,7 @@
 package topology
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,26 +53,13 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	set := func(v *int64, d int64) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	set(&c.JobsMaxBytes, 2<<30)
-	set(&c.OutMaxBytes, 1<<30)
-	if c.JobsMaxAge == 0 {
-		c.JobsMaxAge = 24 * time.Hour
-	}
-	if c.OutMaxAge == 0 {
-		c.OutMaxAge = 24 * time.Hour
-	}
-	set(&c.DeadMaxBytes, 1<<30)
-	if c.DeadMaxAge == 0 {
-		c.DeadMaxAge = 7 * 24 * time.Hour
-	}
-	if c.MaxJobBytes == 0 {
-		c.MaxJobBytes = 1 << 20
-	}
+	c.JobsMaxBytes = cmp.Or(c.JobsMaxBytes, 2<<30)
+	c.OutMaxBytes = cmp.Or(c.OutMaxBytes, 1<<30)
+	c.JobsMaxAge = cmp.Or(c.JobsMaxAge, 24*time.Hour)
+	c.OutMaxAge = cmp.Or(c.OutMaxAge, 24*time.Hour)
+	c.DeadMaxBytes = cmp.Or(c.DeadMaxBytes, 1<<30)
+	c.DeadMaxAge = cmp.Or(c.DeadMaxAge, 7*24*time.Hour)
+	c.MaxJobBytes = cmp.Or(c.MaxJobBytes, 1<<20)
 	return c
 }
 

@@ -34,6 +34,22 @@ type Model struct {
 	Outputs    []Port
 }
 
+// ModelStatus is a model as those see it who ask for it.
+type ModelStatus struct {
+	Name          string
+	Aliases       []string
+	Created       time.Time
+	ContextLength int
+	Workers       int    // live ones that take its jobs; 0 means that jobs wait
+	Fingerprint   string // of one of them, "" without any
+
+	Kind       contracts.Kind // KindEmbed, KindTensor, or "" for a model that writes text
+	Dimensions int            // of the vectors of KindEmbed
+	JobRows    int            // texts that one of several jobs of a request holds; 0 is not known
+	Inputs     []Port
+	Outputs    []Port
+}
+
 // Counted is up to how many tokens of a prompt are counted.
 func (m *Model) Counted() int { return 2 * m.ContextLength }
 

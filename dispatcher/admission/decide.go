@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -123,9 +124,7 @@ func Measure(j *contracts.Job, prompt []int32, m *Model, c Capacity, l Limits, d
 // fill sets the defaults that are left once max_tokens is known.
 func fill(j *contracts.Job, now int64, d Draw) {
 	j.V = contracts.Version
-	if j.Class == "" {
-		j.Class = contracts.P2
-	}
+	j.Class = cmp.Or(j.Class, contracts.P2)
 	if j.Submitted > now || j.Submitted < now-maxClockLead.Milliseconds() {
 		j.Submitted = now
 	}

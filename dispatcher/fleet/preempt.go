@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -189,14 +190,9 @@ func (p *Preemptor) prune(seen map[jobKey]bool, now time.Time) {
 
 // order lists the waiting jobs, the most urgent first, of those the one that has waited longest.
 func (p *Preemptor) order() []Waiting {
-	out := make([]Waiting, 0, len(p.waiting))
-	for _, w := range p.waiting {
-		out = append(out, w)
-	}
-	slices.SortFunc(out, func(a, b Waiting) int {
+	return slices.SortedFunc(maps.Values(p.waiting), func(a, b Waiting) int {
 		return cmp.Or(cmp.Compare(a.Class, b.Class), a.since.Compare(b.since), cmp.Compare(a.Tenant+"\x00"+a.Job, b.Tenant+"\x00"+b.Job))
 	})
-	return out
 }
 
 // lessUrgent orders those first that give way first.

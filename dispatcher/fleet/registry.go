@@ -121,12 +121,6 @@ func (r *Registry) Live(now time.Time) []contracts.Heartbeat {
 	return live
 }
 
-// Alive tells whether a worker was heard of within the TTL.
-func (r *Registry) Alive(worker string, now time.Time) bool {
-	s, known := r.seen[worker]
-	return known && now.Sub(s.at) < r.ttl
-}
-
 // Dead tells which workers count as dead: those that nobody heard of, or that were silent for the TTL.
 // A worker that was slow lately has five TTLs as long as it is connected; so has one that fell silent
 // together with others, more than 30 % of four workers or more. Workers that died one after the other are

@@ -68,7 +68,7 @@ func TestRegistry(t *testing.T) {
 			r.Observe(b, at(float64(i)))
 		}
 		now := at(c.now)
-		if got := r.Alive("w", now); got != c.alive {
+		if got := len(r.Live(now)) == 1; got != c.alive {
 			t.Errorf("%s: alive %v, want %v", c.name, got, c.alive)
 		}
 		if o := r.Offer("m", now); o.Slots != c.slots || o.KVBytes != int64(100*c.slots) {

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,9 +38,7 @@ type Watch struct {
 
 // NewWatch returns a watch that has not begun to listen. A ttl of 0 is [DefaultTTL].
 func NewWatch(ttl time.Duration) *Watch {
-	if ttl == 0 {
-		ttl = DefaultTTL
-	}
+	ttl = cmp.Or(ttl, DefaultTTL)
 	return &Watch{ttl: ttl, registry: NewRegistry(ttl), book: NewBook(ttl)}
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
 )
 
@@ -162,7 +163,7 @@ func (g *gateway) relay(out *stream, run *run, reply *reply, rec record) (broken
 
 // served refuses a model that the fleet knows but no live worker serves. Names that are not in the list
 // go on to the dispatcher, which refuses them and says what there is.
-func (g *gateway) served(name string) (Model, error) {
+func (g *gateway) served(name string) (admission.ModelStatus, error) {
 	models := g.cfg.Models()
 	for _, m := range models {
 		if m.Name != name && !slices.Contains(m.Aliases, name) {
@@ -174,13 +175,13 @@ func (g *gateway) served(name string) (Model, error) {
 		return m, nil
 	}
 	if len(models) == 0 {
-		return Model{}, contracts.Errorf(contracts.CodeUnavailable, "no worker has joined the fleet yet: retry soon")
+		return admission.ModelStatus{}, contracts.Errorf(contracts.CodeUnavailable, "no worker has joined the fleet yet: retry soon")
 	}
-	return Model{}, nil
+	return admission.ModelStatus{}, nil
 }
 
 // fingerprint changes when replies to the same request may: with the model's build or our version.
-func (g *gateway) fingerprint(name string, m Model) string {
+func (g *gateway) fingerprint(name string, m admission.ModelStatus) string {
 	if m.Fingerprint != "" {
 		return "fp_" + m.Fingerprint
 	}

@@ -64,8 +64,8 @@ var embedLimits = admission.Limits{MaxBytes: 8 << 20, MaxRecord: 1 << 20}
 func openEmbed(t *testing.T) *door {
 	return open(t, func(c *gateway.Config, f *fakeFleet) {
 		c.Jobs = embedFleet{f}
-		c.Models = func() []gateway.Model {
-			return []gateway.Model{{Name: "embed", Kind: contracts.KindEmbed, Dimensions: embedModel.Dimensions, ContextLength: embedModel.ContextLength, Workers: 1, JobRows: embedModel.JobRows(embedLimits)}}
+		c.Models = func() []admission.ModelStatus {
+			return []admission.ModelStatus{{Name: "embed", Kind: contracts.KindEmbed, Dimensions: embedModel.Dimensions, ContextLength: embedModel.ContextLength, Workers: 1, JobRows: embedModel.JobRows(embedLimits)}}
 		}
 	})
 }

@@ -17,7 +17,6 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/admission"
-	"github.com/pelton-run/pelton/dispatcher/gateway"
 )
 
 const (
@@ -349,8 +348,8 @@ func (f *fakeFleet) job(t testing.TB, tenant, id string) *contracts.Job {
 	return j.job
 }
 
-func (f *fakeFleet) models() []gateway.Model {
-	return []gateway.Model{
+func (f *fakeFleet) models() []admission.ModelStatus {
+	return []admission.ModelStatus{
 		{Name: fakeModel, Aliases: []string{"parrot"}, Created: time.Unix(1700000000, 0), ContextLength: fakeContext, Workers: 1},
 		{Name: "asleep", Created: time.Unix(1700000000, 0), ContextLength: fakeContext},
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -34,30 +35,14 @@ type Jobs interface {
 	List(ctx context.Context, filter contracts.Filter) ([]contracts.Status, error)
 }
 
-// Model is one model that the fleet knows.
-type Model struct {
-	Name          string
-	Aliases       []string // other names that the dispatcher takes for it
-	Created       time.Time
-	ContextLength int    // tokens
-	Workers       int    // live workers that serve it; 0 refuses completions at once
-	Fingerprint   string // for system_fingerprint; "" derives one from name and version
-
-	Kind       contracts.Kind // KindEmbed, KindTensor, or "" for a model that writes text
-	Dimensions int            // of the vectors of KindEmbed
-	JobRows    int            // texts that one of several jobs of a request holds; 0 is not known
-	Inputs     []admission.Port
-	Outputs    []admission.Port
-}
-
 // Value is what a path answers as JSON.
 type Value func(context.Context) (any, error)
 
 // Config says what a gateway stands in front of.
 type Config struct {
-	Jobs   Jobs           // needed
-	Models func() []Model // needed; the default model first
-	Ready  func() error   // nil error: jobs can be served; default always
+	Jobs   Jobs                           // needed
+	Models func() []admission.ModelStatus // needed; the default model first
+	Ready  func() error                   // nil error: jobs can be served; default always
 	// Tenant says whom a request belongs to, or refuses it with unauthenticated or permission_denied.
 	// Default: nobody is asked, jobs belong to tenant "default", and ?tenant= shows any tenant's jobs.
 	Tenant  func(*http.Request) (string, error)
@@ -79,26 +64,15 @@ func (c Config) withDefaults() Config {
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Version == "" {
-		c.Version = "dev"
-	}
-	if c.MaxBody == 0 {
-		c.MaxBody = 4 << 20
-	}
-	if c.MaxInFlight == 0 {
-		c.MaxInFlight = 4096
-	}
-	for _, d := range []struct {
-		field *time.Duration
-		value time.Duration
-	}{{&c.KeepAlive, 15 * time.Second}, {&c.HoldHeaders, time.Second}, {&c.ReadTime, 30 * time.Second}, {&c.WriteTime, writeTime}, {&c.CancelTime, 30 * time.Second}} {
-		if *d.field == 0 {
-			*d.field = d.value
-		}
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	c.Version = cmp.Or(c.Version, "dev")
+	c.MaxBody = cmp.Or(c.MaxBody, 4<<20)
+	c.MaxInFlight = cmp.Or(c.MaxInFlight, 4096)
+	c.KeepAlive = cmp.Or(c.KeepAlive, 15*time.Second)
+	c.HoldHeaders = cmp.Or(c.HoldHeaders, time.Second)
+	c.ReadTime = cmp.Or(c.ReadTime, 30*time.Second)
+	c.WriteTime = cmp.Or(c.WriteTime, writeTime)
+	c.CancelTime = cmp.Or(c.CancelTime, 30*time.Second)
 	return c
 }
 

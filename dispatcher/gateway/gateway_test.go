@@ -26,6 +26,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/contractstest"
+	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
 )
 
@@ -647,7 +648,7 @@ func TestPanicIsAnError(t *testing.T) {
 // the dispatcher.
 func TestNoModels(t *testing.T) {
 	t.Parallel()
-	d := open(t, func(c *gateway.Config, _ *fakeFleet) { c.Models = func() []gateway.Model { return nil } })
+	d := open(t, func(c *gateway.Config, _ *fakeFleet) { c.Models = func() []admission.ModelStatus { return nil } })
 	if r := d.do("POST", "/v1/chat/completions", chatBody+`}`); r.status != 503 || r.header.Get("X-Should-Retry") != "true" {
 		t.Errorf("got %d %s, want 503", r.status, r.text)
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
 )
 
@@ -30,7 +31,7 @@ func (g *gateway) oneModel(w http.ResponseWriter, r *http.Request) error {
 	return &contracts.Error{Code: contracts.CodeModelNotFound, Param: "model", Message: "model " + brief(id) + " is not served: ask /v1/models what is"}
 }
 
-func modelObject(m Model) openai.Model {
+func modelObject(m admission.ModelStatus) openai.Model {
 	return openai.Model{ID: m.Name, Object: "model", Created: max(m.Created.Unix(), 0), OwnedBy: "pelton", MaxModelLen: m.ContextLength}
 }
 

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
@@ -152,9 +153,7 @@ func (out *result) add(job *contracts.Job, c *contracts.Chunk) error {
 		return nil
 	}
 	for i := range out.Choices {
-		if out.Choices[i].Finish == "" {
-			out.Choices[i].Finish = c.Finish
-		}
+		out.Choices[i].Finish = cmp.Or(out.Choices[i].Finish, c.Finish)
 	}
 	out.Status = contracts.Status{
 		Job: job.ID, State: contracts.FinalState(c), Class: job.Class, Model: job.Model, Tenant: job.Tenant, Submitted: job.Submitted,

@@ -33,7 +33,7 @@ func (g *gateway) readyV2(w http.ResponseWriter, _ *http.Request) error {
 const versionV2 = "1"
 
 // modelV2 is the model that a path names.
-func (g *gateway) modelV2(r *http.Request) (Model, error) {
+func (g *gateway) modelV2(r *http.Request) (admission.ModelStatus, error) {
 	name, version := r.PathValue("id"), r.PathValue("version")
 	for _, m := range g.cfg.Models() {
 		if m.Name != name && !slices.Contains(m.Aliases, name) {
@@ -44,7 +44,7 @@ func (g *gateway) modelV2(r *http.Request) (Model, error) {
 		}
 		return m, nil
 	}
-	return Model{}, &contracts.Error{Code: contracts.CodeModelNotFound, Param: "model", Message: "model " + brief(name) + " is not served: ask /v1/models what is"}
+	return admission.ModelStatus{}, &contracts.Error{Code: contracts.CodeModelNotFound, Param: "model", Message: "model " + brief(name) + " is not served: ask /v1/models what is"}
 }
 
 // showV2 serves GET /v2/models/{id}, with a version or without.

@@ -40,8 +40,8 @@ func TestMetadataIsOfInfer(t *testing.T) {
 	t.Parallel()
 	ports := []admission.Port{{Name: "ids", Type: "INT64", Shape: []int64{-1}}}
 	d := open(t, func(c *gateway.Config, _ *fakeFleet) {
-		c.Models = func() []gateway.Model {
-			return []gateway.Model{
+		c.Models = func() []admission.ModelStatus {
+			return []admission.ModelStatus{
 				{Name: "vectors", Kind: contracts.KindEmbed, Workers: 1, Inputs: ports, Outputs: ports},
 				{Name: "sums", Kind: contracts.KindTensor, Workers: 1, Inputs: ports, Outputs: ports},
 			}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
 	"github.com/pelton-run/pelton/dispatcher/quota"
 )
@@ -25,7 +26,7 @@ func (limited) Quota(string) (requests, tokens quota.State) {
 
 func TestRateLimitHeaders(t *testing.T) {
 	t.Parallel()
-	h, err := gateway.New(gateway.Config{Jobs: limited{newFake(t)}, Models: func() []gateway.Model { return []gateway.Model{{Name: "m", Workers: 1}} }})
+	h, err := gateway.New(gateway.Config{Jobs: limited{newFake(t)}, Models: func() []admission.ModelStatus { return []admission.ModelStatus{{Name: "m", Workers: 1}} }})
 	if err != nil {
 		t.Fatal(err)
 	}

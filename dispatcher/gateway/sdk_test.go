@@ -14,7 +14,7 @@ import (
 // against a fleet with a real model.
 func TestOfficialClients(t *testing.T) {
 	t.Parallel()
-	for name, check := range map[string]func(ctx context.Context, dir, base, model string) (string, error){"python": sdkcheck.Python, "typescript": sdkcheck.TypeScript} {
+	for name, check := range map[string]func(ctx context.Context, dir, program, base, model string) (string, error){"python": sdkcheck.Python, "typescript": sdkcheck.TypeScript} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := open(t, func(_ *gateway.Config, f *fakeFleet) { f.pace = 2 * time.Millisecond })
@@ -22,7 +22,7 @@ func TestOfficialClients(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			out, err := check(t.Context(), dir, d.url, fakeModel)
+			out, err := check(t.Context(), dir, "check", d.url, fakeModel)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -23,6 +23,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/retry"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/tick"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/breaker"
 	"github.com/pelton-run/pelton/dispatcher/ladder"
@@ -289,15 +290,8 @@ func (g *Guard) Gone(model string, class contracts.Class, job priority.Key) {
 
 // Run looks at the ladders each second until ctx ends.
 func (g *Guard) Run(ctx context.Context) {
-	tick := time.NewTicker(Every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			g.Tick()
-		case <-ctx.Done():
-			return
-		}
+	for range tick.After(ctx, Every) {
+		g.Tick()
 	}
 }
 

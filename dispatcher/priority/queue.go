@@ -97,9 +97,6 @@ func (q *Queue) Knows(k Key) bool { return q.entries[k] != nil }
 // Runs tells whether the job's first token is there and it has not ended.
 func (q *Queue) Runs(k Key) bool { e := q.entries[k]; return e != nil && e.place == running }
 
-// Len is how many jobs have not ended.
-func (q *Queue) Len() int { return len(q.entries) }
-
 // Held and Inside are what waits in a class for its turn, and what was let in and has no first token.
 func (q *Queue) Held(c contracts.Class) Work { return q.lines[rank(c)].held }
 

@@ -17,7 +17,7 @@ func TestTenantsAreForgotten(t *testing.T) {
 		q.Start(k)
 		q.End(k)
 	}
-	if n := len(q.lines[2].shares); q.Len() == 0 && n > 5000 {
+	if n := len(q.lines[2].shares); len(q.entries) == 0 && n > 5000 {
 		t.Errorf("no job, and %d tenants are remembered", n)
 	}
 }

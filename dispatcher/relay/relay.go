@@ -14,6 +14,7 @@ package relay
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -69,12 +70,8 @@ type record struct {
 
 // New returns a relay that does not listen yet.
 func New(cfg Config) *Relay {
-	if cfg.Buffer == 0 {
-		cfg.Buffer = 256
-	}
-	if cfg.Idle == 0 {
-		cfg.Idle = 10 * time.Second
-	}
+	cfg.Buffer = cmp.Or(cfg.Buffer, 256)
+	cfg.Idle = cmp.Or(cfg.Idle, 10*time.Second)
 	return &Relay{cfg: cfg, done: make(chan struct{}), readers: map[string]map[*Reader]struct{}{}}
 }
 
@@ -112,35 +109,11 @@ func (r *Relay) Doubt() {
 	}
 }
 
-// Readers is how many readers are open.
-func (r *Relay) Readers() int {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	n := 0
-	for _, readers := range r.readers {
-		n += len(readers)
-	}
-	return n
-}
-
 // Reading tells whether a reader of a job is open.
 func (r *Relay) Reading(tenant, job string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return len(r.readers[subject.Live(tenant, job)]) > 0
-}
-
-// Buffered is how many live records wait for readers: at most Config.Buffer for each.
-func (r *Relay) Buffered() int {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	n := 0
-	for _, readers := range r.readers {
-		for reader := range readers {
-			n += len(reader.buffer)
-		}
-	}
-	return n
 }
 
 // route runs in the subscription's goroutine: it never blocks and never decodes.

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/stored"
 )
 
 // Bounds of one batch that a [Log] asks for.
@@ -28,13 +28,7 @@ const (
 )
 
 // Message is one stored message of a stream.
-type Message struct {
-	Subject string
-	Seq     uint64 // sequence in the stream
-	Time    time.Time
-	Data    []byte
-	Behind  int // how many follow that were asked for too, in batches
-}
+type Message = stored.Message
 
 // Log reads the stored messages of one stream by direct get, which any replica answers and which needs
 // no consumer, and removes those that nobody needs any more. Its errors are [*contracts.Error] with CodeUnavailable, or the context's. Safe for
@@ -50,51 +44,29 @@ func NewLog(nc *nats.Conn, stream string, timeout time.Duration) *Log {
 	return &Log{conn: nc, stream: stream, timeout: timeout}
 }
 
-// query is the request of the direct get API (NATS ADR-31).
-type query struct {
-	Seq       uint64   `json:"seq,omitempty"`
-	LastFor   string   `json:"last_by_subj,omitempty"`
-	NextFor   string   `json:"next_by_subj,omitempty"`
-	Batch     int      `json:"batch,omitempty"`
-	MaxBytes  int      `json:"max_bytes,omitempty"`
-	MultiLast []string `json:"multi_last,omitempty"`
-	UpToSeq   uint64   `json:"up_to_seq,omitempty"`
-}
-
 // Last returns the last message of a subject, which may hold wildcards; nil when there is none.
 func (l *Log) Last(ctx context.Context, subject string) (*Message, error) {
-	return l.one(ctx, query{LastFor: subject})
+	return l.one(ctx, stored.Query{LastFor: subject})
 }
 
 // Next returns the first message of a subject at or after seq; nil when there is none.
 func (l *Log) Next(ctx context.Context, subject string, seq uint64) (*Message, error) {
-	return l.one(ctx, query{NextFor: subject, Seq: max(seq, 1)})
+	return l.one(ctx, stored.Query{NextFor: subject, Seq: max(seq, 1)})
 }
 
 // At returns the message with the sequence seq; nil when it is gone.
 func (l *Log) At(ctx context.Context, seq uint64) (*Message, error) {
-	return l.one(ctx, query{Seq: seq})
+	return l.one(ctx, stored.Query{Seq: seq})
 }
 
-func (l *Log) one(ctx context.Context, q query) (*Message, error) {
-	data, err := json.Marshal(q)
-	if err != nil {
-		return nil, err
-	}
+func (l *Log) one(ctx context.Context, q stored.Query) (*Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	m, err := l.conn.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+l.stream, data)
+	m, err := stored.One(ctx, l.conn, l.stream, q)
 	if err != nil {
 		return nil, l.unavailable(err)
 	}
-	switch status := m.Header.Get("Status"); status {
-	case "":
-		return parse(m)
-	case "404":
-		return nil, nil
-	default:
-		return nil, l.unavailable(fmt.Errorf("status %s %s", status, m.Header.Get("Description")))
-	}
+	return m, nil
 }
 
 // Delete removes the message with the sequence seq; one that is gone is no error.
@@ -147,7 +119,7 @@ func (l *Log) Fill(ctx context.Context) (Fill, error) {
 // read too.
 func (l *Log) Read(ctx context.Context, subject string, seq uint64, visit func(*Message) bool) error {
 	for seq = max(seq, 1); ; {
-		last, more, err := l.batch(ctx, query{NextFor: subject, Seq: seq, Batch: batchRecords, MaxBytes: batchBytes}, visit)
+		last, more, err := l.batch(ctx, stored.Query{NextFor: subject, Seq: seq, Batch: batchRecords, MaxBytes: batchBytes}, visit)
 		if err != nil || !more {
 			return err
 		}
@@ -158,7 +130,7 @@ func (l *Log) Read(ctx context.Context, subject string, seq uint64, visit func(*
 // Count tells how many messages a subject has, which may hold wildcards.
 func (l *Log) Count(ctx context.Context, subject string) (int, error) {
 	n := 0
-	_, _, err := l.batch(ctx, query{NextFor: subject, Seq: 1, Batch: 1}, func(m *Message) bool {
+	_, _, err := l.batch(ctx, stored.Query{NextFor: subject, Seq: 1, Batch: 1}, func(m *Message) bool {
 		n = 1 + m.Behind
 		return false
 	})
@@ -168,7 +140,7 @@ func (l *Log) Count(ctx context.Context, subject string) (int, error) {
 // Page reads up to count messages of a subject from seq on: less when their bytes reach a bound.
 func (l *Log) Page(ctx context.Context, subject string, seq uint64, count int) ([]*Message, error) {
 	var page []*Message
-	_, _, err := l.batch(ctx, query{NextFor: subject, Seq: max(seq, 1), Batch: count, MaxBytes: batchBytes}, func(m *Message) bool {
+	_, _, err := l.batch(ctx, stored.Query{NextFor: subject, Seq: max(seq, 1), Batch: count, MaxBytes: batchBytes}, func(m *Message) bool {
 		page = append(page, m)
 		return true
 	})
@@ -184,7 +156,7 @@ func (l *Log) LastOf(ctx context.Context, subjects []string) (map[string]*Messag
 	}
 	for {
 		before := len(found)
-		_, more, err := l.batch(ctx, query{MultiLast: subjects, Batch: len(subjects)}, func(m *Message) bool {
+		_, more, err := l.batch(ctx, stored.Query{MultiLast: subjects, Batch: len(subjects)}, func(m *Message) bool {
 			found[m.Subject] = m
 			return true
 		})
@@ -197,49 +169,12 @@ func (l *Log) LastOf(ctx context.Context, subjects []string) (map[string]*Messag
 
 // batch sends one batch request and hands its messages to visit. It returns the last sequence and
 // whether there is more.
-func (l *Log) batch(ctx context.Context, q query, visit func(*Message) bool) (last uint64, more bool, err error) {
-	data, err := json.Marshal(q)
+func (l *Log) batch(ctx context.Context, q stored.Query, visit func(*Message) bool) (last uint64, more bool, err error) {
+	last, more, err = stored.Batch(ctx, l.conn, l.stream, q, l.timeout, visit)
 	if err != nil {
-		return 0, false, err
+		err = l.unavailable(err)
 	}
-	inbox := l.conn.NewInbox()
-	sub, err := l.conn.SubscribeSync(inbox)
-	if err != nil {
-		return 0, false, l.unavailable(err)
-	}
-	defer func() { _ = sub.Unsubscribe() }() // fails only when the connection is closed, and then it is gone
-	if err := l.conn.PublishRequest("$JS.API.DIRECT.GET."+l.stream, inbox, data); err != nil {
-		return 0, false, l.unavailable(err)
-	}
-	for {
-		m, err := l.next(ctx, sub)
-		if err != nil {
-			return last, false, l.unavailable(err)
-		}
-		switch status := m.Header.Get("Status"); status {
-		case "":
-		case "204": // end of the batch
-			return last, last > 0 && m.Header.Get("Nats-Num-Pending") != "0", nil
-		case "404":
-			return last, false, nil
-		default:
-			return last, false, l.unavailable(fmt.Errorf("status %s %s", status, m.Header.Get("Description")))
-		}
-		stored, err := parse(m)
-		if err != nil {
-			return last, false, err
-		}
-		last = stored.Seq
-		if !visit(stored) {
-			return last, false, nil
-		}
-	}
-}
-
-func (l *Log) next(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.timeout)
-	defer cancel()
-	return sub.NextMsgWithContext(ctx)
+	return last, more, err
 }
 
 func (l *Log) unavailable(err error) error {
@@ -247,17 +182,4 @@ func (l *Log) unavailable(err error) error {
 		return err
 	}
 	return contracts.Errorf(contracts.CodeUnavailable, "stream %s cannot be reached: %v: retry", l.stream, err)
-}
-
-func parse(m *nats.Msg) (*Message, error) {
-	seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
-	if err != nil {
-		return nil, contracts.Errorf(contracts.CodeUnavailable, "the broker's answer has no sequence: %v", err)
-	}
-	stamp, err := time.Parse(time.RFC3339Nano, m.Header.Get("Nats-Time-Stamp"))
-	if err != nil {
-		return nil, contracts.Errorf(contracts.CodeUnavailable, "the broker's answer has no time: %v", err)
-	}
-	behind, _ := strconv.Atoi(m.Header.Get("Nats-Num-Pending"))
-	return &Message{Behind: behind, Subject: m.Header.Get("Nats-Subject"), Seq: seq, Time: stamp, Data: m.Data}, nil
 }

@@ -3,6 +3,7 @@ package state
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -83,10 +84,7 @@ func (ls *Lists) List(ctx context.Context, f contracts.Filter) ([]contracts.Stat
 			return nil, err
 		}
 	}
-	list := make([]contracts.Status, 0, len(l.found))
-	for _, s := range l.found {
-		list = append(list, s)
-	}
+	list := slices.AppendSeq(make([]contracts.Status, 0, len(l.found)), maps.Values(l.found))
 	slices.SortFunc(list, func(a, b contracts.Status) int {
 		return cmp.Or(cmp.Compare(b.Submitted, a.Submitted), strings.Compare(a.Tenant, b.Tenant), strings.Compare(a.Job, b.Job))
 	})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/pelton-run/pelton/contracts/tick"
 	"github.com/pelton-run/pelton/dispatcher/backlog"
 )
 
@@ -13,14 +14,8 @@ const ShareEvery = 200 * time.Millisecond
 
 // shares tells the other dispatchers what waits here, while something does, until ctx ends.
 func (t *Turns) shares(ctx context.Context) {
-	tick := time.NewTicker(ShareEvery)
-	defer tick.Stop()
-	for said := false; ; {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	said := false
+	for range tick.After(ctx, ShareEvery) {
 		share := t.cfg.Backlog.Share()
 		if !share.Some() && !said {
 			continue

@@ -19,6 +19,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/tick"
 	"github.com/pelton-run/pelton/dispatcher/backlog"
 	"github.com/pelton-run/pelton/dispatcher/priority"
 	"github.com/pelton-run/pelton/dispatcher/relay"
@@ -219,15 +220,8 @@ func (t *Turns) Adopt(ctx context.Context, first bool) error {
 // settles looks jobs up that have waited for their first token from one look to the next, in case their
 // records were missed, until ctx ends.
 func (t *Turns) settles(ctx context.Context) {
-	tick := time.NewTicker(settleEvery)
-	defer tick.Stop()
 	var before map[priority.Key]bool
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	for range tick.After(ctx, settleEvery) {
 		if t.doubt.Swap(false) {
 			if err := t.ended(ctx); err != nil {
 				t.doubt.Store(true)

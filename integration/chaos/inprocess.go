@@ -17,6 +17,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher"
+	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
 	"github.com/pelton-run/pelton/ops/node"
 	"github.com/pelton-run/pelton/runtime/engine"
@@ -205,7 +206,7 @@ func (f *InProcess) open(i int) {
 		}
 		return d.Ready()
 	})
-	handler, err := gateway.New(gateway.Config{Jobs: d.Dispatcher, Models: func() []gateway.Model { return []gateway.Model{{Name: Model, Workers: 1}} }})
+	handler, err := gateway.New(gateway.Config{Jobs: d.Dispatcher, Models: func() []admission.ModelStatus { return []admission.ModelStatus{{Name: Model, Workers: 1}} }})
 	f.must(err)
 	address := "127.0.0.1:0"
 	if old := f.desks[i]; old != nil {

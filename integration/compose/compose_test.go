@@ -161,12 +161,12 @@ func clients(t *testing.T, f *Fleet) {
 	bundle := f.bundle(t)
 	t.Setenv("SSL_CERT_FILE", bundle)
 	t.Setenv("NODE_EXTRA_CA_CERTS", bundle)
-	for name, check := range map[string]func(ctx context.Context, dir, base, model string) (string, error){"python": sdkcheck.Python, "typescript": sdkcheck.TypeScript} {
+	for name, check := range map[string]func(ctx context.Context, dir, program, base, model string) (string, error){"python": sdkcheck.Python, "typescript": sdkcheck.TypeScript} {
 		dir, err := filepath.Abs(filepath.Join("..", "..", "dispatcher", "gateway", "testdata", "sdk", name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := check(t.Context(), dir, f.Door, realModel)
+		out, err := check(t.Context(), dir, "check", f.Door, realModel)
 		if err != nil {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}

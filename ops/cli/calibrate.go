@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -30,9 +31,7 @@ func calibrateFlags(c *cobra.Command) {
 // calibrate measures an engine and writes the profile of a device that takes as long.
 func (a *app) calibrate(ctx context.Context) error {
 	ref := a.settings.text("model")
-	if ref == "" {
-		ref = hub.Default
-	}
+	ref = cmp.Or(ref, hub.Default)
 	bar := a.newProgress()
 	defer bar.finish()
 	name, variant := hub.SplitRef(ref)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -150,9 +151,7 @@ func storedName(ref string) (name, variant string) {
 	name, variant = hub.SplitRef(ref)
 	if e, ok := hub.Lookup(name); ok {
 		name = e.Name
-		if variant == "" {
-			variant = e.Variant
-		}
+		variant = cmp.Or(variant, e.Variant)
 	}
 	return name, variant
 }

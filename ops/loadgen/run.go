@@ -1,6 +1,7 @@
 package loadgen
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,12 +75,8 @@ type runner struct {
 // Run sends the plan and returns a sample for each request that came to its turn, in the order of the
 // plan's times. The end of ctx ends the run early: requests that are open are dropped from the result.
 func Run(ctx context.Context, cfg Config) ([]Sample, error) {
-	if cfg.MaxInFlight == 0 {
-		cfg.MaxInFlight = 4096
-	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 10 * time.Minute
-	}
+	cfg.MaxInFlight = cmp.Or(cfg.MaxInFlight, 4096)
+	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Minute)
 	r := &runner{Config: cfg, start: time.Now()}
 	if cfg.Concurrency > 0 {
 		r.closedLoop(ctx)

@@ -29,12 +29,8 @@ type Window struct {
 // input_length, output_length, hash_ids) and ServeGen's clients (client, start_s, rate_rps, cv,
 // distribution, p1, p2), whose arrivals are drawn from rng and which say nothing of lengths.
 func ReadTrace(in io.Reader, rng *rand.Rand, w Window) (Plan, error) {
-	if w.Speed == 0 {
-		w.Speed = 1
-	}
-	if w.Share == 0 {
-		w.Share = 1
-	}
+	w.Speed = cmp.Or(w.Speed, 1)
+	w.Share = cmp.Or(w.Share, 1)
 	b := bufio.NewReader(in)
 	first, err := b.Peek(1)
 	if err != nil {

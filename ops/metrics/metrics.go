@@ -208,22 +208,16 @@ func outcome(final *contracts.Chunk) contracts.Outcome {
 	return contracts.OutcomeFailed
 }
 
-// Queue is the depth of one queue.
-type Queue struct {
-	Model, Class, Size string
-	Waiting, Running   int
-}
-
 // Queues makes every scrape ask for the depths of the queues, where a failing look leaves them out, and for
 // the workers of each model, wherever they run.
-func (r *Registry) Queues(look func(context.Context) ([]Queue, error), workers func() map[string]int) {
+func (r *Registry) Queues(look func(context.Context) ([]dispatcher.QueueDepth, error), workers func() map[string]int) {
 	r.reg.MustRegister(&queues{look: look, workers: workers,
 		ready: prometheus.NewDesc("pelton_workers", "Live workers of a model that take jobs, as a dispatcher sees them.", []string{"model"}, nil),
 		depth: prometheus.NewDesc("pelton_queue_jobs", "Jobs by queue and state: waiting, running.", []string{"model", "class", "size", "state"}, nil)})
 }
 
 type queues struct {
-	look    func(context.Context) ([]Queue, error)
+	look    func(context.Context) ([]dispatcher.QueueDepth, error)
 	workers func() map[string]int
 	depth   *prometheus.Desc
 	ready   *prometheus.Desc
@@ -247,7 +241,7 @@ func (q *queues) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	for _, d := range list {
-		out <- prometheus.MustNewConstMetric(q.depth, prometheus.GaugeValue, float64(d.Waiting), d.Model, d.Class, d.Size, "waiting")
-		out <- prometheus.MustNewConstMetric(q.depth, prometheus.GaugeValue, float64(d.Running), d.Model, d.Class, d.Size, "running")
+		out <- prometheus.MustNewConstMetric(q.depth, prometheus.GaugeValue, float64(d.Pending), d.Model, string(d.Class), string(d.Size), "waiting")
+		out <- prometheus.MustNewConstMetric(q.depth, prometheus.GaugeValue, float64(d.Running), d.Model, string(d.Class), string(d.Size), "running")
 	}
 }

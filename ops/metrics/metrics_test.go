@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pelton-run/pelton/dispatcher"
 	"github.com/pelton-run/pelton/ops/metrics"
 )
 
@@ -38,7 +39,7 @@ func TestLoadedBytes(t *testing.T) {
 func TestWorkers(t *testing.T) {
 	t.Parallel()
 	r := metrics.New()
-	r.Queues(func(context.Context) ([]metrics.Queue, error) { return nil, context.DeadlineExceeded },
+	r.Queues(func(context.Context) ([]dispatcher.QueueDepth, error) { return nil, context.DeadlineExceeded },
 		func() map[string]int { return map[string]int{"m": 2} })
 	has(t, r, `pelton_workers{model="m"} 2`)
 }

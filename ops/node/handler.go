@@ -8,7 +8,6 @@ import (
 	"github.com/pelton-run/pelton/dispatcher"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
 	"github.com/pelton-run/pelton/ops/console"
-	"github.com/pelton-run/pelton/ops/metrics"
 )
 
 // handler is the gateway, and beside it what operators read: workers and queues.
@@ -16,9 +15,9 @@ func (n *Node) handler() (http.Handler, error) {
 	if n.dispatcher == nil {
 		return n.healthOnly(), nil
 	}
-	n.cfg.Metrics.Queues(n.depths, func() map[string]int { return ready(n.dispatcher.Workers()) })
+	n.cfg.Metrics.Queues(n.dispatcher.Queues, func() map[string]int { return ready(n.dispatcher.Workers()) })
 	door, err := gateway.New(gateway.Config{
-		Jobs: n.dispatcher, Models: n.models, Ready: n.Ready, Metrics: n.cfg.Metrics.Handler(), Logger: n.cfg.Log, Version: n.cfg.Version, Tenant: n.tenant(), Beside: lists(n.dispatcher),
+		Jobs: n.dispatcher, Models: n.dispatcher.Models, Ready: n.Ready, Metrics: n.cfg.Metrics.Handler(), Logger: n.cfg.Log, Version: n.cfg.Version, Tenant: n.tenant(), Beside: lists(n.dispatcher),
 	})
 	if err != nil {
 		return nil, err
@@ -51,17 +50,6 @@ func list[T any](data []T) any {
 	return map[string]any{"object": "list", "data": data}
 }
 
-func (n *Node) models() []gateway.Model {
-	var out []gateway.Model
-	for _, m := range n.dispatcher.Models() {
-		out = append(out, gateway.Model{
-			Name: m.Name, Aliases: m.Aliases, Created: m.Created, ContextLength: m.ContextLength, Workers: m.Workers, Fingerprint: m.Fingerprint,
-			Kind: m.Kind, Dimensions: m.Dimensions, JobRows: m.JobRows, Inputs: m.Inputs, Outputs: m.Outputs,
-		})
-	}
-	return out
-}
-
 // healthOnly is the door of a process that runs workers only.
 func (n *Node) healthOnly() http.Handler {
 	mux := http.NewServeMux()
@@ -81,17 +69,4 @@ func ready(workers []contracts.Heartbeat) map[string]int {
 		}
 	}
 	return out
-}
-
-// depths is what /metrics says of the queues.
-func (n *Node) depths(ctx context.Context) ([]metrics.Queue, error) {
-	queues, err := n.dispatcher.Queues(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var out []metrics.Queue
-	for _, q := range queues {
-		out = append(out, metrics.Queue{Model: q.Model, Class: string(q.Class), Size: string(q.Size), Waiting: q.Pending, Running: q.Running})
-	}
-	return out, nil
 }

@@ -7,6 +7,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,9 +81,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = metrics.New()
 	}
-	if cfg.Grace == 0 {
-		cfg.Grace = 30 * time.Second
-	}
+	cfg.Grace = cmp.Or(cfg.Grace, 30*time.Second)
 	run, stop := context.WithCancelCause(context.Background())
 	n := &Node{cfg: cfg, stop: stop, failed: make(chan error, 16)}
 	if err := n.start(ctx, run); err != nil {

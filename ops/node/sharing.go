@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pelton-run/pelton/contracts/tick"
 	"github.com/pelton-run/pelton/ops/metrics"
 	"github.com/pelton-run/pelton/ops/residence"
 	"github.com/pelton-run/pelton/runtime/engine"
@@ -241,10 +242,8 @@ func (h *sharing) run(ctx context.Context) error {
 // watch shrinks the budget when the process holds more than is accounted for, and garbage is no cause of it.
 func (h *sharing) watch(ctx context.Context) {
 	governor := memory.NewGovernor(h.plan)
-	tick := time.NewTicker(sampling)
-	defer tick.Stop()
 	swept := time.Now()
-	for {
+	for range tick.Now(ctx, sampling) {
 		s := h.sample()
 		if h.plan.Over(s) > 0 && time.Since(swept) >= sweeping {
 			debug.FreeOSMemory()
@@ -257,11 +256,6 @@ func (h *sharing) watch(ctx context.Context) {
 			Limit: h.plan.Limit, Budget: total, Reserved: h.budget.Reserved(), Resident: s.Resident,
 			Process: h.plan.Base, Heap: s.Heap, Models: s.Models, KV: s.KV, Difference: h.plan.Difference(s),
 		})
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package residence
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pelton-run/pelton/contracts/trace"
 	"github.com/pelton-run/pelton/runtime/memory"
 )
 
@@ -52,9 +54,8 @@ func New(cfg Config) *Manager {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	cfg.Trace = *trace.Full(&cfg.Trace)
 	m := &Manager{cfg: cfg, budget: cfg.Budget, kick: make(chan struct{}, 1)}
 	m.settled = sync.NewCond(&m.mu)
 	return m
@@ -251,9 +252,7 @@ func (m *Manager) load(ctx context.Context, s *Seat) error {
 	}
 	s.loaded, s.took, s.failures, s.retry = loaded, took, 0, time.Time{}
 	m.budget.Notify()
-	if m.cfg.Trace.Loaded != nil {
-		m.cfg.Trace.Loaded(s.model.Name, size, took)
-	}
+	m.cfg.Trace.Loaded(s.model.Name, size, took)
 	m.cfg.Logger.Info("model loaded", "model", s.model.Name, "bytes", size, "took", took)
 	return nil
 }
@@ -277,9 +276,7 @@ func (m *Manager) unload(victims []int) {
 		m.settled.Broadcast()
 		m.budget.Release(s.size)
 		m.mu.Unlock()
-		if m.cfg.Trace.Unloaded != nil {
-			m.cfg.Trace.Unloaded(s.model.Name, s.size)
-		}
+		m.cfg.Trace.Unloaded(s.model.Name, s.size)
 		m.cfg.Logger.Info("model unloaded", "model", s.model.Name, "bytes", s.size)
 	}
 }
@@ -290,8 +287,6 @@ func (m *Manager) failed(s *Seat, err error) {
 	s.failures++
 	s.retry = m.cfg.Now().Add(min(retryFirst<<min(s.failures-1, 10), retryMost))
 	m.mu.Unlock()
-	if m.cfg.Trace.Failed != nil {
-		m.cfg.Trace.Failed(s.model.Name, err)
-	}
+	m.cfg.Trace.Failed(s.model.Name, err)
 	m.cfg.Logger.Error("model does not load", "model", s.model.Name, "failures", s.failures, "err", err)
 }

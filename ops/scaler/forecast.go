@@ -1,6 +1,7 @@
 package scaler
 
 import (
+	"cmp"
 	"math"
 	"slices"
 )
@@ -49,12 +50,8 @@ const (
 
 func (f *Forecast) withDefaults() {
 	f.Ahead = max(1, f.Ahead)
-	if f.Memory == 0 {
-		f.Memory = 144
-	}
-	if f.Weight == 0 {
-		f.Weight = 4
-	}
+	f.Memory = cmp.Or(f.Memory, 144)
+	f.Weight = cmp.Or(f.Weight, 4)
 }
 
 // Add notes what the latest window had.

@@ -1,6 +1,7 @@
 package scaler
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/tick"
 	"github.com/pelton-run/pelton/dispatcher/backlog"
 )
 
@@ -35,24 +37,14 @@ type Config struct {
 func Defaults() Config { return Config{}.withDefaults() }
 
 func (c Config) withDefaults() Config {
-	if c.Client == nil {
-		c.Client = http.DefaultClient
-	}
+	c.Client = cmp.Or(c.Client, http.DefaultClient)
 	if c.Resolve {
 		c.Client = pinned(c.Client)
 	}
-	if c.Every == 0 {
-		c.Every = 10 * time.Second
-	}
-	if c.Lead == 0 {
-		c.Lead = time.Minute
-	}
-	if c.Use == 0 {
-		c.Use = 0.7
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	c.Every = cmp.Or(c.Every, 10*time.Second)
+	c.Lead = cmp.Or(c.Lead, time.Minute)
+	c.Use = cmp.Or(c.Use, 0.7)
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	return c
 }
 
@@ -113,18 +105,12 @@ func NewWatch(cfg Config) (*Watch, error) {
 
 // Run looks until ctx ends.
 func (w *Watch) Run(ctx context.Context) error {
-	tick := time.NewTicker(w.cfg.Every)
-	defer tick.Stop()
-	for {
+	for range tick.Now(ctx, w.cfg.Every) {
 		if err := w.Look(ctx); err != nil && ctx.Err() == nil {
 			w.cfg.Log.Warn("look at the fleet", "error", err)
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
+	return ctx.Err()
 }
 
 // Looked is closed after the next look.

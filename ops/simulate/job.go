@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -68,9 +69,7 @@ func (w *world) newJob(i int) *job {
 	r := w.cfg.Plan[i]
 	w.out[i].Request = r
 	j := &job{key: priority.Key{Tenant: r.Tenant, Job: strconv.Itoa(i)}, sample: &w.out[i]}
-	if j.key.Tenant == "" {
-		j.key.Tenant = tenant
-	}
+	j.key.Tenant = cmp.Or(j.key.Tenant, tenant)
 	j.sample.Sent = r.At
 	w.jobs[j.key.Job] = j
 	return j

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -74,9 +75,7 @@ func (w *worker) save() {
 func newWorker(of *world, name string) *worker {
 	w := &worker{world: of, name: name, born: of.now(), budget: of.cfg.Prefill}
 	w.seat, w.seed = -1, of.cfg.Seed+uint64(of.hired)<<32
-	if w.budget == 0 {
-		w.budget = w.info.MaxStepTokens
-	}
+	w.budget = cmp.Or(w.budget, w.info.MaxStepTokens)
 	w.planner.Limits = batch.Limits{Budget: w.budget, Row: w.info.MaxStepTokens, Min: w.info.MinPrefill}
 	w.room = intake.NewRoom(memory.NewBudget(of.cfg.Profile.KVMemory), w.info.MaxSequences)
 	w.room.Bound(w.budget)

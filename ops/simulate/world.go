@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -48,12 +49,8 @@ type mean struct {
 }
 
 func newWorld(c Config) *world {
-	if c.FlushInterval == 0 {
-		c.FlushInterval = emit.FlushInterval
-	}
-	if c.FlushTokens == 0 {
-		c.FlushTokens = emit.FlushTokens
-	}
+	c.FlushInterval = cmp.Or(c.FlushInterval, emit.FlushInterval)
+	c.FlushTokens = cmp.Or(c.FlushTokens, emit.FlushTokens)
 	w := &world{cfg: c, rng: rand.New(rand.NewPCG(c.Seed, 17)), jobs: map[string]*job{}, out: make([]loadgen.Sample, len(c.Plan)), open: len(c.Plan),
 		until: c.Plan[len(c.Plan)-1].At + patience}
 	w.info = sim.New(sim.Config{Model: model, Profile: c.Profile, MaxSequences: c.Slots}).Info()

@@ -8,6 +8,7 @@
 package adopt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,9 +56,7 @@ func Inspect(dir, file string) (Found, error) {
 	if err != nil {
 		return Found{}, err
 	}
-	if file == "" {
-		file = f.file
-	}
+	file = cmp.Or(file, f.file)
 	if file == "" {
 		if file, err = onlyGraph(dir); err != nil {
 			return Found{}, err

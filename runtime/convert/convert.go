@@ -9,6 +9,7 @@
 package convert
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,15 +60,11 @@ type Options struct {
 // empty: files of the same names are overwritten. When it returns without an error the files are on disk;
 // after an error, or when ctx ends, the folder's content is unusable and is the caller's to remove.
 func FromGGUF(ctx context.Context, ggufPath, outDir string, opt Options) (model.Manifest, error) {
-	if opt.Variant == "" {
-		opt.Variant = Q8
-	}
+	opt.Variant = cmp.Or(opt.Variant, Q8)
 	if !slices.Contains(Variants(), opt.Variant) {
 		return model.Manifest{}, fmt.Errorf("convert: there is no variant %q, choose one of %s", opt.Variant, strings.Join(Variants(), ", "))
 	}
-	if opt.Source.URL == "" {
-		opt.Source.URL = ggufPath
-	}
+	opt.Source.URL = cmp.Or(opt.Source.URL, ggufPath)
 	if opt.Name != "" {
 		if err := model.CheckName(opt.Name); err != nil {
 			return model.Manifest{}, fmt.Errorf("convert: %w", err)

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,12 +24,6 @@ const (
 	sentencePooling   = "1_Pooling/config.json"
 	sentenceLength    = "sentence_bert_config.json"
 )
-
-// SentenceFiles lists the files of a sentence-transformers folder that [FromSentenceTransformer] reads,
-// the weights first.
-func SentenceFiles() []string {
-	return []string{sentenceWeights, sentenceConfig, sentenceTokenizer, sentencePooling, sentenceLength}
-}
 
 // EncoderVariants lists what a sentence transformer can be converted to, the default first: Q8 has 8-bit
 // weights, one scale for each column, and rounds activations to 8 bits, one scale for each token.
@@ -81,9 +76,7 @@ func sentence(ctx context.Context, from, outDir string, opt Options) (_ model.Ma
 		return model.Manifest{}, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	if opt.Source.URL == "" {
-		opt.Source.URL = from
-	}
+	opt.Source.URL = cmp.Or(opt.Source.URL, from)
 	m := model.Manifest{
 		Format: model.Format, Name: opt.Name, Variant: opt.Variant, Architecture: "bert", Kind: model.KindEmbed,
 		Shape:   model.Shape{Layers: e.Layers, Hidden: e.Hidden, Heads: e.Heads, KVHeads: e.Heads, HeadDim: e.Hidden / e.Heads, FFN: e.FFN, Vocab: e.Vocab, ContextLength: e.length},
@@ -91,9 +84,7 @@ func sentence(ctx context.Context, from, outDir string, opt Options) (_ model.Ma
 		Outputs: []model.Port{{Name: model.EmbedOutput, Type: "FP32", Shape: []int64{-1, int64(e.Hidden)}}},
 		Source:  opt.Source, Created: time.Now().UTC().Truncate(time.Second),
 	}
-	if m.Name == "" {
-		m.Name = "unnamed"
-	}
+	m.Name = cmp.Or(m.Name, "unnamed")
 	for _, t := range src.Tensors() {
 		m.Parameters += int64(t.Elements())
 	}

@@ -1,6 +1,9 @@
 package device
 
-import "log/slog"
+import (
+	"cmp"
+	"log/slog"
+)
 
 // Open opens a model whose weights take so many bytes on a device, with the ONNX Runtime at library.
 // Auto chooses the device, and goes on with the CPU when the model does not open there. open gets the
@@ -15,9 +18,7 @@ func Open[T any](d Device, library string, bytes int64, log *slog.Logger, open f
 
 func openOn[T any](asked Device, library string, bytes int64, gpus []GPU, log *slog.Logger, open func(Device) (T, error)) (opened T, err error) {
 	d := asked.Choose(library, gpus)
-	if d.Kind == "" {
-		d.Kind = CPU
-	}
+	d.Kind = cmp.Or(d.Kind, CPU)
 	if err = d.Check(gpus, bytes); err == nil {
 		if opened, err = open(d); err == nil {
 			return opened, nil

@@ -6,6 +6,7 @@
 package enginetest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -35,12 +36,8 @@ type suite struct {
 // Run holds the engine that open makes against the contract of package engine. It shuts it down.
 func Run(t *testing.T, open func(t *testing.T) engine.Engine, opt Options) {
 	t.Helper()
-	if opt.Longest == 0 {
-		opt.Longest = 48
-	}
-	if opt.Checks == 0 {
-		opt.Checks = 20
-	}
+	opt.Longest = cmp.Or(opt.Longest, 48)
+	opt.Checks = cmp.Or(opt.Checks, 20)
 	e := open(t)
 	s := &suite{e: e, info: e.Info(), opt: opt}
 	for _, c := range []struct {

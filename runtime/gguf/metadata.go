@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"slices"
 )
 
 // Kinds of metadata values, numbered as in the format.
@@ -110,16 +109,6 @@ func (v value) int(i int) (int64, bool) {
 		return int64(u), v.kind == kindInt64 || u <= math.MaxInt64
 	}
 	return 0, false
-}
-
-// Keys are the metadata keys, sorted.
-func (f *File) Keys() []string {
-	keys := make([]string, 0, len(f.meta))
-	for k := range f.meta {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // Has reports whether key is set, of whatever kind.

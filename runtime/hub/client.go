@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -57,9 +58,7 @@ func (h *Hub) get(ctx context.Context, url string, header http.Header, use func(
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	for key, values := range header {
-		req.Header[key] = values
-	}
+	maps.Copy(req.Header, header)
 	req.Header.Set("User-Agent", "pelton")
 	resp, err := h.cfg.Client.Do(req)
 	if err != nil {

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -199,9 +200,7 @@ func (d *download) receive(out *os.File, body io.Reader, total int64) error {
 		return err
 	}
 	limit := total
-	if limit == 0 {
-		limit = maxFile
-	}
+	limit = cmp.Or(limit, maxFile)
 	buf := make([]byte, 256<<10)
 	d.progress.report(d.stage, done, total)
 	for {

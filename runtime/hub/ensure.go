@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1" // git's own checksum of small files
 	"encoding/hex"
@@ -43,9 +44,7 @@ func (h *Hub) Ensure(ctx context.Context, store model.Store, name, variant strin
 		}
 		return dir, m, err
 	}
-	if variant == "" {
-		variant = e.Variant
-	}
+	variant = cmp.Or(variant, e.Variant)
 	if dir, m, err = store.Find(e.Name, variant); err == nil {
 		return dir, m, nil
 	}

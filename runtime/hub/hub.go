@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -95,9 +96,7 @@ func (c Config) withDefaults() Config {
 	if c.Stall <= 0 {
 		c.Stall = 30 * time.Second
 	}
-	if c.Retries == 0 {
-		c.Retries = 3
-	}
+	c.Retries = cmp.Or(c.Retries, 3)
 	if c.Backoff <= 0 {
 		c.Backoff = time.Second
 	}
@@ -115,11 +114,6 @@ func New(cfg Config) *Hub { return &Hub{cfg: cfg.withDefaults()} }
 // Ensure is [Hub.Ensure] of a hub with default settings.
 func Ensure(ctx context.Context, store model.Store, name, variant string, p Progress) (dir string, m model.Manifest, err error) {
 	return New(Config{}).Ensure(ctx, store, name, variant, p)
-}
-
-// Pull is [Hub.Pull] of a hub with default settings.
-func Pull(ctx context.Context, store model.Store, path, name, variant string, p Progress) (dir string, m model.Manifest, err error) {
-	return New(Config{}).Pull(ctx, store, path, name, variant, p)
 }
 
 // Library is [Hub.Library] of a hub with default settings.

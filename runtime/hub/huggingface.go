@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,9 +41,7 @@ type account struct {
 // readAccount reads HF_ENDPOINT, HF_TOKEN and HF_TOKEN_FILE.
 func readAccount(env func(string) string) (account, error) {
 	address := env("HF_ENDPOINT")
-	if address == "" {
-		address = publicHub
-	}
+	address = cmp.Or(address, publicHub)
 	u, err := url.Parse(strings.TrimRight(address, "/"))
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil {
 		return account{}, errors.New("HF_ENDPOINT is no http or https address without credentials")

@@ -196,6 +196,3 @@ func (k *Cache) Forget(id engine.Seq, n int) {
 func (k *Cache) Memory() engine.Memory {
 	return engine.Memory{Budget: k.budget, Reserved: k.reserved, Used: k.used, Kept: k.keeping}
 }
-
-// Count is the number of open sequences.
-func (k *Cache) Count() int { return len(k.open) }

@@ -2,6 +2,7 @@ package model
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -129,9 +130,7 @@ func (c contextReader) Read(p []byte) (int, error) {
 // the machine stops halfway. The manifest is checked first; a Format of 0 is set to [Format]. The
 // other files must be written before.
 func Write(dir string, m Manifest) error {
-	if m.Format == 0 {
-		m.Format = Format
-	}
+	m.Format = cmp.Or(m.Format, Format)
 	if err := m.Validate(); err != nil {
 		return fmt.Errorf("manifest of %s: %w", dir, err)
 	}

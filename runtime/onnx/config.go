@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,15 +74,9 @@ func (c Config) withDefaults() Config {
 	if c.Threads == 0 {
 		c.Threads = runtime.GOMAXPROCS(0)
 	}
-	if c.MaxSequences == 0 {
-		c.MaxSequences = defaultSequences
-	}
-	if c.MaxStepTokens == 0 {
-		c.MaxStepTokens = defaultStepTokens
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.MaxSequences = cmp.Or(c.MaxSequences, defaultSequences)
+	c.MaxStepTokens = cmp.Or(c.MaxStepTokens, defaultStepTokens)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c
 }
 

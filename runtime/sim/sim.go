@@ -11,6 +11,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,24 +47,16 @@ func (c Config) withDefaults() Config {
 	if c.Profile.Name == "" {
 		c.Profile = profiles["h100"]
 	}
-	c.Model = or(c.Model, "sim")
-	c.KVBudget = or(max(0, c.KVBudget), c.Profile.KVMemory)
-	c.ContextLength = or(max(0, c.ContextLength), or(c.Profile.ContextLength, 8192))
-	c.MaxSequences = or(max(0, c.MaxSequences), 256)
-	c.MaxStepTokens = max(2, or(c.MaxStepTokens, 512))
+	c.Model = cmp.Or(c.Model, "sim")
+	c.KVBudget = cmp.Or(max(0, c.KVBudget), c.Profile.KVMemory)
+	c.ContextLength = cmp.Or(max(0, c.ContextLength), cmp.Or(c.Profile.ContextLength, 8192))
+	c.MaxSequences = cmp.Or(max(0, c.MaxSequences), 256)
+	c.MaxStepTokens = max(2, cmp.Or(c.MaxStepTokens, 512))
 	c.Vocab = max(vocab, c.Vocab)
 	if c.Sleep == nil {
 		c.Sleep = sleep
 	}
 	return c
-}
-
-func or[T comparable](v, fallback T) T {
-	var zero T
-	if v == zero {
-		return fallback
-	}
-	return v
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -138,7 +131,7 @@ func (e *Engine) Memory() engine.Memory {
 func (e *Engine) SetKVBudget(bytes int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.cache.SetBudget(or(max(0, bytes), e.cfg.Profile.KVMemory))
+	e.cache.SetBudget(cmp.Or(max(0, bytes), e.cfg.Profile.KVMemory))
 }
 
 // Open reserves memory for a sequence of at most tokens tokens.

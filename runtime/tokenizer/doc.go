@@ -14,6 +14,6 @@
 // that the file does not mark as special are matched in text, as the reference does.
 //
 // The package does no I/O but [Load], starts no goroutine and knows nothing of models' weights. A
-// [Tokenizer] is immutable and safe for concurrent use; a [Decoder] and a [Stopper] belong to one
-// sequence each.
+// [Tokenizer] is immutable and safe for concurrent use; a [Decoder] belongs to one
+// sequence.
 package tokenizer

@@ -11,7 +11,7 @@ import (
 // choice is the state of one of a job's choices. It belongs to the goroutine in Writer.Run.
 type choice struct {
 	dec  *tokenizer.Decoder
-	stop *tokenizer.Stopper
+	stop *stopper
 
 	written int               // tokens in accepted records
 	pending []contracts.Chunk // records to write, only the last one still grows
@@ -24,7 +24,7 @@ type choice struct {
 }
 
 func newChoice(v Vocabulary, stops []string) *choice {
-	return &choice{dec: v.NewDecoder(), stop: tokenizer.NewStopper(stops)}
+	return &choice{dec: v.NewDecoder(), stop: newStopper(stops)}
 }
 
 // restore brings the text state to where an earlier holder left it. The text itself was written.
@@ -60,11 +60,8 @@ func (c *choice) push(id int32, l *contracts.TokenLogprob, most int) (stopped bo
 	return stopped
 }
 
-// rest is the text that was held back when the choice ended.
+// rest is the text that was held back when the choice ended; none after a stop string.
 func (c *choice) rest() string {
-	if c.stop.Stopped() {
-		return ""
-	}
 	text, _ := c.stop.Push(c.dec.Flush())
 	return text + c.stop.Flush()
 }

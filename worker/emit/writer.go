@@ -1,6 +1,7 @@
 package emit
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -101,9 +102,7 @@ func New(cfg Config) *Writer {
 	if cfg.Pace == nil {
 		cfg.Pace = NewPace(FlushInterval, FlushInterval, RecordRate)
 	}
-	if cfg.FlushTokens == 0 {
-		cfg.FlushTokens = FlushTokens
-	}
+	cfg.FlushTokens = cmp.Or(cfg.FlushTokens, FlushTokens)
 	w := &Writer{cfg: cfg, signal: make(chan struct{}, 1), firstAt: cfg.FirstToken}
 	for _, s := range cfg.Choices {
 		c := newChoice(cfg.Vocabulary, cfg.Stops)
@@ -229,9 +228,7 @@ func (w *Writer) absorb() {
 			}
 		default:
 			c.closed = true
-			if c.finish == "" {
-				c.finish = e.end.Finish
-			}
+			c.finish = cmp.Or(c.finish, e.end.Finish)
 		}
 	}
 }

@@ -88,7 +88,7 @@ func TestTextIsAFunctionOfTokens(t *testing.T) {
 		if n := len(bytes); n > 0 {
 			bytes = bytes[:n-rapid.IntRange(0, min(2, n)).Draw(t, "bytes cut off")]
 		}
-		stopper := tokenizer.NewStopper(stops)
+		stopper := emit.NewStopper(stops)
 		want, _ := stopper.Push(v.Decode(ids(bytes)))
 		want += stopper.Flush()
 

@@ -1,6 +1,7 @@
 package gather
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,13 +69,6 @@ func New(cfg Config) *Loop {
 
 // Limit is the most units that are joined.
 func (l *Loop) Limit() int { return l.cfg.Limits.Units }
-
-// Waiting is how many calls wait; safe from any goroutine.
-func (l *Loop) Waiting() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.waiting)
-}
 
 // Do runs calls, which may be joined with others, and returns the outputs of each. It blocks until all
 // are done; once one has failed, or ctx has ended, what has not begun does not run, and what runs ends soon.
@@ -154,9 +148,7 @@ func (l *Loop) Run(ctx context.Context) (err error) {
 			}
 			continue
 		}
-		if wait == 0 {
-			wait = time.Hour
-		}
+		wait = cmp.Or(wait, time.Hour)
 		timer.Reset(wait)
 		select {
 		case <-l.wake:

@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -55,9 +56,7 @@ type Intake struct {
 
 // New makes an intake that waits for Run.
 func New(cfg Config) *Intake {
-	if cfg.Sweep == 0 {
-		cfg.Sweep = Sweep
-	}
+	cfg.Sweep = cmp.Or(cfg.Sweep, Sweep)
 	return &Intake{
 		cfg: cfg, asker: NewAsker(cfg.Cost), inbox: cfg.Conn.NewRespInbox(),
 		msgs: make(chan *nats.Msg, 64), rings: make(chan Line, 256),

@@ -126,13 +126,6 @@ func (l *Lines) find(of Line) *line {
 	return nil
 }
 
-// Mark says that a line may hold a job.
-func (l *Lines) Mark(of Line) {
-	if n := l.find(of); n != nil {
-		n.marked = true
-	}
-}
-
 // MarkAll says that nothing is known any more: every line may hold a job.
 func (l *Lines) MarkAll() {
 	for i := range l.all {

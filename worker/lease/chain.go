@@ -53,9 +53,6 @@ type Chain struct {
 	own    uint64 // and of the newest one that we know to be ours, also when it seems to be gone
 }
 
-// Fence is the number that this holder's records carry.
-func (c *Chain) Fence() uint64 { return c.fence }
-
 // Last is the number of the newest record in the stream of all jobs. It belongs to the goroutine that appends.
 func (c *Chain) Last() uint64 { return c.last }
 
@@ -166,13 +163,13 @@ func (c *Chain) reread(ctx context.Context, data []byte) (stored bool, err error
 		// answers that is behind: then what it has later is ours, and no other holder's.
 		c.last = 0
 		return false, nil
-	case c.last == 0 && c.own > 0 && last.Sequence <= c.own:
+	case c.last == 0 && c.own > 0 && last.Seq <= c.own:
 		c.last = c.own
 		return false, nil
-	case last.Sequence > c.last && bytes.Equal(last.Data, data):
-		c.last, c.own = last.Sequence, last.Sequence
+	case last.Seq > c.last && bytes.Equal(last.Data, data):
+		c.last, c.own = last.Seq, last.Seq
 		return true, nil
-	case last.Sequence > c.last:
+	case last.Seq > c.last:
 		return false, ErrFenced
 	}
 	return false, nil

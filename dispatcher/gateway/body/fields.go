@@ -349,25 +349,15 @@ func (f *Fields) Strings(name string, limit int) []string {
 
 // StringMap is the member name as an object of at most limit strings.
 func (f *Fields) StringMap(name string, limit int) map[string]string {
-	o := f.Object(name)
-	if o == nil {
-		return nil
-	}
-	if o.Len() > limit {
-		f.Failf(name, "%s%s has %d entries, at most %d are allowed", f.prefix, name, o.Len(), limit)
-		return nil
-	}
-	out := make(map[string]string, o.Len())
-	for k, v := range o.Names {
-		s, err := v.Text()
-		f.Fail(err)
-		out[k] = s
-	}
-	return out
+	return members(f, name, limit, Value.Text)
 }
 
 // FloatMap is the member name as an object of at most limit numbers.
 func (f *Fields) FloatMap(name string, limit int) map[string]float64 {
+	return members(f, name, limit, Value.Float)
+}
+
+func members[T any](f *Fields, name string, limit int, read func(Value) (T, error)) map[string]T {
 	o := f.Object(name)
 	if o == nil {
 		return nil
@@ -376,11 +366,11 @@ func (f *Fields) FloatMap(name string, limit int) map[string]float64 {
 		f.Failf(name, "%s%s has %d entries, at most %d are allowed", f.prefix, name, o.Len(), limit)
 		return nil
 	}
-	out := make(map[string]float64, o.Len())
+	out := make(map[string]T, o.Len())
 	for k, v := range o.Names {
-		n, err := v.Float()
+		one, err := read(v)
 		f.Fail(err)
-		out[k] = n
+		out[k] = one
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package openai
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"strings"
 	"unicode/utf8"
@@ -200,9 +201,7 @@ func (a *Assembler) Collect(prompt int, c *contracts.Chunk) error {
 	if c.Final() {
 		a.count(c)
 		for i := prompt * a.req.Choices; i < (prompt+1)*a.req.Choices; i++ {
-			if a.choices[i].finish == "" {
-				a.choices[i].finish = c.Finish
-			}
+			a.choices[i].finish = cmp.Or(a.choices[i].finish, c.Finish)
 		}
 	}
 	return nil

@@ -25,25 +25,11 @@ import (
 // stopped may take to let go of its output.
 const poll = 100 * time.Millisecond
 
-// Python runs dir/check.py (dir is …/gateway/testdata/sdk/python) against the gateway at base, an URL
-// without a path, and the model of that name. It returns what the program printed; the error has it
+// Python runs a program of dir (…/gateway/testdata/sdk/python) against the gateway at base, an URL without a path,
+// and the model of that name: "check", "embeddings" (of a model that embeds) or "infer" (NVIDIA's client of the Open
+// Inference Protocol, and integration/testdata/tiny.onnx). It returns what the program printed; the error has it
 // too. It needs python3 with venv on the PATH.
-func Python(ctx context.Context, dir, base, model string) (string, error) {
-	return python(ctx, dir, "check", base, model)
-}
-
-// PythonEmbeddings is [Python] with dir/embeddings.py and a model that embeds.
-func PythonEmbeddings(ctx context.Context, dir, base, model string) (string, error) {
-	return python(ctx, dir, "embeddings", base, model)
-}
-
-// PythonInfer is [Python] with dir/infer.py, NVIDIA's client of the Open Inference Protocol, and
-// integration/testdata/tiny.onnx.
-func PythonInfer(ctx context.Context, dir, base, model string) (string, error) {
-	return python(ctx, dir, "infer", base, model)
-}
-
-func python(ctx context.Context, dir, program, base, model string) (string, error) {
+func Python(ctx context.Context, dir, program, base, model string) (string, error) {
 	env, err := PythonEnv(ctx, filepath.Join(dir, "requirements.txt"))
 	if err != nil {
 		return "", err
@@ -63,18 +49,9 @@ func PythonEnv(ctx context.Context, requirements string) (string, error) {
 	})
 }
 
-// TypeScript type-checks dir/check.ts (dir is …/gateway/testdata/sdk/typescript) and runs it like
-// [Python]. It needs node 20 or newer and npm on the PATH.
-func TypeScript(ctx context.Context, dir, base, model string) (string, error) {
-	return typeScript(ctx, dir, "check", base, model)
-}
-
-// TypeScriptEmbeddings is [TypeScript] with dir/embeddings.ts and a model that embeds.
-func TypeScriptEmbeddings(ctx context.Context, dir, base, model string) (string, error) {
-	return typeScript(ctx, dir, "embeddings", base, model)
-}
-
-func typeScript(ctx context.Context, dir, program, base, model string) (_ string, err error) {
+// TypeScript type-checks a program of dir (…/gateway/testdata/sdk/typescript), "check" or "embeddings", and runs it
+// like [Python]. It needs node 20 or newer and npm on the PATH.
+func TypeScript(ctx context.Context, dir, program, base, model string) (_ string, err error) {
 	env, err := prepared(ctx, "typescript", filepath.Join(dir, "package-lock.json"), func(env, lock string) error {
 		if err := copyFiles(env, lock, filepath.Join(dir, "package.json")); err != nil {
 			return err

@@ -6,10 +6,12 @@
 package gguftest
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/pelton-run/pelton/runtime/quant"
 )
@@ -48,12 +50,7 @@ func (b *Builder) Set(key string, value any) {
 
 // Unset removes a metadata value.
 func (b *Builder) Unset(key string) {
-	for i := range b.keys {
-		if b.keys[i].key == key {
-			b.keys = append(b.keys[:i], b.keys[i+1:]...)
-			return
-		}
-	}
+	b.keys = slices.DeleteFunc(b.keys, func(e entry) bool { return e.key == key })
 }
 
 // Add adds or replaces a tensor; dims are innermost first, data is its values as they are stored.
@@ -70,21 +67,14 @@ func (b *Builder) Add(name string, format quant.Format, data []byte, dims ...int
 
 // Remove removes a tensor.
 func (b *Builder) Remove(name string) {
-	for i := range b.tensors {
-		if b.tensors[i].name == name {
-			b.tensors = append(b.tensors[:i], b.tensors[i+1:]...)
-			return
-		}
-	}
+	b.tensors = slices.DeleteFunc(b.tensors, func(t tensor) bool { return t.name == name })
 }
 
 // Bytes is the file.
 func (b *Builder) Bytes() []byte {
 	le := binary.LittleEndian
 	version, align := b.Version, b.Alignment
-	if version == 0 {
-		version = 3
-	}
+	version = cmp.Or(version, 3)
 	keys := b.keys
 	if align == 0 {
 		align = 32

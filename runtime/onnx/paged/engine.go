@@ -3,6 +3,7 @@
 package paged
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,12 +72,8 @@ func Open(m model.Manifest, c Config) (_ *Engine, err error) {
 	if c.Session.Device.Kind != device.CUDA {
 		return nil, fmt.Errorf("variant %s is for NVIDIA GPUs (cuda:N), not for %s: take another variant, or --device cuda:0", m.Variant, c.Session.Device)
 	}
-	if c.MaxSequences == 0 {
-		c.MaxSequences = defaultSequences
-	}
-	if c.MaxStepTokens == 0 {
-		c.MaxStepTokens = defaultStepTokens
-	}
+	c.MaxSequences = cmp.Or(c.MaxSequences, defaultSequences)
+	c.MaxStepTokens = cmp.Or(c.MaxStepTokens, defaultStepTokens)
 	if err := newEnough(ort.GetVersion()); err != nil {
 		return nil, err
 	}

@@ -1,11 +1,11 @@
-package tokenizer
+package emit
 
-// Stopper ends a text at the first of its stop strings. It sees the text in pieces and holds back no
+// stopper ends a text at the first of its stop strings. It sees the text in pieces and holds back no
 // more than what may still turn out to be the start of a stop string, so the rest streams on at once.
 //
 // The stop string that ends first wins; of those that end at the same byte, the longest. The result is
-// a pure function of the whole text, however it was cut. Not safe for concurrent use.
-type Stopper struct {
+// a pure function of the whole text, however it was cut. It belongs to one choice.
+type stopper struct {
 	stops   []stop
 	held    string // text not yet returned
 	stopped bool
@@ -18,9 +18,9 @@ type stop struct {
 	matched int   // bytes of text that the end of the seen text matches
 }
 
-// NewStopper returns a Stopper for stops; empty strings among them are ignored.
-func NewStopper(stops []string) *Stopper {
-	s := &Stopper{}
+// newStopper returns a stopper for stops; empty strings among them are ignored.
+func newStopper(stops []string) *stopper {
+	s := &stopper{}
 	for _, text := range stops {
 		if text != "" {
 			s.stops = append(s.stops, stop{text: text, border: borders(text)})
@@ -56,7 +56,7 @@ func (s *stop) advance(c byte) bool {
 
 // Push adds text and returns what may be emitted now: everything before a stop string, if stopped, or
 // everything that no stop string can begin in. After it stopped, it returns "", true.
-func (s *Stopper) Push(text string) (emit string, stopped bool) {
+func (s *stopper) Push(text string) (emit string, stopped bool) {
 	if s.stopped {
 		return "", true
 	}
@@ -84,11 +84,8 @@ func (s *Stopper) Push(text string) (emit string, stopped bool) {
 	return all[:len(all)-hold], false
 }
 
-// Stopped reports whether a stop string was seen.
-func (s *Stopper) Stopped() bool { return s.stopped }
-
 // Flush ends the text and returns what was held back; nothing if it stopped.
-func (s *Stopper) Flush() string {
+func (s *stopper) Flush() string {
 	held := s.held
 	s.held = ""
 	for k := range s.stops {
