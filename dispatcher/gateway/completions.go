@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +28,7 @@ func (g *gateway) text(w http.ResponseWriter, r *http.Request) error {
 
 func (g *gateway) complete(w http.ResponseWriter, r *http.Request, parse func([]byte) (*openai.Request, error)) error {
 	begin := time.Now()
+	timed(w)
 	tenant, err := g.tenant(r)
 	if err != nil {
 		return err
@@ -66,7 +66,6 @@ func (g *gateway) complete(w http.ResponseWriter, r *http.Request, parse func([]
 	}
 	defer run.close()
 	nameJob(w, jobIDs(req.Jobs))
-	w.Header().Set("Openai-Processing-Ms", strconv.FormatInt(time.Since(begin).Milliseconds(), 10))
 	assembler := openai.NewAssembler(req, openai.Meta{
 		ID: req.Jobs[0].ID, Created: begin.Unix(), Class: req.Jobs[0].Class, Fingerprint: g.fingerprint(req.Model(), model),
 	})
