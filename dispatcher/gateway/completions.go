@@ -197,9 +197,12 @@ func badRequest(err error) error {
 	return &refusal{http.StatusBadRequest, e}
 }
 
-// requestParam names the parameter of a job's refusal as OpenAI's requests do.
+// requestParam names the parameter of a job's refusal as requests do that have no ids of jobs.
 func requestParam(err error) error {
 	e := contracts.AsError(err)
+	if e.Code == contracts.CodeConflict {
+		return headerConflict
+	}
 	if e.Param == "" {
 		return err
 	}
@@ -207,6 +210,10 @@ func requestParam(err error) error {
 	own.Param = strings.TrimPrefix(e.Param, "params.")
 	return badRequest(&own)
 }
+
+// headerConflict is the refusal of a job whose id comes from a key that was another request's.
+var headerConflict = &contracts.Error{Code: contracts.CodeConflict, Param: "Idempotency-Key",
+	Message: "this Idempotency-Key was used before for another request: send a new one, or the same body as then"}
 
 // promptParam names the prompt of a job's refusal as the request with so many prompts does.
 func promptParam(err error, prompts int) error {

@@ -83,7 +83,7 @@ func (f *fakeFleet) Submit(_ context.Context, job *contracts.Job) (*contracts.An
 	key := job.Tenant + "/" + job.ID
 	if old := f.jobs[key]; old != nil {
 		if old.digest != digest {
-			return nil, contracts.Errorf(contracts.CodeConflict, "job %s was submitted before with another request", job.ID)
+			return nil, &contracts.Error{Code: contracts.CodeConflict, Param: "job", Message: "job " + job.ID + " was submitted before with another request"}
 		}
 		answer.Attached = true
 		return answer, nil
