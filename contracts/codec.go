@@ -170,6 +170,7 @@ func Decode(data []byte, v any) error {
 		}
 		return err
 	}
+	data = s.integers()
 	if err := msgpack.Unmarshal(data, v); err != nil {
 		param := culprit(data, reflect.TypeOf(v).Elem())
 		if param == "" {
