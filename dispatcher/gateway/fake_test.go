@@ -136,13 +136,19 @@ func (f *fakeFleet) generate(j *fakeJob) {
 	texts, finish := make([]string, n), make([]string, n)
 	total, first := 0, 0
 	for i := 0; i < most && slices.Contains(finish, ""); i++ {
+		pace := time.After(f.pace)
+		select {
+		case <-j.cancel:
+			pace = nil // of two that are ready select takes either
+		default:
+		}
 		select {
 		case <-j.cancel:
 			f.end(j, claim, first, total, "", &contracts.Chunk{Finish: contracts.FinishCancelled, Code: contracts.CodeCanceled, Message: "canceled"})
 			return
 		case <-f.over:
 			return
-		case <-time.After(f.pace):
+		case <-pace:
 		}
 		for c := range n {
 			if finish[c] != "" {
