@@ -59,7 +59,7 @@ type Release string
 const (
 	ReleaseDrain   Release = "drain"   // the worker stops
 	ReleasePreempt Release = "preempt" // a more urgent job takes its place
-	ReleaseUnfit   Release = "unfit"   // the job needs more memory, or a longer context, than the worker has; another may have it
+	ReleaseUnfit   Release = "unfit"   // the job needs more memory, a longer context or a later version than the worker has; another may have it
 	ReleaseFailed  Release = "failed"  // it could not go on: counts as a failure
 	ReleaseLost    Release = "lost"    // the worker fell silent, and the dispatcher says so: counts as a failure
 )

@@ -157,15 +157,20 @@ func (l *TokenLogprob) DecodeMsgpack(dec *msgpack.Decoder) error {
 // refuses frames over the limits above, counts that the frame cannot hold, text that is not UTF-8,
 // numbers that the protocol has no room for, trailing bytes and versions above [Version]. The error is
 // an [*Error] and names the key at fault where there is one. Memory use is bounded by a small multiple
-// of len(data). It is safe for concurrent use.
+// of len(data). Of a version above, v gets what is known here as far as it can be read. It is safe for
+// concurrent use.
 func Decode(data []byte, v any) error {
 	if len(data) > MaxFrame {
 		return Errorf(CodePayloadTooLarge, "frame of %d bytes, at most %d are allowed", len(data), MaxFrame)
 	}
 	s := scanner{data: data}
 	if err := s.frame(); err != nil {
+		if CodeOf(err) == CodeUnimplemented {
+			_ = msgpack.Unmarshal(data, v) // the rest of it may have another type by then
+		}
 		return err
 	}
+	data = s.integers()
 	if err := msgpack.Unmarshal(data, v); err != nil {
 		param := culprit(data, reflect.TypeOf(v).Elem())
 		if param == "" {

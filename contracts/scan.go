@@ -1,6 +1,7 @@
 package contracts
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -15,6 +16,7 @@ type scanner struct {
 	pos        int
 	containers int
 	version    uint64
+	whole      []int // where float64s stand that are integers
 }
 
 // Keys that the scanner knows.
@@ -102,9 +104,11 @@ func (s *scanner) value(depth int, key []byte) error {
 		return s.arrayOf(int(c&0x0f), depth, key)
 	case c <= 0xbf:
 		return s.text(int(c & 0x1f))
-	case c == 0xca || c == 0xcb: // float32, float64
-		_, err = s.take(4 << (c - 0xca))
+	case c == 0xca: // float32
+		_, err = s.take(4)
 		return err
+	case c == 0xcb:
+		return s.double(depth, key)
 	case c >= 0xcc && c <= 0xcf: // uint8 to uint64
 		n, err := s.uint(1 << (c - 0xcc))
 		if err != nil {
@@ -152,6 +156,32 @@ func (s *scanner) sized(c byte, depth int, key []byte) error {
 		return s.arrayOf(n, depth, key)
 	}
 	return s.mapOf(n, depth)
+}
+
+// double steps over a float64. A whole number is an integer: JavaScript has one type for both, and msgpackr
+// writes times in it.
+func (s *scanner) double(depth int, key []byte) error {
+	bits, err := s.uint(8)
+	f := math.Float64frombits(bits)
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
+		return err
+	}
+	s.whole = append(s.whole, s.pos-9)
+	return s.number(uint64(int64(f)), f < 0, depth, key)
+}
+
+// integers is the frame with its whole float64s as int64s, which have the same length.
+func (s *scanner) integers() []byte {
+	if len(s.whole) == 0 {
+		return s.data
+	}
+	out := bytes.Clone(s.data)
+	for _, at := range s.whole {
+		f := math.Float64frombits(binary.BigEndian.Uint64(out[at+1:]))
+		out[at] = 0xd3
+		binary.BigEndian.PutUint64(out[at+1:], uint64(int64(f)))
+	}
+	return out
 }
 
 // number checks an integer, given as its 64 bits, against what its field can hold.

@@ -13,10 +13,10 @@ import (
 	"github.com/pelton-run/pelton/worker/resume"
 )
 
-// mostUnfit is how often a job may come to a worker that is too small for it.
+// mostUnfit is how often a job may come to a worker that is too small for it, or too old to read it.
 const mostUnfit = 16
 
-// giveUp ends a job with which too many holders failed, or for which as many were too small: it is kept with its history in the dead letters,
+// giveUp ends a job with which too many holders failed, or for which as many were too small or too old: it is kept with its history in the dead letters,
 // then its stream gets the final record. It does not run, so it can do no more harm. If the dead letter
 // cannot be stored, the job is given back.
 func (j *job) giveUp(hard context.Context, chain *lease.Chain, t *resume.Transcript) (*contracts.Chunk, error) {

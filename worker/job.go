@@ -41,7 +41,7 @@ type job struct {
 	claimed  time.Time
 	admitted []byte // as the queue held it
 	failures int    // of earlier holders
-	unfit    int    // earlier holders that were too small
+	unfit    int    // earlier holders that were too small or too old
 
 	ctx    context.Context // ends with the cause given to end
 	cancel context.CancelCauseFunc
@@ -189,6 +189,10 @@ func (j *job) serve(hard context.Context, early error) (*contracts.Chunk, error)
 		return first, nil
 	}
 	j.failures, j.unfit = first.Claim.Failures, t.Unfit()
+	if early == nil && contracts.CodeOf(t.Broken) == contracts.CodeUnimplemented { // a newer worker began it
+		early = t.Broken
+		refusal, why = j.verdict(early)
+	}
 	switch {
 	case j.failures >= j.w.cfg.MaxFailures, why == contracts.ReleaseUnfit && j.unfit >= mostUnfit:
 		return j.giveUp(hard, chain, t)

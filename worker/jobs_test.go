@@ -13,6 +13,7 @@ import (
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/worker"
+	"github.com/pelton-run/pelton/worker/resume"
 )
 
 // How generations end, one line a case: what is asked, and what the stream must hold.
@@ -131,8 +132,6 @@ func TestRefusals(t *testing.T) {
 		{"no prompt", func(a *contracts.Admitted) { a.Tokens = nil }, contracts.CodeInvalidArgument},
 		{"token outside the vocabulary", func(a *contracts.Admitted) { a.Tokens[1] = 259 }, contracts.CodeInvalidArgument},
 		{"negative token", func(a *contracts.Admitted) { a.Tokens[1] = -1 }, contracts.CodeInvalidArgument},
-		{"newer version", func(a *contracts.Admitted) { a.V = 2 }, contracts.CodeUnimplemented},
-		{"kind", func(a *contracts.Admitted) { a.Job.Kind = contracts.KindTensor }, contracts.CodeUnimplemented},
 		{"temperature", func(a *contracts.Admitted) { a.Job.Params.Temperature = ptr(-1.0) }, contracts.CodeInvalidArgument},
 		{"max tokens", func(a *contracts.Admitted) { a.Job.Params.MaxTokens = ptr(0) }, contracts.CodeInvalidArgument},
 		{"bias", func(a *contracts.Admitted) { a.Job.Params.LogitBias = map[string]float64{"259": 1} }, contracts.CodeInvalidArgument},
@@ -242,6 +241,56 @@ func TestShortContext(t *testing.T) {
 		}
 	}
 	f.empty()
+}
+
+// While a fleet is upgraded, a job that a worker cannot read, or that a newer one began, waits for a newer one; if
+// that began it and wrote its last record too, it is only taken off the queue.
+func TestLaterVersions(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	back := make(chan error, 99)
+	f.hire("old", newFake(), func(c *worker.Config) {
+		c.MaxFailures = 2
+		c.Trace = &worker.Trace{HandedBack: func(_ worker.Job, cause error) { back <- cause }}
+	})
+	write := func(id string, c contracts.Chunk) {
+		t.Helper()
+		c.V, c.Job, c.Fence = contracts.Version+1, id, 7
+		data, err := contracts.Encode(&c)
+		if err == nil {
+			_, err = f.js.Publish(t.Context(), subject.Out(tenant, id), data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("begun", contracts.Chunk{Claim: &contracts.Claim{Worker: "new", Attempt: 1}})
+	write("begun", contracts.Chunk{Tokens: []int32{1}, Text: "a"})
+	write("begun", contracts.Chunk{Index: 1, Claim: &contracts.Claim{Worker: "new", Attempt: 1, Released: contracts.ReleaseDrain}})
+	write("over", contracts.Chunk{Claim: &contracts.Claim{Worker: "new", Attempt: 1}, Usage: &contracts.Usage{}})
+	f.submit(order("over", "prompt", 5))
+	f.submit(order("begun", "prompt", 5))
+	f.submit(order("version", "prompt", 5, func(a *contracts.Admitted) { a.V = contracts.Version + 1 }))
+	f.submit(order("kind", "prompt", 5, func(a *contracts.Admitted) { a.Job.Kind = "later" }))
+	for range 6 {
+		if err := receive(t, back); contracts.CodeOf(err) != contracts.CodeUnimplemented {
+			t.Errorf("handed back for %v", err)
+		}
+	}
+	for _, id := range []string{"begun", "version", "kind"} {
+		last, err := resume.Last(t.Context(), f.nc, tenant, id)
+		var c contracts.Chunk
+		if err == nil {
+			err = contracts.Decode(last.Data, &c)
+		}
+		if err != nil || c.Final() || c.Claim == nil || id == "begun" && c.Fence < 8 {
+			t.Errorf("%s: last record %+v, %v; want one that gives the job back", id, c, err)
+		}
+	}
+	last, err := resume.Last(t.Context(), f.nc, tenant, "over")
+	if c := new(contracts.Chunk); err != nil || contracts.CodeOf(contracts.Decode(last.Data, c)) != contracts.CodeUnimplemented || !c.Final() {
+		t.Errorf("over: last record %+v, %v; want the one that was there", c, err)
+	}
 }
 
 // A job that nobody can hold is handed back until it is given up.

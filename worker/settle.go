@@ -58,7 +58,7 @@ func (j *job) verdict(cause error) (failure *contracts.Error, why contracts.Rele
 		j.log("job failed", cause)
 	}
 	switch {
-	case failure.Code == contracts.CodeResourceExhausted:
+	case failure.Code == contracts.CodeResourceExhausted, failure.Code == contracts.CodeUnimplemented: // another worker may be larger, or newer
 		return failure, contracts.ReleaseUnfit
 	case failure.Code.Info().Verb == contracts.VerbNak:
 		return failure, contracts.ReleaseFailed

@@ -55,7 +55,7 @@ async def ask(url: str, model: str, prompt: str, tenant: str = "default") -> int
         chunk = msgpack.unpackb(message.data)
         if chunk["index"] > seen:
             raise RuntimeError(f"tokens {seen} to {chunk['index']} were lost: read them from OUT")
-        if "tokens" in chunk or "usage" in chunk:  # else it is a claim
+        if "claim" not in chunk or "usage" in chunk:  # else it is a claim
             print(chunk.get("text", ""), end="", flush=True)
             seen = chunk["index"] + len(chunk.get("tokens", []))
         if "usage" in chunk:  # the final record

@@ -21,6 +21,7 @@ interface Chunk {
   text?: string;
   finish?: string;
   usage?: { prompt_tokens: number; completion_tokens: number };
+  claim?: object;
   code?: string;
   message?: string;
 }
@@ -48,7 +49,7 @@ async function ask(url: string, model: string, prompt: string, tenant = "default
     for await (const message of live) {
       const chunk = decode(message.data) as Chunk;
       if (chunk.index > seen) throw new Error(`tokens ${seen} to ${chunk.index} were lost: read them from OUT`);
-      if (chunk.tokens || chunk.usage) { // else it is a claim
+      if (!chunk.claim || chunk.usage) { // else it is a claim
         process.stdout.write(chunk.text ?? "");
         seen = chunk.index + (chunk.tokens?.length ?? 0);
       }

@@ -156,6 +156,10 @@ func seal(j *contracts.Job, a *contracts.Admitted, l Limits) (*Decision, error) 
 	return &Decision{Admitted: a, Size: contracts.SizeFor(a.KVTokens), Data: data}, nil
 }
 
+// limitText names a model's context in the words of OpenAI's own message, by which clients tell this refusal from
+// others: LiteLLM goes on to a model with a longer context.
+const limitText = "this model's maximum context length is %d tokens (%s)"
+
 // fit sets max_tokens and refuses what is too long for the model or for every live worker.
 func fit(j *contracts.Job, prompt int, m *Model, c Capacity, l Limits) error {
 	limit := m.ContextLength
@@ -163,10 +167,10 @@ func fit(j *contracts.Job, prompt int, m *Model, c Capacity, l Limits) error {
 		limit = min(limit, c.ContextLength)
 	}
 	if prompt > m.Counted() {
-		return tooLong(inputParam(j), "the prompt has more than %d tokens, the context of model %s is %d and an answer needs at least 1: shorten the prompt", m.Counted(), m.Name, limit)
+		return tooLong(inputParam(j), "the prompt has more than %d tokens and an answer needs at least 1, "+limitText+": shorten the prompt", m.Counted(), limit, m.Name)
 	}
 	if prompt >= limit {
-		return tooLong(inputParam(j), "the prompt has %d tokens, the context of model %s is %d and an answer needs at least 1: shorten the prompt", prompt, m.Name, limit)
+		return tooLong(inputParam(j), "the prompt has %d tokens and an answer needs at least 1, "+limitText+": shorten the prompt", prompt, limit, m.Name)
 	}
 	switch {
 	case j.Params.MaxTokens == nil:
@@ -177,8 +181,8 @@ func fit(j *contracts.Job, prompt int, m *Model, c Capacity, l Limits) error {
 		most = max(1, min(most, limit-prompt, c.tokens(j)-prompt))
 		j.Params.MaxTokens = &most
 	case prompt+*j.Params.MaxTokens > limit:
-		return tooLong("params.max_tokens", "the prompt has %d tokens and max_tokens is %d, together %d: the context of model %s is %d: lower max_tokens to %d or shorten the prompt",
-			prompt, *j.Params.MaxTokens, prompt+*j.Params.MaxTokens, m.Name, limit, limit-prompt)
+		return tooLong("params.max_tokens", "the prompt has %d tokens and max_tokens is %d, together %d, "+limitText+": lower max_tokens to %d or shorten the prompt",
+			prompt, *j.Params.MaxTokens, prompt+*j.Params.MaxTokens, limit, m.Name, limit-prompt)
 	}
 	return hold(j, prompt, c)
 }

@@ -121,7 +121,7 @@ func TestRefusals(t *testing.T) {
 		}, admission.Capacity{}, contracts.CodeInvalidArgument, "messages", "roles must alternate"},
 		"bias":          {func(j *contracts.Job) { j.Params.LogitBias = map[string]float64{"100": 1} }, admission.Capacity{}, contracts.CodeInvalidArgument, "params.logit_bias", "0 to 99"},
 		"token":         {func(j *contracts.Job) { j.Prompt, j.Tokens = "", []int32{100} }, admission.Capacity{}, contracts.CodeInvalidArgument, "tokens", "tokens[0] is 100"},
-		"long":          {func(j *contracts.Job) { j.Model, j.Prompt = "small", strings.Repeat("w ", 20) }, admission.Capacity{}, contracts.CodeContextLengthExceeded, "prompt", "20 tokens"},
+		"long":          {func(j *contracts.Job) { j.Model, j.Prompt = "small", strings.Repeat("w ", 20) }, admission.Capacity{}, contracts.CodeContextLengthExceeded, "prompt", "20 tokens and an answer needs at least 1, this model's maximum context length is 20 tokens (small)"},
 		"far too long":  {func(j *contracts.Job) { j.Model, j.Prompt = "small", strings.Repeat("w ", 41) }, admission.Capacity{}, contracts.CodeContextLengthExceeded, "prompt", "more than 40 tokens"},
 		"max_tokens":    {func(j *contracts.Job) { j.Params.MaxTokens = ptr(4998) }, admission.Capacity{}, contracts.CodeContextLengthExceeded, "params.max_tokens", "together 5001"},
 		"memory":        {func(j *contracts.Job) { j.Params.MaxTokens = ptr(8) }, admission.Capacity{KVBytes: 100, KVPerToken: 10}, contracts.CodeContextLengthExceeded, "params.max_tokens", "110 bytes"},

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +29,7 @@ func (g *gateway) text(w http.ResponseWriter, r *http.Request) error {
 
 func (g *gateway) complete(w http.ResponseWriter, r *http.Request, parse func([]byte) (*openai.Request, error)) error {
 	begin := time.Now()
+	timed(w)
 	tenant, err := g.tenant(r)
 	if err != nil {
 		return err
@@ -67,7 +67,6 @@ func (g *gateway) complete(w http.ResponseWriter, r *http.Request, parse func([]
 	}
 	defer run.close()
 	nameJob(w, jobIDs(req.Jobs))
-	w.Header().Set("Openai-Processing-Ms", strconv.FormatInt(time.Since(begin).Milliseconds(), 10))
 	assembler := openai.NewAssembler(req, openai.Meta{
 		ID: req.Jobs[0].ID, Created: begin.Unix(), Class: req.Jobs[0].Class, Fingerprint: g.fingerprint(req.Model(), model),
 	})
@@ -199,9 +198,12 @@ func badRequest(err error) error {
 	return &refusal{http.StatusBadRequest, e}
 }
 
-// requestParam names the parameter of a job's refusal as OpenAI's requests do.
+// requestParam names the parameter of a job's refusal as requests do that have no ids of jobs.
 func requestParam(err error) error {
 	e := contracts.AsError(err)
+	if e.Code == contracts.CodeConflict {
+		return headerConflict
+	}
 	if e.Param == "" {
 		return err
 	}
@@ -209,6 +211,10 @@ func requestParam(err error) error {
 	own.Param = strings.TrimPrefix(e.Param, "params.")
 	return badRequest(&own)
 }
+
+// headerConflict is the refusal of a job whose id comes from a key that was another request's.
+var headerConflict = &contracts.Error{Code: contracts.CodeConflict, Param: "Idempotency-Key",
+	Message: "this Idempotency-Key was used before for another request: send a new one, or the same body as then"}
 
 // promptParam names the prompt of a job's refusal as the request with so many prompts does.
 func promptParam(err error, prompts int) error {

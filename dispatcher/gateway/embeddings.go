@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
@@ -19,7 +18,7 @@ const rowsPerJob = 256
 
 // embeddings serves POST /v1/embeddings.
 func (g *gateway) embeddings(w http.ResponseWriter, r *http.Request) error {
-	begin := time.Now()
+	timed(w)
 	tenant, err := g.tenant(r)
 	if err != nil {
 		return err
@@ -59,7 +58,6 @@ func (g *gateway) embeddings(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	nameJob(w, jobIDs(jobs))
-	w.Header().Set("Openai-Processing-Ms", strconv.FormatInt(time.Since(begin).Milliseconds(), 10))
 	return g.writeJSON(w, http.StatusOK, reply)
 }
 

@@ -82,7 +82,7 @@ func (f *fakeFleet) Submit(_ context.Context, job *contracts.Job) (*contracts.An
 	key := job.Tenant + "/" + job.ID
 	if old := f.jobs[key]; old != nil {
 		if old.digest != digest {
-			return nil, contracts.Errorf(contracts.CodeConflict, "job %s was submitted before with another request", job.ID)
+			return nil, &contracts.Error{Code: contracts.CodeConflict, Param: "job", Message: "job " + job.ID + " was submitted before with another request"}
 		}
 		answer.Attached = true
 		return answer, nil
@@ -135,13 +135,19 @@ func (f *fakeFleet) generate(j *fakeJob) {
 	texts, finish := make([]string, n), make([]string, n)
 	total, first := 0, 0
 	for i := 0; i < most && slices.Contains(finish, ""); i++ {
+		pace := time.After(f.pace)
+		select {
+		case <-j.cancel:
+			pace = nil // of two that are ready select takes either
+		default:
+		}
 		select {
 		case <-j.cancel:
 			f.end(j, claim, first, total, "", &contracts.Chunk{Finish: contracts.FinishCancelled, Code: contracts.CodeCanceled, Message: "canceled"})
 			return
 		case <-f.over:
 			return
-		case <-time.After(f.pace):
+		case <-pace:
 		}
 		for c := range n {
 			if finish[c] != "" {

@@ -17,7 +17,7 @@ type recorder struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
-	begin  func(http.Header) // before the status is written; nil is nothing
+	begin  []func(http.Header) // before the status is written
 }
 
 // first remembers the status of the answer that begins.
@@ -26,8 +26,8 @@ func (w *recorder) first(status int) {
 		return
 	}
 	w.status = status
-	if w.begin != nil {
-		w.begin(w.Header())
+	for _, f := range w.begin {
+		f(w.Header())
 	}
 }
 

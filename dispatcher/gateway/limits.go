@@ -22,7 +22,7 @@ func (g *gateway) limitsOf(w http.ResponseWriter, tenant string) {
 	if !able || !ours {
 		return
 	}
-	rec.begin = func(h http.Header) {
+	rec.begin = append(rec.begin, func(h http.Header) {
 		requests, tokens := jobs.Quota(tenant)
 		for kind, s := range map[string]quota.State{"Requests": requests, "Tokens": tokens} {
 			if s.Limit > 0 {
@@ -31,5 +31,15 @@ func (g *gateway) limitsOf(w http.ResponseWriter, tenant string) {
 				h.Set("X-Ratelimit-Reset-"+kind, (time.Duration(math.Ceil(s.Reset.Seconds())) * time.Second).String())
 			}
 		}
+	})
+}
+
+// timed makes the answer say how many milliseconds it took until it began, as the clients of OpenAI read it.
+func timed(w http.ResponseWriter) {
+	since := time.Now()
+	if rec, ours := w.(*recorder); ours {
+		rec.begin = append(rec.begin, func(h http.Header) {
+			h.Set("Openai-Processing-Ms", strconv.FormatInt(time.Since(since).Milliseconds(), 10))
+		})
 	}
 }

@@ -1,16 +1,20 @@
 package gateway_test
 
 import (
+	"context"
 	"errors"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/gateway"
 	"github.com/pelton-run/pelton/dispatcher/quota"
@@ -44,6 +48,39 @@ func TestRateLimitHeaders(t *testing.T) {
 		if got := resp.Header.Get(name); got != want {
 			t.Errorf("%s is %q, want %q (status %d)", name, got, want, resp.StatusCode)
 		}
+	}
+}
+
+// slow is a fake fleet whose answers take a second and a half.
+type slow struct{ gateway.Jobs }
+
+// Start is the fake's, late.
+func (s slow) Start(ctx context.Context, job *contracts.Job) (*contracts.Answer, iter.Seq2[*contracts.Chunk, error], error) {
+	answer, chunks, err := s.Jobs.Start(ctx, job)
+	return answer, func(yield func(*contracts.Chunk, error) bool) {
+		time.Sleep(1500 * time.Millisecond)
+		chunks(yield)
+	}, err
+}
+
+// TestProcessingTime: the header says how long the answer took until its first byte: a whole one all of it, a
+// stream until its header, which waits for a second at most.
+func TestProcessingTime(t *testing.T) {
+	t.Parallel()
+	for more, want := range map[string]string{`,"prompt":"hello"`: "1500", `,"prompt":"hello","stream":true`: "1000", "": "0"} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake(t)
+			h, err := gateway.New(gateway.Config{Jobs: slow{f}, Models: f.models})
+			if err != nil {
+				t.Fatal(err)
+			}
+			body := `{"model":"` + fakeModel + `","max_tokens":2` + more + `}`
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/completions", strings.NewReader(body)))
+			if got := w.Header().Get("Openai-Processing-Ms"); got != want {
+				t.Errorf("%s: %q ms, want %s (status %d)", body, got, want, w.Code)
+			}
+		})
 	}
 }
 

@@ -24,6 +24,9 @@ func TestIdempotencyKeyOfMorePrompts(t *testing.T) {
 		if r.status != c.want {
 			t.Errorf("key %s with %s: %d %s, want %d", c.key, c.prompts, r.status, r.text, c.want)
 		}
+		if c.want == 409 && (!strings.Contains(r.text, `this Idempotency-Key was used before`) || !strings.Contains(r.text, `"param":"Idempotency-Key"`)) {
+			t.Errorf("%s names an id that the caller never saw", r.text)
+		}
 	}
 }
 

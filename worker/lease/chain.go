@@ -104,8 +104,12 @@ func (c *Chain) Lost(ctx context.Context) bool {
 	wait, cancel := context.WithTimeout(ctx, publishWait)
 	defer cancel()
 	last, err := resume.Last(wait, c.nc, c.tenant, c.job)
+	if err != nil || last == nil {
+		return false
+	}
 	var newest contracts.Chunk
-	return err == nil && last != nil && contracts.Decode(last.Data, &newest) == nil && newest.Fence > c.fence
+	_ = contracts.Decode(last.Data, &newest) // one of a later version has its fence too
+	return newest.Fence > c.fence
 }
 
 // errRefused marks answers that a retry does not change.

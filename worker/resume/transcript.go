@@ -23,8 +23,9 @@ type Transcript struct {
 	Failure  *contracts.Error
 	Checksum stream.Checksum // of the pieces; who goes on writing takes it over
 	Final    *contracts.Chunk
-	// Broken says why the stream cannot be continued: a record is missing or cannot be read. Last and
-	// Fence are right all the same.
+	// Broken says why the stream cannot be continued: a record is missing, cannot be read, or is of a later
+	// version (CodeUnimplemented). Last, Fence, and of
+	// a later version claims and Final, are right all the same.
 	Broken error
 }
 
@@ -47,11 +48,14 @@ func (t *Transcript) Tokens() int {
 func (t *Transcript) Add(seq uint64, at time.Time, data []byte) {
 	t.Last = seq
 	var c contracts.Chunk
-	if err := contracts.Decode(data, &c); err != nil {
-		t.fail("record %d: %w", seq, err)
-		return
-	}
+	err := contracts.Decode(data, &c)
 	t.Fence = max(t.Fence, c.Fence)
+	if err != nil {
+		t.fail("record %d: %w", seq, err)
+		if contracts.CodeOf(err) != contracts.CodeUnimplemented {
+			return
+		}
+	}
 	if c.Claim != nil {
 		t.Attempt, t.Claimed = c.Claim.Attempt, at
 	}
@@ -64,7 +68,7 @@ func (t *Transcript) Add(seq uint64, at time.Time, data []byte) {
 		if c.Code != "" {
 			t.Failure = contracts.Errorf(c.Code, "%s", c.Message)
 		}
-	default:
+	case err == nil:
 		t.Checksum.Add(&c)
 		t.piece(seq, at, &c)
 	}
@@ -94,7 +98,7 @@ func (t *Transcript) Failures() int {
 	return n
 }
 
-// Unfit is how often a holder was too small for the job.
+// Unfit is how often a holder was too small for the job, or too old to read it.
 func (t *Transcript) Unfit() int {
 	n := 0
 	for _, c := range t.History {

@@ -46,6 +46,8 @@ func TestTranscript(t *testing.T) {
 		{name: "a missing record", records: []contracts.Chunk{piece(1, 0, 4, "", 7)}, want: resume.Transcript{Last: 5, Fence: 1, Choices: []resume.Choice{{}}}, broken: true},
 		{name: "a choice that cannot be", records: []contracts.Chunk{piece(1, 99, 0, "", 7)}, want: resume.Transcript{Last: 5, Fence: 1}, broken: true},
 		{name: "a newer version", records: []contracts.Chunk{{V: 2}}, want: resume.Transcript{Last: 5}, broken: true},
+		{name: "a newer version that is known in part", records: []contracts.Chunk{{V: 2, Fence: 7, Claim: &contracts.Claim{Attempt: 2}}, {V: 2, Fence: 7, Tokens: []int32{1}}, {V: 2, Fence: 7, Usage: &contracts.Usage{}}},
+			want: resume.Transcript{Last: 25, Fence: 7, Attempt: 2, Claimed: time.Unix(0, 0), History: []contracts.Claim{{Attempt: 2}}, Final: &contracts.Chunk{V: 2, Fence: 7, Usage: &contracts.Usage{}}}, broken: true},
 		{name: "finished", records: []contracts.Chunk{final}, want: resume.Transcript{Last: 5, Fence: 3, Attempt: 2, Claimed: time.Unix(0, 0), Final: &final}},
 	}
 	for _, tt := range tests {

@@ -61,7 +61,7 @@ func TestGuard(t *testing.T) {
 		status              int
 		tenant              string
 	}{
-		{"/livez", "", 200, "nobody"}, {"/readyz", "", 200, "nobody"}, {"/version", "", 200, "nobody"}, {"/console/", "", 200, "nobody"}, {"/console/page.js", "", 200, "nobody"}, {"/console/../metrics", "", 401, ""}, {"/console/%2e%2e/metrics", "", 401, ""}, {"/consoles", "", 401, ""},
+		{"/livez", "", 200, "nobody"}, {"/readyz", "", 200, "nobody"}, {"/v2/health/live", "", 200, "nobody"}, {"/v2/health/ready", "", 200, "nobody"}, {"/version", "", 200, "nobody"}, {"/console/", "", 200, "nobody"}, {"/console/page.js", "", 200, "nobody"}, {"/console/../metrics", "", 401, ""}, {"/console/%2e%2e/metrics", "", 401, ""}, {"/consoles", "", 401, ""},
 		{"/v1/models", "", 401, ""}, {"/v1/jobs", "", 401, ""}, {"/v1/workers", "", 401, ""}, {"/metrics", "", 401, ""}, {"/", "", 401, ""}, {"/livezz", "", 401, ""}, {"/livez/../metrics", "", 401, ""}, {"/livez/x", "", 401, ""},
 		{"/v1/jobs", "Bearer " + ann, 200, "ann"}, {"/v1/jobs", "bearer  " + ann, 200, "ann"}, {"/v1/jobs/j/events", "Bearer " + ann, 200, "ann"}, {"/v1/dlq/j", "Bearer " + ann, 200, "ann"}, {"/v1/chat/completions", "Bearer " + ann, 200, "ann"},
 		{"/v1/jobs?tenant=bob", "Bearer " + ann, 200, "ann"},

@@ -82,7 +82,7 @@ func (r *Ring) Tenant(req *http.Request) (string, error) {
 // Paths that need no key, and those that a tenant's key opens. All others show more than one tenant's
 // doings and are for operators.
 var (
-	openPaths   = []string{"/livez", "/readyz", "/health", "/version", "/openapi.json"}
+	openPaths   = []string{"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready", "/version", "/openapi.json"}
 	openTrees   = []string{"/console"} // a page that asks for a key itself
 	tenantPaths = []string{"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/jobs", "/v1/dlq", "/v1/files", "/v1/batches", "/v2"}
 )
