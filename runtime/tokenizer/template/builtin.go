@@ -3,6 +3,7 @@ package template
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -130,11 +131,12 @@ func allowedFilters() map[string]exec.FilterFunction {
 		"trim":    filterTrim,
 		"replace": filterReplace,
 		"join":    filterJoin,
+		"reverse": filterReverse,
 		"tojson":  filterToJSON,
 	}
 	for _, name := range []string{
 		"abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "int", "items", "last",
-		"length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "safe", "select",
+		"length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "round", "safe", "select",
 		"selectattr", "sort", "string", "sum", "title", "upper",
 	} {
 		if f, ok := builtins.Filters.Get(name); ok {
@@ -212,6 +214,25 @@ func filterJoin(e *exec.Evaluator, in *exec.Value, p *exec.VarArgs) *exec.Value 
 		return exec.AsValue(fmt.Errorf("join: a text of more than %d bytes", b.limit))
 	}
 	return exec.AsValue(b.made(strings.Join(items, sep), append(items, sep)...))
+}
+
+// filterReverse turns the order around; the library's sorts as well.
+func filterReverse(_ *exec.Evaluator, in *exec.Value, _ *exec.VarArgs) *exec.Value {
+	if in.IsError() {
+		return in
+	}
+	if in.IsString() {
+		letters := []rune(in.String())
+		slices.Reverse(letters)
+		return exec.AsValue(string(letters))
+	}
+	var items list
+	in.Iterate(func(_, _ int, item, _ *exec.Value) bool {
+		items = append(items, item.Interface())
+		return true
+	}, func() {})
+	slices.Reverse(items)
+	return exec.AsValue(items)
 }
 
 // pythonSpace is Python's str.isspace for one character.
