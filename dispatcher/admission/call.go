@@ -77,7 +77,11 @@ func rows(j *contracts.Job, m *Model, l Limits) ([][]int32, error) {
 			ids = m.Cut(ids, m.ContextLength)
 		}
 		if len(ids) > m.ContextLength {
-			return nil, tooLong(fmt.Sprintf("input[%d]", i), "input[%d] has %d tokens, model %s reads %d: shorten it, or set truncate", i, len(ids), m.Name, m.ContextLength)
+			n := fmt.Sprint(len(ids))
+			if len(ids) > m.Counted() {
+				n = fmt.Sprintf("more than %d", m.Counted())
+			}
+			return nil, tooLong(fmt.Sprintf("input[%d]", i), "input[%d] has %s tokens, model %s reads %d: shorten it, or set truncate", i, n, m.Name, m.ContextLength)
 		}
 		out = append(out, ids)
 	}

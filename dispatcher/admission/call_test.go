@@ -85,6 +85,7 @@ func TestCallsAreRefused(t *testing.T) {
 		param, says string
 	}{
 		"long text":      {embedJob(func(j *contracts.Job) { j.Input[1] = "1 2 3 4 5" }), contracts.CodeContextLengthExceeded, "input[1]", "set truncate"},
+		"longer text":    {embedJob(func(j *contracts.Job) { j.Input[1] = "1 2 3 4 5 6 7 8 9" }), contracts.CodeContextLengthExceeded, "input[1]", "more than 8 tokens"},
 		"long row":       {embedJob(func(j *contracts.Job) { j.Input, j.Rows = nil, [][]int32{{1}, {1, 2, 3, 4, 5}} }), contracts.CodeContextLengthExceeded, "rows[1]", "5 tokens"},
 		"no such token":  {embedJob(func(j *contracts.Job) { j.Input, j.Rows = nil, [][]int32{{1, 100}} }), contracts.CodeInvalidArgument, "rows[0]", "0 to 99"},
 		"negative token": {embedJob(func(j *contracts.Job) { j.Input, j.Rows = nil, [][]int32{{-1}} }), contracts.CodeInvalidArgument, "rows[0]", "negative"},

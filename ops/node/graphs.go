@@ -59,7 +59,7 @@ func (a *answers) addTo(m *admission.Model) {
 	m.Inputs, m.Outputs = ports(a.manifest.Inputs), ports(a.manifest.Outputs)
 	m.Tokenizer = nil
 	if a.words != nil {
-		m.Tokenizer, m.Cut, m.Dimensions = chatless{a.words}, a.words.Cut, a.manifest.Dimensions()
+		m.Tokenizer, m.Cut, m.Dimensions = chatless{a.words.Within(m.Counted())}, a.words.Cut, a.manifest.Dimensions()
 	}
 }
 

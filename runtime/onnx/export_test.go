@@ -83,7 +83,11 @@ func openExport(t *testing.T, dir string, change func(*onnx.Config)) onnx.Model 
 	return e
 }
 
-// Each export generates the tokens that Python's onnxruntime generates with the same file.
+// within is how far a logit may be from that of Python's onnxruntime: kernels round as the processor makes them.
+const within = 0.02
+
+// Each export generates the tokens that Python's onnxruntime generates with the same file: behind those before, each
+// is the likeliest, or one of two that lie closer than both may be off.
 func TestExportsEqualPython(t *testing.T) {
 	t.Parallel()
 	var want []struct {
@@ -112,14 +116,16 @@ func TestExportsEqualPython(t *testing.T) {
 					continue
 				}
 				cases++
-				logits, tokens := greedily(t, e, w.Prompt, len(w.Tokens))
+				steps := led(t, e, w.Prompt, w.Tokens)
 				for i, v := range w.Logits {
-					if diff := math.Abs(float64(logits[i*w.Every]) - v); !(diff < 0.02) {
-						t.Errorf("prompt of %d: logit %d is %g, want %g", len(w.Prompt), i*w.Every, logits[i*w.Every], v)
+					if diff := math.Abs(float64(steps[0][i*w.Every]) - v); !(diff < within) {
+						t.Errorf("prompt of %d: logit %d is %g, want %g", len(w.Prompt), i*w.Every, steps[0][i*w.Every], v)
 					}
 				}
-				if !slices.Equal(tokens, w.Tokens) {
-					t.Errorf("prompt of %d: tokens %v, want %v", len(w.Prompt), tokens, w.Tokens)
+				for i, logits := range steps {
+					if best := greedy(logits); !(logits[best]-logits[w.Tokens[i]] < 2*within) {
+						t.Errorf("prompt of %d: token %d is %d, want %d", len(w.Prompt), i, best, w.Tokens[i])
+					}
 				}
 			}
 			if cases != 3 {
@@ -129,26 +135,23 @@ func TestExportsEqualPython(t *testing.T) {
 	}
 }
 
-// greedily returns the logits behind the prompt and n greedy tokens.
-func greedily(t *testing.T, e engine.Engine, prompt []int32, n int) (first []float32, tokens []int32) {
+// led returns the logits behind the prompt and behind each of the tokens but the last.
+func led(t *testing.T, e engine.Engine, prompt, tokens []int32) (steps [][]float32) {
 	t.Helper()
-	seq, err := e.Open(len(prompt) + n)
+	seq, err := e.Open(len(prompt) + len(tokens))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer e.Close(seq)
-	for in := prompt; n > 0; n-- {
+	in := prompt
+	for i := range tokens {
 		row := &engine.Row{Seq: seq, Tokens: in, Sample: true}
 		if err := e.Step(t.Context(), []*engine.Row{row}); err != nil || row.Err != nil {
 			t.Fatal(err, row.Err)
 		}
-		if first == nil {
-			first = slices.Clone(row.Logits)
-		}
-		in = []int32{greedy(row.Logits)}
-		tokens = append(tokens, in...)
+		steps, in = append(steps, slices.Clone(row.Logits)), tokens[i:i+1]
 	}
-	return first, tokens
+	return steps
 }
 
 func TestExportConformance(t *testing.T) {

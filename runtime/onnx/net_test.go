@@ -146,9 +146,7 @@ func TestEmbeddingsDoNotDependOnTheBatch(t *testing.T) {
 		t.Run(variant, func(t *testing.T) {
 			t.Parallel()
 			n, _ := openMiniLM(t, variant, nil)
-			seed := rand.Uint64()
-			t.Logf("seed %d", seed)
-			rng := rand.New(rand.NewPCG(seed, 0))
+			rng := rand.New(rand.NewPCG(1, 0))
 			var rows [][]int32
 			var alone [][]byte
 			for range 12 {

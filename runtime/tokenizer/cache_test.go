@@ -33,8 +33,7 @@ func TestKeyOf(t *testing.T) {
 
 // Many at once put words into the same slots and look for them: what is found is always the word's own.
 func TestCacheKeepsWordsApart(t *testing.T) {
-	seed := rand.Uint64()
-	t.Log("seed", seed)
+	const seed = uint64(1)
 	r := rand.New(rand.NewPCG(seed, 0))
 	words := make([]string, 3<<cacheBits)
 	for i := range words {

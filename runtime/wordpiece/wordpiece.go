@@ -38,6 +38,7 @@ type Tokenizer struct {
 	longest int    // bytes of the longest piece
 	unknown int32
 	letters int // a word of more characters is unknown
+	most    int // tokens that are wanted; 0 is all
 	before  []int32
 	after   []int32
 
@@ -170,10 +171,22 @@ func (t *Tokenizer) Vocab() int {
 	return int(most) + 1
 }
 
+// Within is t for texts of at most so many tokens. Of a text of more, Encode returns more than those and not all,
+// and takes little longer than for as many.
+func (t *Tokenizer) Within(most int) *Tokenizer {
+	bounded := *t
+	bounded.most = most
+	return &bounded
+}
+
 // Encode returns the ids of text, between the special tokens that the model wants around it. Special
 // tokens in text stay text. A text without a word yields the special tokens alone.
 func (t *Tokenizer) Encode(text string) []int32 {
-	ids := append(make([]int32, 0, len(text)/4+4), t.before...)
+	room := len(text)/4 + 4
+	if t.most > 0 {
+		room = min(room, t.most+t.letters)
+	}
+	ids := append(make([]int32, 0, room), t.before...)
 	word := make([]byte, 0, 64)
 	end := func() {
 		if len(word) > 0 {
@@ -182,6 +195,9 @@ func (t *Tokenizer) Encode(text string) []int32 {
 		}
 	}
 	for r := range t.runes(text) {
+		if t.most > 0 && len(ids) > t.most {
+			break
+		}
 		switch {
 		case unicode.IsSpace(r):
 			end()

@@ -90,6 +90,31 @@ func TestCut(t *testing.T) {
 	}
 }
 
+// A bound changes no text that keeps to it. Of others it says that they are too long, with the tokens that they begin
+// with, and does not read them to their end.
+func TestWithin(t *testing.T) {
+	t.Parallel()
+	tok := load(t)
+	for _, unit := range []string{"hello ", "q", strings.Repeat("zq", 40) + " ", ".", "漢", " ", "e\u0301 "} {
+		for _, n := range []int{0, 1, 7, 300} {
+			text := strings.Repeat(unit, n)
+			want := tok.Encode(text)
+			for _, most := range []int{1, 2, 10, len(want) - 1, len(want), len(want) + 1} {
+				got := tok.Within(most).Encode(text)
+				if len(want) <= most && !slices.Equal(got, want) || len(want) > most && len(got) <= most {
+					t.Errorf("%d times %.8q is %d tokens within %d, want %d", n, unit, len(got), most, len(want))
+				}
+				if cut := min(most/2, len(want)); cut > 2 && !slices.Equal(tok.Cut(got, cut), tok.Cut(slices.Clone(want), cut)) {
+					t.Errorf("%d times %.8q within %d is cut to other tokens", n, unit, most)
+				}
+			}
+		}
+	}
+	if got := len(tok.Within(1000).Encode(strings.Repeat("zq ", 1<<20))); got > 1000+100 {
+		t.Errorf("of a text of two million tokens %d were made, want about 1000", got)
+	}
+}
+
 func TestUnsupported(t *testing.T) {
 	t.Parallel()
 	for part, change := range map[string][2]string{

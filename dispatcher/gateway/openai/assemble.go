@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/pelton-run/pelton/contracts"
 )
@@ -35,7 +34,7 @@ type choice struct {
 	started bool
 	finish  string
 	text    strings.Builder
-	offset  int // characters before the next token
+	at      position // of the next token
 	chat    *ChatLogprobs
 	plain   *TextLogprobs
 }
@@ -117,7 +116,7 @@ func (a *Assembler) start(out []Event, ch *choice, index int) []Event {
 		return append(out, a.event(Choice{Index: index, Delta: &Delta{Role: "assistant", Content: new(string)}}))
 	}
 	if echo := a.echo(index); echo != "" {
-		ch.offset = utf8.RuneCountInString(echo)
+		ch.at.pass([]byte(echo))
 		return append(out, a.event(Choice{Index: index, Text: &echo}))
 	}
 	return out
@@ -146,7 +145,7 @@ func (a *Assembler) piece(out []Event, ch *choice, index int, c *contracts.Chunk
 	} else {
 		e.Text = &text
 		if logprobs {
-			e.Logprobs, ch.offset = textLogprobs(c.Logprobs, ch.offset)
+			e.Logprobs = textLogprobs(c.Logprobs, &ch.at)
 		}
 	}
 	return append(out, a.event(e))
@@ -189,7 +188,7 @@ func (a *Assembler) Collect(prompt int, c *contracts.Chunk) error {
 	if !ch.started {
 		ch.started = true
 		ch.text.WriteString(a.echo(index))
-		ch.offset = utf8.RuneCountInString(a.echo(index))
+		ch.at.pass([]byte(a.echo(index)))
 	}
 	ch.text.WriteString(c.Text)
 	if a.req.Logprobs {
@@ -216,11 +215,9 @@ func (ch *choice) collectLogprobs(kind contracts.Kind, in []contracts.TokenLogpr
 		return
 	}
 	if ch.plain == nil {
-		ch.plain, _ = textLogprobs(nil, 0)
+		ch.plain = textLogprobs(nil, &ch.at)
 	}
-	more, offset := textLogprobs(in, ch.offset)
-	ch.plain.add(more)
-	ch.offset = offset
+	ch.plain.add(textLogprobs(in, &ch.at))
 }
 
 // Whole is the reply after all chunks were collected.

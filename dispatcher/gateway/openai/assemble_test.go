@@ -3,14 +3,18 @@ package openai_test
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
+	"github.com/pelton-run/pelton/runtime/sim"
+	"github.com/pelton-run/pelton/runtime/tokenizer"
 )
 
 // record is a chunk of one of a request's jobs.
@@ -205,6 +209,46 @@ func TestLogprobShapes(t *testing.T) {
 	if got := openai.Finite(lp); got[1].Logprob != -9999 || got[0].Top[1].Logprob != -9999 || !math.IsInf(float64(lp[0].Top[1].Logprob), -1) {
 		t.Errorf("Finite(%v) = %v, want a copy with -9999", lp, got)
 	}
+}
+
+// An offset is the number of characters that the text has of the tokens before, also of bytes that are none.
+func TestTextOffsets(t *testing.T) {
+	t.Parallel()
+	vocabulary, err := tokenizer.Parse(sim.TokenizerJSON(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		parts := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "é", "\xe2", "\x98\x83", "\x80", "\xc0", "\xf0\x9f", "\xe0\x80", "你b", "\ufffd", ""}), 0, 8).Draw(t, "tokens")
+		job := &contracts.Job{Kind: contracts.KindText}
+		a := openai.NewAssembler(&openai.Request{Kind: contracts.KindText, Jobs: []*contracts.Job{job}, Choices: 1, Logprobs: true}, openai.Meta{})
+		said := ""
+		var want []int
+		for _, p := range parts {
+			// A character that is only begun counts.
+			d, characters := vocabulary.NewDecoder(), 0
+			for i := range len(said) {
+				characters += utf8.RuneCountInString(d.Push(int32(said[i])))
+			}
+			want = append(want, characters+utf8.RuneCountInString(d.Flush()))
+			said += p
+			a.Collect(0, &contracts.Chunk{Tokens: []int32{1}, Logprobs: []contracts.TokenLogprob{{Token: 1, Bytes: []byte(p)}}})
+		}
+		var got struct {
+			Choices []struct {
+				Logprobs struct {
+					Offsets []int `json:"text_offset"`
+				}
+			}
+		}
+		raw, err := json.Marshal(a.Whole())
+		if err == nil {
+			err = json.Unmarshal(raw, &got)
+		}
+		if err != nil || len(got.Choices) != 1 || !slices.Equal(got.Choices[0].Logprobs.Offsets, want) {
+			t.Fatalf("offsets %+v of %q, %v, want %v", got, parts, err, want)
+		}
+	})
 }
 
 func TestChunksNobodyAskedFor(t *testing.T) {

@@ -56,28 +56,44 @@ type TextLogprobs struct {
 	Offsets  []int                `json:"text_offset"`
 }
 
-// textLogprobs converts in, whose first token starts offset characters into the text, and returns the
-// offset after the last one.
-func textLogprobs(in []contracts.TokenLogprob, offset int) (*TextLogprobs, int) {
+// position is a place in a text of which the bytes come in pieces.
+type position struct {
+	characters int    // complete ones
+	begun      []byte // of the next one
+}
+
+// pass moves on by b. Bytes that are no character count as the text has them: one U+FFFD for each piece of what could
+// have become one.
+func (p *position) pass(b []byte) {
+	b = append(p.begun, b...)
+	for utf8.FullRune(b) {
+		r, n := utf8.DecodeRune(b)
+		for r == utf8.RuneError && n < len(b) && !utf8.FullRune(b[:n+1]) {
+			n++
+		}
+		b = b[n:]
+		p.characters++
+	}
+	p.begun = b
+}
+
+// textLogprobs converts in, whose first token starts at a place in the text, and moves it behind the last one.
+func textLogprobs(in []contracts.TokenLogprob, at *position) *TextLogprobs {
 	out := &TextLogprobs{Tokens: []string{}, Logprobs: []float32{}, Top: []map[string]float32{}, Offsets: []int{}}
 	for _, t := range in {
 		text := tokenText(t.Bytes, "bytes:")
 		out.Tokens = append(out.Tokens, text)
 		out.Logprobs = append(out.Logprobs, finite(t.Logprob))
-		out.Offsets = append(out.Offsets, offset)
+		out.Offsets = append(out.Offsets, at.characters+min(1, len(at.begun)))
 		top := map[string]float32{}
 		for i := len(t.Top) - 1; i >= 0; i-- { // of two tokens with one text the likelier one stays
 			top[tokenText(t.Top[i].Bytes, "bytes:")] = finite(t.Top[i].Logprob)
 		}
 		top[text] = finite(t.Logprob)
 		out.Top = append(out.Top, top)
-		for _, b := range t.Bytes {
-			if utf8.RuneStart(b) {
-				offset++
-			}
-		}
+		at.pass(t.Bytes)
 	}
-	return out, offset
+	return out
 }
 
 func (l *TextLogprobs) add(more *TextLogprobs) {

@@ -143,7 +143,7 @@ func (a *attention) reference() []float64 {
 // may run beside it.
 func TestAttention(t *testing.T) {
 	defer func() { _ = kernels.Select(kernels.Level()) }()
-	seed := rand.Uint64()
+	const seed = uint64(1)
 	for _, c := range [][4]int{{9, 3, 64, 300}, {14, 2, 64, 70}, {4, 4, 16, 140}, {16, 8, 128, 40}, {8, 2, 80, 40}, {25, 1, 48, 40}} {
 		for width, within := range map[int]float64{4: 1e-5, 2: 5e-3} {
 			t.Run(fmt.Sprintf("%v width %d", c, width), func(t *testing.T) {

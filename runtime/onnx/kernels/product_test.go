@@ -138,7 +138,7 @@ func (m matrix) with(s *ort.DynamicAdvancedSession, in ort.Value) ([]float32, er
 // a row. It selects levels, so nothing else of this package may run beside it.
 func TestBlockProduct(t *testing.T) {
 	defer func() { _ = kernels.Select(kernels.Level()) }()
-	seed := rand.Uint64()
+	const seed = uint64(1)
 	for _, form := range []quant.Grouping{{Bits: 4}, {Bits: 4, Wide: true}, {Bits: 8}, {Bits: 8, Wide: true}} {
 		for _, size := range [][2]int{{1, 32}, {40, 96}, {576, 1536}, {960, 576}} {
 			t.Run(fmt.Sprintf("%d bits wide %v %dx%d", form.Bits, form.Wide, size[0], size[1]), func(t *testing.T) {

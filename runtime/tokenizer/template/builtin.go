@@ -3,6 +3,8 @@ package template
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -129,11 +131,12 @@ func allowedFilters() map[string]exec.FilterFunction {
 		"trim":    filterTrim,
 		"replace": filterReplace,
 		"join":    filterJoin,
+		"reverse": filterReverse,
 		"tojson":  filterToJSON,
 	}
 	for _, name := range []string{
 		"abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "int", "items", "last",
-		"length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "safe", "select",
+		"length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "round", "safe", "select",
 		"selectattr", "sort", "string", "sum", "title", "upper",
 	} {
 		if f, ok := builtins.Filters.Get(name); ok {
@@ -213,6 +216,25 @@ func filterJoin(e *exec.Evaluator, in *exec.Value, p *exec.VarArgs) *exec.Value 
 	return exec.AsValue(b.made(strings.Join(items, sep), append(items, sep)...))
 }
 
+// filterReverse turns the order around; the library's sorts as well.
+func filterReverse(_ *exec.Evaluator, in *exec.Value, _ *exec.VarArgs) *exec.Value {
+	if in.IsError() {
+		return in
+	}
+	if in.IsString() {
+		letters := []rune(in.String())
+		slices.Reverse(letters)
+		return exec.AsValue(string(letters))
+	}
+	var items list
+	in.Iterate(func(_, _ int, item, _ *exec.Value) bool {
+		items = append(items, item.Interface())
+		return true
+	}, func() {})
+	slices.Reverse(items)
+	return exec.AsValue(items)
+}
+
 // pythonSpace is Python's str.isspace for one character.
 func pythonSpace(r rune) bool { return unicode.IsSpace(r) || r >= 0x1c && r <= 0x1f }
 
@@ -286,6 +308,7 @@ func textMethods(b *budget) map[string]exec.Method[string] {
 		"replace": func(s string, _ *exec.Value, p *exec.VarArgs) (any, error) {
 			return replace(s, p, b, maxRenderOutput+8*len(s))
 		},
+		"format": func(s string, _ *exec.Value, p *exec.VarArgs) (any, error) { return format(s, p, b) },
 	}
 	for _, name := range []string{"capitalize", "title", "find", "rfind", "isdigit", "isalpha", "isalnum", "isspace", "isupper", "islower"} {
 		if m, ok := builtins.Methods.Str.Get(name); ok {
@@ -293,6 +316,43 @@ func textMethods(b *budget) map[string]exec.Method[string] {
 		}
 	}
 	return out
+}
+
+// format is Python's str.format for fields without a form of their own: {}, {0}, {name}. What it makes is not shown
+// to who hides names: s is the template's own, and so it is no more than texts behind each other.
+func format(s string, p *exec.VarArgs, b *budget) (string, error) {
+	var out strings.Builder
+	rest, next := s, 0
+	for {
+		i := strings.IndexAny(rest, "{}")
+		if i < 0 {
+			out.WriteString(rest)
+			return out.String(), nil
+		}
+		out.WriteString(rest[:i])
+		if strings.HasPrefix(rest[i+1:], rest[i:i+1]) { // {{ or }}
+			out.WriteByte(rest[i])
+			rest = rest[i+2:]
+			continue
+		}
+		field, after, closed := strings.Cut(rest[i+1:], "}")
+		at, err := strconv.Atoi(field)
+		if field == "" {
+			at, next, err = next, next+1, nil
+		}
+		value := p.KwArgs[field]
+		if err == nil && at >= 0 && at < len(p.Args) {
+			value = p.Args[at]
+		}
+		if rest[i] == '}' || !closed || value == nil {
+			return "", fmt.Errorf("format: the field {%.40s} has no value, or a form that is not known", field)
+		}
+		out.WriteString(value.String())
+		rest = after
+		if err := b.size(out.Len()); err != nil {
+			return "", err
+		}
+	}
 }
 
 // split is Python's str.split.

@@ -2,15 +2,17 @@ package template
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nikolalohinski/gonja/v2/config"
 	"github.com/nikolalohinski/gonja/v2/tokens"
 )
 
-// respell spells two kinds of expression in a form that the library reads everywhere. It knows "a if c else b"
+// respell spells three kinds of expression in a form that the library reads everywhere. It knows "a if c else b"
 // only where nothing is around it: a list that holds something is true, so ((c) and [a] or [b])[0] has the same
-// value and evaluates the same parts. And it calls no method of what is in parentheses: (a).f() becomes [a][0].f().
+// value and evaluates the same parts. It calls no method of what is in parentheses: (a).f() becomes [a][0].f(). And
+// it does not find a list's first item from its end: a[-1] becomes a[-1:][0].
 func respell(source string, cfg *config.Config) string {
 	s := speller{source: tokens.NewLexer(source, cfg).Input, stream: tokens.LexAll(source, cfg)}
 	var out strings.Builder
@@ -105,6 +107,13 @@ func (s *speller) group() string {
 	called := closes(before) || before.Type == tokens.Name && !keyword(before, "if", "elif", "else")
 	if t := s.stream.Current(); open.Type == tokens.LeftParenthesis && !called && t != nil && t.Type == tokens.Dot {
 		return text + "[" + inner + "][0]"
+	}
+	if n, err := strconv.Atoi(strings.TrimSpace(inner)); err == nil && n < 0 && open.Type == tokens.LeftBracket && called {
+		end := ""
+		if n < -1 {
+			end = strconv.Itoa(n + 1)
+		}
+		return text + "[" + strconv.Itoa(n) + ":" + end + "][0]"
 	}
 	return text + open.Val + inner + closing.Val
 }

@@ -141,6 +141,14 @@ func checkSource(source string, cfg *config.Config) error {
 			nesting--
 		case tokens.Power:
 			return fmt.Errorf("line %d: powers are not allowed in templates", tok.Line)
+		case tokens.Name:
+			if tok.Val == "format" && last.Type == tokens.Dot && before != tokens.String {
+				return fmt.Errorf("line %d: format() is only for texts that the template itself writes", tok.Line)
+			}
+		case tokens.Modulo:
+			if last.Type == tokens.String {
+				return fmt.Errorf("line %d: %% puts nothing into texts in templates: use ~ or format()", tok.Line)
+			}
 		case tokens.Multiply:
 			stream.Next()
 			n, times := stream.Current(), 0
