@@ -168,6 +168,12 @@ func TestAddRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want an error that says %q", name, err, c.says)
 		}
 	}
+	much := described("net")
+	much.MaxBatch = -1
+	copied := false
+	if _, _, err := s.Add(t.Context(), s.store, graphFolder(t, "a.onnx"), much, func(hub.Event) { copied = true }); err == nil || !strings.Contains(err.Error(), "max_batch") || copied {
+		t.Errorf("a manifest that is none: %v, copied before it was looked at: %v", err, copied)
+	}
 	if all, err := s.store.List(); !errors.Is(err, model.ErrDamaged) || len(all) != 1 {
 		t.Errorf("after the refusals the store has %d models, %v", len(all), err)
 	}
