@@ -25,6 +25,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/ops/cli"
 	"github.com/pelton-run/pelton/ops/node"
+	"github.com/pelton-run/pelton/runtime/hub"
 )
 
 const chart = "../ops/deploy/helm"
@@ -163,9 +164,13 @@ func TestChartScales(t *testing.T) {
 			}
 			pools++
 			var want, got, names []string
+			model := models[o.Metadata.Name]
+			if e, ok := hub.Lookup(model); ok { // jobs are of its full name
+				model = e.Name
+			}
 			for _, class := range contracts.Classes {
 				for _, size := range contracts.Sizes {
-					want = append(want, subject.Consumer(models[o.Metadata.Name], class, size))
+					want = append(want, subject.Consumer(model, class, size))
 				}
 			}
 			for _, tr := range o.Spec.Triggers {
@@ -184,7 +189,7 @@ func TestChartScales(t *testing.T) {
 			formula := strings.Join(names[:len(want)], " + ")
 			if last := o.Spec.Triggers[len(names)-1]; last.Name == "outside" {
 				formula = fmt.Sprintf("max(%s, outside * %s)", formula, o.Spec.Advanced.ScalingModifiers.Target)
-				if last.Metadata["model"] != models[o.Metadata.Name] || last.Metadata["scalerAddress"] == "" {
+				if last.Metadata["model"] != model || last.Metadata["scalerAddress"] == "" {
 					t.Errorf("%s: %s asks the scaler with %v", file, o.Metadata.Name, last.Metadata)
 				}
 			}
@@ -195,6 +200,17 @@ func TestChartScales(t *testing.T) {
 	}
 	if pools < 2 {
 		t.Errorf("%d pools are scaled in all cases, want 2", pools)
+	}
+	helpers, err := os.ReadFile(chart + "/pelton/templates/_helpers.tpl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range hub.Catalog() {
+		for _, alias := range e.Aliases {
+			if pair := fmt.Sprintf("%q %q", alias, e.Name); !strings.Contains(string(helpers), pair) {
+				t.Errorf("pelton.model of the chart does not know %s", pair)
+			}
+		}
 	}
 }
 
