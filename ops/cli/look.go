@@ -16,6 +16,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/runtime/hub"
 	"github.com/pelton-run/pelton/runtime/memory"
+	"github.com/pelton-run/pelton/runtime/model"
 )
 
 // release is the version that a build of images or packages sets (-ldflags -X).
@@ -158,6 +159,9 @@ func (a *app) diagnose(_ context.Context) []check {
 	k = check{Name: "ONNX Runtime", OK: err == nil, Found: lib}
 	if err != nil {
 		k.Found, k.Do = "not found", "pelton run fetches it; or set PELTON_ORT_LIB"
+		if given := a.settings.text("ort-lib"); given != "" {
+			k.Found, k.Do = given, err.Error()
+		}
 	}
 	checks = append(checks, k)
 
@@ -166,6 +170,9 @@ func (a *app) diagnose(_ context.Context) []check {
 	k = check{Name: "default model", OK: err == nil, Found: dir}
 	if err != nil {
 		k.Found, k.Do = "not converted yet", "pelton model pull "+e.Name
+		if !errors.Is(err, model.ErrNotFound) {
+			k.Found = err.Error()
+		}
 	}
 	checks = append(checks, k)
 

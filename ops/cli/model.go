@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pelton-run/pelton/runtime/hub"
-	"github.com/pelton-run/pelton/runtime/hub/repo"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/runtime/model"
 )
@@ -49,7 +48,7 @@ HF_ENDPOINT names another hub.`,
 			}
 			dir, m, err := hub.Ensure(cmd.Context(), a.store(), name, variant, bar.report)
 			if err != nil {
-				return pullError(err)
+				return err
 			}
 			bar.finish()
 			fmt.Fprintf(a.out, "%s:%s %s\n", m.Name, m.Variant, dir)
@@ -59,19 +58,6 @@ HF_ENDPOINT names another hub.`,
 	storeFlag(c)
 	c.Flags().String("variant", "", "`variant` that a GGUF file is converted to")
 	return c
-}
-
-// pullError gives the errors of the hub their exit codes.
-func pullError(err error) error {
-	switch {
-	case errors.Is(err, model.ErrNotFound), errors.Is(err, repo.ErrChoice):
-		return coded{err, exitNotFound}
-	case errors.Is(err, hub.ErrAccess):
-		return coded{err, exitRefused}
-	case errors.Is(err, hub.ErrUnavailable):
-		return coded{err, exitUnavailable}
-	}
-	return err
 }
 
 func (a *app) modelList() *cobra.Command {
@@ -158,11 +144,7 @@ func storedName(ref string) (name, variant string) {
 }
 
 func (a *app) findModel(ref string) (string, model.Manifest, error) {
-	dir, m, err := a.store().Find(storedName(ref))
-	if err != nil {
-		return "", m, coded{err, exitNotFound}
-	}
-	return dir, m, nil
+	return a.store().Find(storedName(ref))
 }
 
 func (a *app) modelRemove() *cobra.Command {
@@ -177,11 +159,7 @@ func (a *app) modelRemove() *cobra.Command {
 				}
 				variant = m.Variant
 			}
-			err := a.store().Remove(name, variant) // also when it is damaged
-			if errors.Is(err, model.ErrNotFound) {
-				return coded{err, exitNotFound}
-			}
-			return err
+			return a.store().Remove(name, variant) // also when it is damaged
 		},
 	}
 	storeFlag(c)
