@@ -33,8 +33,11 @@ const chart = "../ops/deploy/helm"
 // object is what of a Kubernetes object the tests look at.
 type object struct {
 	Kind     string
-	Metadata struct{ Name string }
-	Spec     struct {
+	Metadata struct {
+		Name   string
+		Labels map[string]string
+	}
+	Spec struct {
 		Template struct{ Spec podSpec }
 		Triggers []struct {
 			Type, Name string
@@ -43,8 +46,11 @@ type object struct {
 		Advanced struct {
 			ScalingModifiers struct{ Formula, Target string } `yaml:"scalingModifiers"`
 		}
-		Selector  struct{ MatchLabels map[string]string }
+		Selector struct {
+			MatchLabels map[string]string `yaml:"matchLabels"`
+		}
 		Endpoints []struct{ Path string }
+		JobLabel  string `yaml:"jobLabel"`
 	}
 }
 
@@ -211,6 +217,46 @@ func TestChartScales(t *testing.T) {
 				t.Errorf("pelton.model of the chart does not know %s", pair)
 			}
 		}
+	}
+}
+
+// TestChartMonitors: what Prometheus scrapes is called as in ops/deploy/prometheus, whose rules name it, and nothing
+// is scraped twice.
+func TestChartMonitors(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../ops/deploy/prometheus/prometheus.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		Jobs []struct {
+			Name string `yaml:"job_name"`
+		} `yaml:"scrape_configs"`
+	}
+	if err := yaml.Unmarshal(text, &config); err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for _, j := range config.Jobs {
+		want = append(want, j.Name)
+	}
+	objects := rendered(t)["scaled.yaml"]
+	for _, m := range objects {
+		for _, s := range objects {
+			if m.Kind != "ServiceMonitor" || s.Kind != "Service" {
+				continue
+			}
+			same := true
+			for k, v := range m.Spec.Selector.MatchLabels {
+				same = same && s.Metadata.Labels[k] == v
+			}
+			if same {
+				got = append(got, s.Metadata.Labels[m.Spec.JobLabel])
+			}
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("Prometheus calls what it scrapes %q, the rules are for %q", got, want)
 	}
 }
 
