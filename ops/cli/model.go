@@ -101,7 +101,7 @@ func (a *app) modelShow() *cobra.Command {
 			}
 			state := "intact"
 			if err := model.Verify(cmd.Context(), dir, m); err != nil {
-				state = err.Error()
+				state = fmt.Sprintf("%v: remove it with pelton model rm %s:%s, and pull it again", err, m.Name, m.Variant)
 			}
 			t := table{head: []string{"KEY", "VALUE"}, value: m}
 			add := func(k, v string) { t.rows = append(t.rows, []string{k, v}) }
