@@ -83,8 +83,11 @@ func GraphFile(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !info.IsDir() {
+	if info.Mode().IsRegular() {
 		return path, nil
+	}
+	if !info.IsDir() { // to open a pipe may take for ever
+		return "", fmt.Errorf("%s is no file", path)
 	}
 	found, err := filepath.Glob(filepath.Join(path, "*.onnx"))
 	if err == nil && len(found) != 1 {
