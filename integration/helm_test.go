@@ -25,6 +25,7 @@ import (
 	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/ops/cli"
 	"github.com/pelton-run/pelton/ops/node"
+	"github.com/pelton-run/pelton/runtime/hub"
 )
 
 const chart = "../ops/deploy/helm"
@@ -32,8 +33,11 @@ const chart = "../ops/deploy/helm"
 // object is what of a Kubernetes object the tests look at.
 type object struct {
 	Kind     string
-	Metadata struct{ Name string }
-	Spec     struct {
+	Metadata struct {
+		Name   string
+		Labels map[string]string
+	}
+	Spec struct {
 		Template struct{ Spec podSpec }
 		Triggers []struct {
 			Type, Name string
@@ -42,8 +46,11 @@ type object struct {
 		Advanced struct {
 			ScalingModifiers struct{ Formula, Target string } `yaml:"scalingModifiers"`
 		}
-		Selector  struct{ MatchLabels map[string]string }
+		Selector struct {
+			MatchLabels map[string]string `yaml:"matchLabels"`
+		}
 		Endpoints []struct{ Path string }
+		JobLabel  string `yaml:"jobLabel"`
 	}
 }
 
@@ -163,9 +170,13 @@ func TestChartScales(t *testing.T) {
 			}
 			pools++
 			var want, got, names []string
+			model := models[o.Metadata.Name]
+			if e, ok := hub.Lookup(model); ok { // jobs are of its full name
+				model = e.Name
+			}
 			for _, class := range contracts.Classes {
 				for _, size := range contracts.Sizes {
-					want = append(want, subject.Consumer(models[o.Metadata.Name], class, size))
+					want = append(want, subject.Consumer(model, class, size))
 				}
 			}
 			for _, tr := range o.Spec.Triggers {
@@ -184,7 +195,7 @@ func TestChartScales(t *testing.T) {
 			formula := strings.Join(names[:len(want)], " + ")
 			if last := o.Spec.Triggers[len(names)-1]; last.Name == "outside" {
 				formula = fmt.Sprintf("max(%s, outside * %s)", formula, o.Spec.Advanced.ScalingModifiers.Target)
-				if last.Metadata["model"] != models[o.Metadata.Name] || last.Metadata["scalerAddress"] == "" {
+				if last.Metadata["model"] != model || last.Metadata["scalerAddress"] == "" {
 					t.Errorf("%s: %s asks the scaler with %v", file, o.Metadata.Name, last.Metadata)
 				}
 			}
@@ -195,6 +206,57 @@ func TestChartScales(t *testing.T) {
 	}
 	if pools < 2 {
 		t.Errorf("%d pools are scaled in all cases, want 2", pools)
+	}
+	helpers, err := os.ReadFile(chart + "/pelton/templates/_helpers.tpl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range hub.Catalog() {
+		for _, alias := range e.Aliases {
+			if pair := fmt.Sprintf("%q %q", alias, e.Name); !strings.Contains(string(helpers), pair) {
+				t.Errorf("pelton.model of the chart does not know %s", pair)
+			}
+		}
+	}
+}
+
+// TestChartMonitors: what Prometheus scrapes is called as in ops/deploy/prometheus, whose rules name it, and nothing
+// is scraped twice.
+func TestChartMonitors(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../ops/deploy/prometheus/prometheus.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		Jobs []struct {
+			Name string `yaml:"job_name"`
+		} `yaml:"scrape_configs"`
+	}
+	if err := yaml.Unmarshal(text, &config); err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for _, j := range config.Jobs {
+		want = append(want, j.Name)
+	}
+	objects := rendered(t)["scaled.yaml"]
+	for _, m := range objects {
+		for _, s := range objects {
+			if m.Kind != "ServiceMonitor" || s.Kind != "Service" {
+				continue
+			}
+			same := true
+			for k, v := range m.Spec.Selector.MatchLabels {
+				same = same && s.Metadata.Labels[k] == v
+			}
+			if same {
+				got = append(got, s.Metadata.Labels[m.Spec.JobLabel])
+			}
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("Prometheus calls what it scrapes %q, the rules are for %q", got, want)
 	}
 }
 

@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -158,9 +157,8 @@ func (j *job) run(hard context.Context, early error) {
 func (j *job) safely(f func() (*contracts.Chunk, error)) (final *contracts.Chunk, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			j.w.cfg.Logger.Error("job panicked", "job", j.ref.Job, "tenant", j.ref.Tenant, "panic", r, "stack", string(debug.Stack()))
+			final, err = nil, batch.Panicked(j.w.cfg.Logger, "job", r, debug.Stack(), "job", j.ref.Job, "tenant", j.ref.Tenant)
 			j.end(errHandBack)
-			final, err = nil, fmt.Errorf("job panicked: %v", r)
 		}
 	}()
 	return f()

@@ -40,13 +40,17 @@ func Main(args []string, in io.Reader, out, err io.Writer) int {
 		<-ctx.Done()
 		stop() // the next signal has its default effect
 	}()
-	a := &app{in: in, out: out, err: err}
+	printed := &output{Writer: out}
+	a := &app{in: in, out: printed, err: err}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(in)
-	root.SetOut(out)
+	root.SetOut(printed)
 	root.SetErr(err)
 	e := root.ExecuteContext(ctx)
+	if e == nil {
+		e = printed.err
+	}
 	if e != nil && !errors.Is(e, errQuiet) {
 		fmt.Fprintf(err, "pelton: %s\n", describe(e))
 	}

@@ -65,6 +65,13 @@ func (a *app) eval(ctx context.Context, ref string) error {
 	if a.settings.number("tokens") < 1 {
 		return usageError{errors.New("--tokens must be at least 1")}
 	}
+	var want []quality.Transcript
+	if against != "" { // before minutes of work
+		var err error
+		if want, err = readTranscripts(against); err != nil {
+			return err
+		}
+	}
 	got, eos, err := a.transcribe(ctx, name, variant)
 	if err != nil {
 		return err
@@ -78,17 +85,13 @@ func (a *app) eval(ctx context.Context, ref string) error {
 			return err
 		}
 	}
-	var want []quality.Transcript
-	switch {
-	case reference != "":
-		want, _, err = a.transcribe(ctx, name, reference)
-	case against != "":
-		want, err = readTranscripts(against)
-	default:
+	if reference == "" && against == "" {
 		return nil
 	}
-	if err != nil {
-		return err
+	if reference != "" {
+		if want, _, err = a.transcribe(ctx, name, reference); err != nil {
+			return err
+		}
 	}
 	report, err := quality.Compare(want, got, eos)
 	if err != nil {

@@ -6,6 +6,10 @@ import (
 	"strings"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/ops/node"
+	"github.com/pelton-run/pelton/runtime/hub"
+	"github.com/pelton-run/pelton/runtime/hub/repo"
+	"github.com/pelton-run/pelton/runtime/model"
 )
 
 // Exit codes of every command.
@@ -50,6 +54,12 @@ func exitCode(err error) int {
 		return code.code
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
+	case errors.Is(err, model.ErrNotFound), errors.Is(err, repo.ErrChoice):
+		return exitNotFound
+	case errors.Is(err, hub.ErrAccess):
+		return exitRefused
+	case errors.Is(err, hub.ErrUnavailable), errors.Is(err, node.ErrBroker):
+		return exitUnavailable
 	case errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout
 	}

@@ -237,8 +237,5 @@ func dataFolder() string {
 	if d := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(d) {
 		return filepath.Join(d, "pelton")
 	}
-	if home, err := os.UserHomeDir(); err == nil {
-		return filepath.Join(home, ".local", "share", "pelton")
-	}
-	return filepath.Join(os.TempDir(), "pelton")
+	return filepath.Join(model.Home(), ".local", "share", "pelton")
 }

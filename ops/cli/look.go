@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/runtime/hub"
 	"github.com/pelton-run/pelton/runtime/memory"
+	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/onnx"
 )
 
 // release is the version that a build of images or packages sets (-ldflags -X).
@@ -154,18 +157,16 @@ func (a *app) diagnose(_ context.Context) []check {
 	}
 	checks = append(checks, k)
 
-	lib, err := hub.FindLibrary(a.settings.text("ort-lib"))
-	k = check{Name: "ONNX Runtime", OK: err == nil, Found: lib}
-	if err != nil {
-		k.Found, k.Do = "not found", "pelton run fetches it; or set PELTON_ORT_LIB"
-	}
-	checks = append(checks, k)
+	checks = append(checks, checkLibrary(a.settings.text("ort-lib")))
 
 	e, _ := hub.Lookup(hub.Default)
 	dir, _, err := a.store().Find(e.Name, e.Variant)
 	k = check{Name: "default model", OK: err == nil, Found: dir}
 	if err != nil {
 		k.Found, k.Do = "not converted yet", "pelton model pull "+e.Name
+		if !errors.Is(err, model.ErrNotFound) {
+			k.Found = err.Error()
+		}
 	}
 	checks = append(checks, k)
 
@@ -183,6 +184,24 @@ func (a *app) diagnose(_ context.Context) []check {
 		checks = append(checks, k)
 	}
 	return checks
+}
+
+// checkLibrary tells whether the library that is given, or else the one that is found, can be loaded.
+func checkLibrary(given string) check {
+	k := check{Name: "ONNX Runtime"}
+	lib, err := hub.FindLibrary(given)
+	if err != nil && given == "" {
+		k.Found, k.Do = "not found", "pelton run fetches it; or set PELTON_ORT_LIB"
+		return k
+	}
+	k.Found = cmp.Or(lib, given)
+	if err == nil {
+		err = onnx.Load(lib)
+	}
+	if k.OK = err == nil; !k.OK {
+		k.Do = err.Error()
+	}
+	return k
 }
 
 // leastSpace is how much of a disk should be free: a broker that cannot write accepts no job.

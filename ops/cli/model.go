@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pelton-run/pelton/runtime/hub"
-	"github.com/pelton-run/pelton/runtime/hub/repo"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/runtime/model"
 )
@@ -50,7 +49,7 @@ HF_ENDPOINT names another hub.`,
 			}
 			dir, m, err := hub.Ensure(cmd.Context(), a.store(), name, variant, bar.report)
 			if err != nil {
-				return pullError(err)
+				return err
 			}
 			bar.finish()
 			fmt.Fprintf(a.out, "%s:%s %s\n", m.Name, m.Variant, dir)
@@ -60,19 +59,6 @@ HF_ENDPOINT names another hub.`,
 	storeFlag(c)
 	c.Flags().String("variant", "", "`variant` that a GGUF file is converted to")
 	return c
-}
-
-// pullError gives the errors of the hub their exit codes.
-func pullError(err error) error {
-	switch {
-	case errors.Is(err, model.ErrNotFound), errors.Is(err, repo.ErrChoice):
-		return coded{err, exitNotFound}
-	case errors.Is(err, hub.ErrAccess):
-		return coded{err, exitRefused}
-	case errors.Is(err, hub.ErrUnavailable):
-		return coded{err, exitUnavailable}
-	}
-	return err
 }
 
 func (a *app) modelList() *cobra.Command {
@@ -116,7 +102,7 @@ func (a *app) modelShow() *cobra.Command {
 			}
 			state := "intact"
 			if err := model.Verify(cmd.Context(), dir, m); err != nil {
-				state = err.Error()
+				state = fmt.Sprintf("%v: remove it with pelton model rm %s:%s, and pull it again", err, m.Name, m.Variant)
 			}
 			t := table{head: []string{"KEY", "VALUE"}, value: m}
 			add := func(k, v string) { t.rows = append(t.rows, []string{k, v}) }
@@ -157,11 +143,7 @@ func storedName(ref string) (name, variant string) {
 }
 
 func (a *app) findModel(ref string) (string, model.Manifest, error) {
-	dir, m, err := a.store().Find(storedName(ref))
-	if err != nil {
-		return "", m, coded{err, exitNotFound}
-	}
-	return dir, m, nil
+	return a.store().Find(storedName(ref))
 }
 
 func (a *app) modelRemove() *cobra.Command {
@@ -176,11 +158,7 @@ func (a *app) modelRemove() *cobra.Command {
 				}
 				variant = m.Variant
 			}
-			err := a.store().Remove(name, variant) // also when it is damaged
-			if errors.Is(err, model.ErrNotFound) {
-				return coded{err, exitNotFound}
-			}
-			return err
+			return a.store().Remove(name, variant) // also when it is damaged
 		},
 	}
 	storeFlag(c)

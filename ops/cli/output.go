@@ -12,6 +12,21 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// output is stdout. It keeps why it could not be written to: no command ends well whose result was lost.
+type output struct {
+	io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.Writer.Write(b)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
+}
+
 // outputFlags adds -o to a listing.
 func outputFlags(c *cobra.Command) {
 	c.Flags().StringP("output", "o", "table", "`format`: table, wide, json or yaml")

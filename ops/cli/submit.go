@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,7 +49,7 @@ func (a *app) submit(ctx context.Context, path string) error {
 	if a.settings.duration("deadline") < 0 {
 		return usageError{errors.New("--deadline must not be negative")}
 	}
-	jobs, err := a.readJobs(path)
+	jobs, err := a.readJobs(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -160,8 +159,25 @@ func resultOf(j *contracts.Job, final *contracts.Chunk, texts []strings.Builder)
 	return r
 }
 
-// readJobs reads one JSON job or JSON Lines and fills in what the flags say.
-func (a *app) readJobs(path string) ([]*contracts.Job, error) {
+// readJobs is parseJobs that ctx ends: nothing wakes who reads a terminal.
+func (a *app) readJobs(ctx context.Context, path string) ([]*contracts.Job, error) {
+	var jobs []*contracts.Job
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		jobs, err = a.parseJobs(path)
+		done <- err
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case err := <-done:
+		return jobs, err
+	}
+}
+
+// parseJobs reads one JSON job or JSON Lines and fills in what the flags say.
+func (a *app) parseJobs(path string) ([]*contracts.Job, error) {
 	in := a.in
 	if path != "-" {
 		f, err := os.Open(path)
@@ -171,11 +187,7 @@ func (a *app) readJobs(path string) ([]*contracts.Job, error) {
 		defer func() { _ = f.Close() }()
 		in = f
 	}
-	b, err := io.ReadAll(io.LimitReader(in, 1<<30))
-	if err != nil {
-		return nil, err
-	}
-	dec := json.NewDecoder(bytes.NewReader(b))
+	dec := json.NewDecoder(in)
 	dec.DisallowUnknownFields()
 	var jobs []*contracts.Job
 	for {

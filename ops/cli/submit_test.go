@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -25,13 +26,30 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// TestInterruptedChat: an interrupt ends a chat that waits for its next line.
+// TestLostOutput: a command whose result could not be written failed.
+func TestLostOutput(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"version"}, {"help"}, {"auth", "key", "add", "acme", "--api-keys", filepath.Join(t.TempDir(), "keys.json")}} {
+		var say strings.Builder
+		reader, full := io.Pipe()
+		_ = reader.Close()
+		if code := Main(args, strings.NewReader(""), full, &say); code != exitFailed || say.Len() == 0 {
+			t.Errorf("%v ended with %d and says %q, want %d and a reason", args, code, say.String(), exitFailed)
+		}
+	}
+}
+
+// TestInterruptedChat: an interrupt ends a chat and a submit that wait for their next line.
 func TestInterruptedChat(t *testing.T) {
 	t.Parallel()
 	in, typed := io.Pipe()
 	defer func() { _ = typed.Close() }()
 	ctx, interrupt := context.WithCancel(t.Context())
 	interrupt()
+	silent, _ := io.Pipe()
+	if jobs, err := (&app{in: silent}).readJobs(ctx, "-"); !errors.Is(err, context.Canceled) {
+		t.Errorf("submit read %v, %v; want that it was canceled", jobs, err)
+	}
 	c := &conversation{app: &app{in: in, out: io.Discard, err: io.Discard}}
 	if err := c.loop(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("the chat ended with %v, want that it was canceled", err)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -18,6 +19,9 @@ type Remote struct {
 	NKey  string // nkey seed file
 	CA    string // file with the certificate authority of the server
 }
+
+// ErrBroker: the broker does not let this process in, or does not answer.
+var ErrBroker = errors.New("broker")
 
 // Connect makes one connection; more comes after the options that r needs.
 func (r Remote) Connect(name string, more ...nats.Option) (*nats.Conn, error) {
@@ -41,7 +45,7 @@ func (r Remote) Connect(name string, more ...nats.Option) (*nats.Conn, error) {
 	}
 	nc, err := nats.Connect(r.URL, append(opts, more...)...)
 	if err != nil {
-		return nil, fmt.Errorf("broker %s: %w: is it running, and are the credentials right?", r.URL, err)
+		return nil, fmt.Errorf("%w %s: %w: is it running, and are the credentials right?", ErrBroker, r.URL, err)
 	}
 	return nc, nil
 }

@@ -80,8 +80,11 @@ func (m *Manager) Add(ctx context.Context, model Model) (*Seat, error) {
 			return s, err
 		}
 	}
+	m.mu.Lock()
+	there := m.unpinned(s, m.budget.Total())
+	m.mu.Unlock()
 	return s, fmt.Errorf("%w: it takes %s, and %s are there for models that are not pinned: give the worker more memory or pin fewer", errNoRoom,
-		memory.FormatSize(s.Footprint()), memory.FormatSize(s.Total()+s.Footprint()))
+		memory.FormatSize(s.Footprint()), memory.FormatSize(there))
 }
 
 // Run makes room and loads models until ctx ends.
@@ -194,8 +197,10 @@ func (m *Manager) idle(s *Seat) (idle []Candidate) {
 func (m *Manager) total(s *Seat) int64 { return m.left(s, m.budget.Total()) }
 
 // left is what of a total is left for the jobs of a seat.
-func (m *Manager) left(s *Seat, total int64) int64 {
-	total -= s.size
+func (m *Manager) left(s *Seat, total int64) int64 { return max(m.unpinned(s, total)-s.size, 0) }
+
+// unpinned is what of a total other models that stay leave for a seat and its jobs.
+func (m *Manager) unpinned(s *Seat, total int64) int64 {
 	for _, o := range m.seats {
 		if o != s && o.model.Pinned && !o.closed {
 			total -= o.size

@@ -3,6 +3,7 @@ package residence_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -150,8 +151,8 @@ func TestPinnedStays(t *testing.T) {
 	x.Want(20)
 	b.hears("unloaded y", "loaded x")
 	_, err := b.manager.Add(t.Context(), residence.Model{Name: "z", Bytes: 51, Open: (&fakeModel{bytes: 51}).open})
-	if err == nil || !pinned.Awake() {
-		t.Errorf("Add of a model that does not fit beside the pinned one = %v", err)
+	if err == nil || !strings.Contains(err.Error(), "takes 51 B, and 50 B are there") || !pinned.Awake() {
+		t.Errorf("Add of a model that does not fit beside the pinned one = %v, want what it takes and what is there", err)
 	}
 }
 

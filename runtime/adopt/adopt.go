@@ -218,12 +218,17 @@ func Place(ctx context.Context, found Found, outDir string, opt Options) (model.
 	m := found.Manifest
 	m.Name, m.Source, m.Created = opt.Name, opt.Source, time.Now().UTC().Truncate(time.Second)
 	var done, total int64
+	var names []string
 	for _, p := range found.paths {
 		info, err := os.Stat(p)
 		if err != nil {
 			return m, err
 		}
+		names = append(names, filepath.Base(p))
 		total += info.Size()
+	}
+	if err := m.Foresee(names...); err != nil {
+		return m, err
 	}
 	for _, p := range found.paths {
 		to := filepath.Join(outDir, filepath.Base(p))

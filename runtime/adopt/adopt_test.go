@@ -125,6 +125,16 @@ func TestPlaceCopies(t *testing.T) {
 			t.Errorf("link %v: one file under two names is %v", link, os.SameFile(a, b))
 		}
 	}
+	wide, err := adopt.Inspect(folder(t, "optimum"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wide.Manifest.Shape.ContextLength = 1 << 40
+	to := t.TempDir()
+	_, err = adopt.Place(t.Context(), wide, to, adopt.Options{Name: "wide"})
+	if left, _ := os.ReadDir(to); err == nil || !strings.Contains(err.Error(), "context_length") || len(left) > 0 {
+		t.Errorf("a manifest that is none: %v, after %d files were copied", err, len(left))
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	found, err := adopt.Inspect(folder(t, "optimum"), "")

@@ -107,6 +107,9 @@ func fromFile(ctx context.Context, f *gguf.File, dir string, opt Options) (model
 		h.KVWidth, h.PageTokens = kvWidth(opt.Variant), pageTokens(h.HeadDim)
 		m.Shape = h.Shape
 	}
+	if err := m.Foresee(model.GraphFile, model.WeightsFile, model.TokenizerFile); err != nil {
+		return m, err
+	}
 	graph, weights, err := writeWeights(ctx, f, h, dir, opt)
 	if err != nil {
 		return m, err

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/pelton-run/pelton/runtime/adopt"
@@ -27,6 +29,10 @@ func (h *Hub) Add(ctx context.Context, store model.Store, path string, m model.M
 	files, err := graphFiles(path)
 	if err != nil {
 		return "", m, err
+	}
+	m.Format, m.Kind, m.Variant, m.Architecture, m.Created = model.Format, model.KindTensor, AddedVariant, "onnx", time.Now().UTC().Truncate(time.Second)
+	if err := m.Foresee(slices.Collect(maps.Values(files))...); err != nil {
+		return "", m, fmt.Errorf("model %s: %w", m.Name, err)
 	}
 	unlock, err := lock(ctx, filepath.Join(store.Root, "."+m.Name+".lock"), p)
 	if err != nil {
@@ -51,7 +57,6 @@ func (h *Hub) Add(ctx context.Context, store model.Store, path string, m model.M
 			err = errors.Join(err, os.RemoveAll(scratch))
 		}
 	}()
-	m.Format, m.Kind, m.Variant, m.Architecture, m.Created = model.Format, model.KindTensor, AddedVariant, "onnx", time.Now().UTC().Truncate(time.Second)
 	for from, name := range files {
 		p.report("copying "+filepath.Base(from), 0, 0)
 		if err := copyFile(ctx, from, filepath.Join(scratch, name)); err != nil {
@@ -78,8 +83,11 @@ func GraphFile(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !info.IsDir() {
+	if info.Mode().IsRegular() {
 		return path, nil
+	}
+	if !info.IsDir() { // to open a pipe may take for ever
+		return "", fmt.Errorf("%s is no file", path)
 	}
 	found, err := filepath.Glob(filepath.Join(path, "*.onnx"))
 	if err == nil && len(found) != 1 {

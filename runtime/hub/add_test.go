@@ -149,6 +149,11 @@ func TestAddRefuses(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(filepath.Join(s.store.Root, "broken", "onnx"), 0o700), os.WriteFile(filepath.Join(s.store.Root, "broken", "onnx", model.ManifestFile), []byte("{"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
+	pipe := filepath.Join(t.TempDir(), "pipe.onnx")
+	makePipe(t, pipe)
+	if _, _, err := s.Pull(t.Context(), s.store, pipe, "", "", nil); err == nil || !strings.Contains(err.Error(), "is no file") {
+		t.Errorf("Pull of a pipe: %v", err)
+	}
 	manifestWeights := graphFolder(t, model.ManifestFile)
 	if err := os.WriteFile(filepath.Join(manifestWeights, "a.onnx"), []byte(graphOf("y", model.ManifestFile)), 0o600); err != nil {
 		t.Fatal(err)
@@ -158,6 +163,7 @@ func TestAddRefuses(t *testing.T) {
 	}{
 		"a name that is taken":  {graphFolder(t, "a.onnx"), "taken", "pelton model rm taken:onnx"},
 		"a name that is a way":  {graphFolder(t, "a.onnx"), "../x", "name"},
+		"a pipe":                {pipe, "net", "is no file"},
 		"no graph":              {graphFolder(t, "a.txt"), "net", "0 .onnx files"},
 		"two graphs":            {graphFolder(t, "a.onnx", "b.onnx"), "net", "2 .onnx files"},
 		"weights as a manifest": {manifestWeights, "net", "rename it"},
@@ -167,6 +173,12 @@ func TestAddRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, want an error that says %q", name, err, c.says)
 		}
+	}
+	much := described("net")
+	much.MaxBatch = -1
+	copied := false
+	if _, _, err := s.Add(t.Context(), s.store, graphFolder(t, "a.onnx"), much, func(hub.Event) { copied = true }); err == nil || !strings.Contains(err.Error(), "max_batch") || copied {
+		t.Errorf("a manifest that is none: %v, copied before it was looked at: %v", err, copied)
 	}
 	if all, err := s.store.List(); !errors.Is(err, model.ErrDamaged) || len(all) != 1 {
 		t.Errorf("after the refusals the store has %d models, %v", len(all), err)

@@ -62,18 +62,18 @@ func (h *Hub) pullGGUF(ctx context.Context, store model.Store, path, name, varia
 
 // checkGGUF refuses what is plainly something else before it is read as a whole.
 func checkGGUF(path string) error {
-	f, err := os.Open(path)
+	info, err := os.Stat(path)
 	if err != nil {
 		return fmt.Errorf("%w: %w", model.ErrNotFound, err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
+	if !info.Mode().IsRegular() { // to open a pipe may take for ever
+		return fmt.Errorf("%s is no file", path)
+	}
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is no file", path)
-	}
+	defer f.Close()
 	var magic [4]byte
 	if _, err := io.ReadFull(f, magic[:]); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("%s: %w", path, err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -21,12 +22,25 @@ type Store struct {
 	Root string
 }
 
+// Home is the user's home folder, also where the environment does not say it, as in services of the system: what
+// is kept and loaded from there must not be in a folder that everybody can write to. A user whom the system does
+// not know, as in containers, has a folder for temporary files alone.
+func Home() string {
+	if home, err := os.UserHomeDir(); err == nil {
+		return home
+	}
+	if u, err := user.Current(); err == nil && filepath.IsAbs(u.HomeDir) {
+		return u.HomeDir
+	}
+	return filepath.Join(os.TempDir(), "pelton-"+strconv.Itoa(os.Getuid()))
+}
+
 // DefaultRoot is where models are kept when nothing else is said: pelton/models in the user's cache
 // folder.
 func DefaultRoot() string {
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		cache = filepath.Join(os.TempDir(), "cache-"+strconv.Itoa(os.Getuid()))
+		cache = filepath.Join(Home(), ".cache")
 	}
 	return filepath.Join(cache, "pelton", "models")
 }

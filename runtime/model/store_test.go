@@ -3,6 +3,7 @@ package model_test
 import (
 	"errors"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -182,5 +183,19 @@ func TestStoreClean(t *testing.T) {
 	left, _ := os.ReadDir(filepath.Join(s.Root, "a"))
 	if len(left) != 1 || left[0].Name() != "q8" {
 		t.Errorf("Clean left %v, want only q8", left)
+	}
+}
+
+// Without HOME, as in a service of the system, models and libraries are not taken from a folder that everybody can
+// write to.
+func TestDefaultRootWithoutHome(t *testing.T) {
+	t.Setenv("HOME", "")
+	t.Setenv("XDG_CACHE_HOME", "")
+	u, err := user.Current()
+	if err != nil {
+		t.Skip(err)
+	}
+	if got, want := model.DefaultRoot(), filepath.Join(u.HomeDir, ".cache", "pelton", "models"); got != want {
+		t.Errorf("DefaultRoot = %s, want %s", got, want)
 	}
 }

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -84,6 +85,16 @@ func (m Manifest) Validate() error {
 	}
 	add(m.Source.SHA256 == "" || isSum(m.Source.SHA256), "source sha256 %.70q is no checksum", m.Source.SHA256)
 	return errors.Join(all...)
+}
+
+// Foresee is Validate before the files are there, so that nothing is written for a manifest that would be refused:
+// names are what they will be called.
+func (m Manifest) Foresee(names ...string) error {
+	m.Files = nil
+	for _, name := range names {
+		m.Files = append(m.Files, File{Name: name, SHA256: hex.EncodeToString(make([]byte, sha256.Size))})
+	}
+	return m.Validate()
 }
 
 func (s Shape) validate() []error {

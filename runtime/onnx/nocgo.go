@@ -24,6 +24,9 @@ type Net struct{}
 // OpenNet says that this build has no ONNX graphs.
 func OpenNet(Config) (*Net, error) { return nil, errNoCgo }
 
+// Load says that this build has no ONNX engine.
+func Load(string) error { return errNoCgo }
+
 // Ports says that this build reads no ONNX files.
 func Ports(_, _ string) (inputs, outputs []model.Port, err error) { return nil, nil, errNoCgo }
 

@@ -13,6 +13,9 @@ import (
 	"github.com/pelton-run/pelton/runtime/onnx/session"
 )
 
+// Load loads the ONNX Runtime library at a path, as opening a model does; the error says why it cannot be used.
+func Load(library string) error { return session.Load(library) }
+
 // Ports reads the inputs and outputs of an ONNX file with the ONNX Runtime library at a path. What this
 // version cannot pass on is an error that names it: values that are no tensors, inputs of rank 0, strings
 // and the smaller kinds of floating point.

@@ -396,8 +396,7 @@ func (l *Loop) watched() {
 func (l *Loop) forward(ctx context.Context, rows []*engine.Row) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			l.cfg.Logger.Error("engine panicked", "panic", r, "stack", string(debug.Stack()))
-			err = fmt.Errorf("engine panicked: %v", r)
+			err = Panicked(l.cfg.Logger, "engine", r, debug.Stack())
 		}
 	}()
 	if err := l.cfg.Engine.Step(ctx, rows); err != nil {
@@ -445,8 +444,7 @@ func (l *Loop) advance(s *Sequence, p Piece, r *engine.Row, now time.Time) (acce
 }
 
 func (l *Loop) panicked(s *Sequence, e any, stack []byte) {
-	l.cfg.Logger.Error("sequence panicked", "panic", e, "stack", string(stack))
-	l.end(s, End{Err: fmt.Errorf("sequence panicked: %v", e)})
+	l.end(s, End{Err: Panicked(l.cfg.Logger, "sequence", e, stack)})
 }
 
 // take adds a token that was chosen.

@@ -272,8 +272,7 @@ func (l *Loop) timed(ctx context.Context, items []*item, calls []Call) ([][]engi
 func (l *Loop) forward(ctx context.Context, calls []Call) (parts [][]engine.Tensor, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			l.cfg.Logger.Error("graph panicked", "panic", r, "stack", string(debug.Stack()))
-			err = fmt.Errorf("graph panicked: %v", r)
+			err = batch.Panicked(l.cfg.Logger, "graph", r, debug.Stack())
 		}
 	}()
 	out, err := l.cfg.Graph.Run(ctx, join(calls))

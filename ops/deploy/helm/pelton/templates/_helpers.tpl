@@ -60,6 +60,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{- /* The full name of a model, which its consumers have: names of the catalog may be short, and in any case of letters. */ -}}
+{{- define "pelton.model" -}}
+{{- $full := dict "smollm2" "smollm2-135m-instruct" "smollm2-135m" "smollm2-135m-instruct" "minilm" "all-minilm-l6-v2" "all-minilm" "all-minilm-l6-v2" -}}
+{{- $name := get $full (lower .) | default (lower .) -}}
+{{- ternary $name . (has $name (values $full)) -}}
+{{- end -}}
+
 {{- /* A model's name as one token of a subject; the schema allows no other characters that are escaped. */ -}}
 {{- define "pelton.token" -}}
 {{- . | replace "." "%2E" -}}
@@ -126,7 +133,7 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- define "pelton.models" -}}
 {{- $names := list -}}
 {{- range $pool := .Values.workers -}}
-{{- $names = append $names $pool.model -}}
+{{- $names = append $names (include "pelton.model" $pool.model) -}}
 {{- end -}}
 {{- $names | uniq | sortAlpha | toJson -}}
 {{- end -}}
