@@ -23,6 +23,7 @@ type Tokenizer = admission.Tokenizer
 // Config of a [Dispatcher].
 type Config struct {
 	Conn     *nats.Conn      // needed; stays the caller's to close, after Run has returned
+	Doors    *nats.Conn      // by which producers' requests come and are answered, so that however many come hold nothing else up; stays the caller's too; default Conn
 	Models   []Model         // needed; the first is the default
 	Topology topology.Config // of the streams, which Run creates when they are missing
 	Logger   *slog.Logger    // default: nothing is logged
@@ -64,6 +65,9 @@ func (c Config) withDefaults() Config {
 	span(&c.Timeout, 5*time.Second)
 	span(&c.CancelWait, 30*time.Second)
 	span(&c.Rescan, 30*time.Second)
+	if c.Doors == nil {
+		c.Doors = c.Conn
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -203,7 +203,8 @@ func (l *Log) batch(ctx context.Context, q query, visit func(*Message) bool) (la
 		return 0, false, err
 	}
 	inbox := l.conn.NewInbox()
-	sub, err := l.conn.SubscribeSync(inbox)
+	answers := make(chan *nats.Msg, q.Batch+1) // SubscribeSync makes one of 512 KiB, under the lock that all who use the connection share
+	sub, err := l.conn.ChanSubscribe(inbox, answers)
 	if err != nil {
 		return 0, false, l.unavailable(err)
 	}
@@ -212,7 +213,7 @@ func (l *Log) batch(ctx context.Context, q query, visit func(*Message) bool) (la
 		return 0, false, l.unavailable(err)
 	}
 	for {
-		m, err := l.next(ctx, sub)
+		m, err := l.next(ctx, answers)
 		if err != nil {
 			return last, false, l.unavailable(err)
 		}
@@ -236,10 +237,18 @@ func (l *Log) batch(ctx context.Context, q query, visit func(*Message) bool) (la
 	}
 }
 
-func (l *Log) next(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
+func (l *Log) next(ctx context.Context, answers <-chan *nats.Msg) (*nats.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	return sub.NextMsgWithContext(ctx)
+	select {
+	case m := <-answers:
+		if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
+			return nil, nats.ErrNoResponders
+		}
+		return m, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func (l *Log) unavailable(err error) error {
