@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -65,9 +66,7 @@ func (c Config) withDefaults() Config {
 	span(&c.Timeout, 5*time.Second)
 	span(&c.CancelWait, 30*time.Second)
 	span(&c.Rescan, 30*time.Second)
-	if c.Doors == nil {
-		c.Doors = c.Conn
-	}
+	c.Doors = cmp.Or(c.Doors, c.Conn)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -22,10 +22,7 @@ func (d *Dispatcher) Status(ctx context.Context, tenant, job string) (contracts.
 
 // where is Status, for a producer.
 func (d *Dispatcher) where(ctx context.Context, tenant, job string) (s contracts.Status, err error) {
-	err = d.look(ctx, func() error {
-		s, err = d.Status(ctx, tenant, job)
-		return err
-	})
+	err = d.look(ctx, func() (err error) { s, err = d.Status(ctx, tenant, job); return err })
 	return s, err
 }
 
