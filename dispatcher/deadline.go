@@ -84,7 +84,7 @@ func (d *Dispatcher) rescan(ctx context.Context) {
 			return ctx.Err() == nil
 		})
 		if made, e := topology.Mend(ctx, d.js, d.cfg.Topology, d.catalog.Names()...); (e != nil || len(made) > 0) && ctx.Err() == nil {
-			d.log.Warn("jobs waited for a consumer that the broker lacked", "made", made, "error", e)
+			d.log.Warn("the broker lacks what the fleet needs", "made", made, "error", e)
 		}
 		if err == nil {
 			err = d.turns.Adopt(ctx, round == 0)

@@ -294,7 +294,7 @@ func (d *Dispatcher) doubt() {
 // Ready tells whether submits are taken: Run has opened the doors, no drain has begun, and the broker is
 // connected and answers those that it is to queue.
 func (d *Dispatcher) Ready() bool {
-	return d.ready.Load() && d.cfg.Conn.IsConnected() && d.cfg.Doors.IsConnected() && !slices.ContainsFunc([]string{partReads, topology.StreamJobs, topology.StreamOut}, d.guard.Out)
+	return d.ready.Load() && d.cfg.Conn.IsConnected() && !slices.ContainsFunc([]string{partReads, topology.StreamJobs, topology.StreamOut}, d.guard.Out)
 }
 
 // Drain takes nothing new and waits until the submits and cancels that are inside are answered, or ctx
