@@ -15,6 +15,8 @@ const (
 	// cancelAgain is how often a cancel is repeated to the workers until the job ended: its holder may
 	// have just changed.
 	cancelAgain = 500 * time.Millisecond
+	// maxLooks is how many cancels and questions ask the broker at once.
+	maxLooks = 16
 	// cancelPatience is how long a cancel waits for a job that no live worker says it holds, before it
 	// ends the job itself: six heartbeats.
 	cancelPatience = 3 * time.Second
@@ -39,20 +41,26 @@ func (d *Dispatcher) cancel(ctx context.Context, tenant, job string) (s contract
 		}
 	}()
 	defer d.rescue(tenant, job, &err)
-	reader, err := d.relay.Open(ctx, tenant, job, false)
-	if err != nil {
-		return s, err
-	}
-	defer reader.Close()
+	var reader *relay.Reader
 	for {
-		outcome, err := d.settle(ctx, tenant, job, ending{contracts.FinishCancelled, contracts.CodeCanceled, "canceled before a worker finished it"},
-			func(r state.Records) bool { return d.orphaned(tenant, job, r, asked) })
+		var outcome settlement
+		err := d.look(ctx, func() (err error) {
+			outcome, err = d.settle(ctx, tenant, job, ending{contracts.FinishCancelled, contracts.CodeCanceled, "canceled before a worker finished it"},
+				func(r state.Records) bool { return d.orphaned(tenant, job, r, asked) })
+			return err
+		})
 		switch {
 		case err != nil:
 			return s, err
 		case outcome == isGone:
 			return s, unknownJob(tenant, job)
 		case outcome == isHeld:
+			if reader == nil { // it looks again at once: the job may have ended before it listens
+				if reader, err = d.relay.Open(ctx, tenant, job, true); err != nil {
+					return s, err
+				}
+				defer reader.Close()
+			}
 			if err := d.tellAndWait(ctx, tenant, job, reader); err != nil {
 				return s, err
 			}
@@ -63,6 +71,20 @@ func (d *Dispatcher) cancel(ctx context.Context, tenant, job string) (s contract
 			d.trace.Canceled(s, time.Since(asked))
 		}
 		return s, err
+	}
+}
+
+// look lets f ask the broker for a producer when not many others do: hundreds at once would hold up everybody
+// who uses the connection.
+func (d *Dispatcher) look(ctx context.Context, f func() error) error {
+	wait, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+	defer cancel()
+	select {
+	case d.looks <- struct{}{}:
+		defer func() { <-d.looks }()
+		return f()
+	case <-wait.Done():
+		return contracts.Errorf(contracts.CodeOverloaded, "too many others ask about jobs: retry later")
 	}
 }
 

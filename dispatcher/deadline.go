@@ -60,8 +60,8 @@ func (d *Dispatcher) latest(a *contracts.Admitted, stored time.Time) int64 {
 	return last
 }
 
-// rescan looks for deadlines of queued jobs that other dispatchers took in, or this one before a
-// restart: at once and then every Rescan, from where it stopped, now and then from the first job.
+// rescan looks for deadlines of queued jobs that other dispatchers took in, or this one before a restart: at once and
+// then every Rescan, from where it stopped, now and then from the first job. Consumers that are gone are made again.
 func (d *Dispatcher) rescan(ctx context.Context) {
 	seq := uint64(1)
 	for round := range tick.Now(ctx, d.cfg.Rescan) {
@@ -82,6 +82,9 @@ func (d *Dispatcher) rescan(ctx context.Context) {
 			seq = m.Seq + 1
 			return ctx.Err() == nil
 		})
+		if made, e := topology.Mend(ctx, d.js, d.cfg.Topology, d.catalog.Names()...); (e != nil || len(made) > 0) && ctx.Err() == nil {
+			d.log.Warn("the broker lacks what the fleet needs", "made", made, "error", e)
+		}
 		if err == nil {
 			err = d.turns.Adopt(ctx, round == 0)
 		}

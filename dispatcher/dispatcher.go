@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,6 +63,7 @@ type Dispatcher struct {
 	turns       *turn.Turns
 	submits     *gate.Gate
 	cancels     *gate.Gate
+	looks       chan struct{}           // full while many ask about jobs
 	ids         gate.Keys[priority.Key] // of the jobs that are being submitted
 	lists       *state.Lists
 	keeps       atomic.Int64   // how long JOBS keeps a message, in nanoseconds
@@ -97,6 +99,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		jobs:    relay.NewLog(cfg.Conn, topology.StreamJobs, cfg.Timeout),
 		submits: gate.New("submits", cfg.MaxSubmits),
 		cancels: gate.New("cancels", cfg.MaxCancels),
+		looks:   make(chan struct{}, maxLooks),
 		name:    nuid.Next(),
 	}
 	d.room = room.New(d.sched)
@@ -220,8 +223,8 @@ func (d *Dispatcher) subscribe(ctx context.Context) (live *nats.Subscription, si
 	for _, door := range []struct {
 		subject string
 		handle  func(context.Context, *nats.Msg)
-	}{{subject.AllSubmits, d.onSubmit}, {subject.AllCancels, d.onJob("cancel", d.cfg.CancelWait, d.cancel)}, {subject.AllStatus, d.onJob("status", d.cfg.Timeout, d.Status)}} {
-		sub, err := d.cfg.Conn.QueueSubscribe(door.subject, group, func(m *nats.Msg) { door.handle(ctx, m) })
+	}{{subject.AllSubmits, d.onSubmit}, {subject.AllCancels, d.onJob("cancel", d.cfg.CancelWait, d.cancel)}, {subject.AllStatus, d.onJob("status", d.cfg.Timeout, d.where)}} {
+		sub, err := d.cfg.Doors.QueueSubscribe(door.subject, group, func(m *nats.Msg) { door.handle(ctx, m) })
 		if err != nil {
 			return live, side, fmt.Errorf("subscribe %s: %w", door.subject, err)
 		}
@@ -231,7 +234,7 @@ func (d *Dispatcher) subscribe(ctx context.Context) (live *nats.Subscription, si
 	}
 	flush, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
-	if err := d.cfg.Conn.FlushWithContext(flush); err != nil {
+	if err := errors.Join(d.cfg.Conn.FlushWithContext(flush), d.cfg.Doors.FlushWithContext(flush)); err != nil {
 		return live, side, fmt.Errorf("open the doors: %w", err)
 	}
 	return live, side, nil
@@ -264,7 +267,7 @@ func (d *Dispatcher) watch(ctx context.Context, live *nats.Subscription) error {
 	tick := time.NewTicker(lookAround)
 	defer tick.Stop()
 	dropped := 0
-	for !d.cfg.Conn.IsClosed() { // also before anybody listened for it
+	for !d.cfg.Conn.IsClosed() && !d.cfg.Doors.IsClosed() { // also before anybody listened for it
 		select {
 		case <-ctx.Done():
 			return nil
@@ -291,7 +294,7 @@ func (d *Dispatcher) doubt() {
 // Ready tells whether submits are taken: Run has opened the doors, no drain has begun, and the broker is
 // connected and answers those that it is to queue.
 func (d *Dispatcher) Ready() bool {
-	return d.ready.Load() && d.cfg.Conn.IsConnected() && !d.guard.Open(partReads) && !d.guard.Open(topology.StreamJobs)
+	return d.ready.Load() && d.cfg.Conn.IsConnected() && !slices.ContainsFunc([]string{partReads, topology.StreamJobs, topology.StreamOut}, d.guard.Out)
 }
 
 // Drain takes nothing new and waits until the submits and cancels that are inside are answered, or ctx

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/relay"
 	"github.com/pelton-run/pelton/dispatcher/state"
 )
@@ -109,7 +110,10 @@ func (d *Dispatcher) end(ctx context.Context, out string, c *contracts.Chunk, r 
 	}
 	once, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
-	_, err = d.js.Publish(once, out, data, jetstream.WithExpectLastSequencePerSubject(seq), jetstream.WithRetryAttempts(0))
+	err = d.guard.Ask(topology.StreamOut, func() error {
+		_, err := d.js.Publish(once, out, data, jetstream.WithExpectLastSequencePerSubject(seq), jetstream.WithRetryAttempts(0))
+		return err
+	})
 	var api *jetstream.APIError
 	if errors.As(err, &api) && (api.ErrorCode == codeWrongLast || api.ErrorCode == codeWriteInFlight) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) {

@@ -2,10 +2,12 @@ package dispatcher
 
 import (
 	"cmp"
+	"context"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
@@ -20,13 +22,22 @@ const partReads = "reads"
 // newGuard is what sheds jobs by what came of those before.
 func (d *Dispatcher) newGuard() *guard.Guard {
 	cfg := guard.Config{
-		Name: d.name, Objectives: d.cfg.Overload.Objectives, Parts: []string{partReads, topology.StreamJobs, topology.StreamSched}, Away: away, Logger: d.log,
+		Name: d.name, Objectives: d.cfg.Overload.Objectives, Parts: []string{partReads, topology.StreamJobs, topology.StreamSched, topology.StreamOut}, Away: away,
+		Queue: topology.StreamJobs, Records: topology.StreamOut, Write: d.tryOut, Logger: d.log,
 		Live: func() int { return len(d.fleet.Live()) }, Rest: d.restWorker, Say: d.cfg.Conn.Publish, Moved: d.trace.Moved, Top: d.trace.Top,
 	}
 	if !d.cfg.Overload.FIFO {
 		cfg.Models = d.catalog.Names()
 	}
 	return guard.New(cfg)
+}
+
+// tryOut stores a record of no job: no tenant's name is written so.
+func (d *Dispatcher) tryOut() error {
+	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.Timeout)
+	defer cancel()
+	_, err := d.js.Publish(ctx, "out.%2D.try", nil, jetstream.WithRetryAttempts(0))
+	return err
 }
 
 // onLevel takes what another dispatcher says of a model.

@@ -20,6 +20,12 @@ func (d *Dispatcher) Status(ctx context.Context, tenant, job string) (contracts.
 	return s, nil
 }
 
+// where is Status, for a producer.
+func (d *Dispatcher) where(ctx context.Context, tenant, job string) (s contracts.Status, err error) {
+	err = d.look(ctx, func() (err error) { s, err = d.Status(ctx, tenant, job); return err })
+	return s, err
+}
+
 func (d *Dispatcher) status(ctx context.Context, tenant, job string) (s contracts.Status, err error) {
 	for range 2 { // a job that moves from the queue to its end between the two looks is found the second time
 		last, err := d.out.Last(ctx, subject.Out(tenant, job))

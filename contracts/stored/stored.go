@@ -57,7 +57,8 @@ func Batch(ctx context.Context, nc *nats.Conn, stream string, q Query, quiet tim
 	if err != nil {
 		return 0, false, err
 	}
-	sub, err := nc.SubscribeSync(nc.NewInbox())
+	answers := make(chan *nats.Msg, q.Batch+1) // SubscribeSync makes one of 512 KiB, under the lock that all who use the connection share
+	sub, err := nc.ChanSubscribe(nc.NewInbox(), answers)
 	if err != nil {
 		return 0, false, err
 	}
@@ -66,9 +67,7 @@ func Batch(ctx context.Context, nc *nats.Conn, stream string, q Query, quiet tim
 		return 0, false, err
 	}
 	for {
-		wait, cancel := context.WithTimeout(ctx, quiet)
-		m, err := sub.NextMsgWithContext(wait)
-		cancel()
+		m, err := next(ctx, answers, quiet)
 		if err != nil {
 			return last, false, err
 		}
@@ -80,6 +79,17 @@ func Batch(ctx context.Context, nc *nats.Conn, stream string, q Query, quiet tim
 		if !visit(stored) {
 			return last, false, nil
 		}
+	}
+}
+
+func next(ctx context.Context, answers <-chan *nats.Msg, quiet time.Duration) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, quiet)
+	defer cancel()
+	select {
+	case m := <-answers:
+		return m, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 

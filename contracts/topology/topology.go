@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -150,6 +151,25 @@ func Check(ctx context.Context, js jetstream.JetStream, c Config, models ...stri
 	return (&walk{js: js}).layout(ctx, c.withDefaults(), models)
 }
 
+// Mend creates the consumers that are missing, and changes nothing else. A stream that is missing is an error: what
+// was in it may come back from a backup.
+func Mend(ctx context.Context, js jetstream.JetStream, c Config, models ...string) ([]Drift, error) {
+	drift, err := Check(ctx, js, c, models...)
+	if err != nil {
+		return nil, err
+	}
+	lacks := map[string]bool{}
+	for _, d := range drift {
+		if d.Change == "missing" && strings.HasPrefix(d.Object, "stream ") {
+			return nil, fmt.Errorf("%s is missing: restore it from a backup, or start a dispatcher (with credentials: pelton provision) to have an empty one", d.Object)
+		}
+		lacks[d.Object] = d.Change == "missing"
+	}
+	w := &walk{js: js, apply: true}
+	err = w.consumers(ctx, c.withDefaults(), models, func(object string) bool { return lacks[object] })
+	return w.drift, err
+}
+
 // walk goes through the layout and notes what the broker has otherwise.
 type walk struct {
 	js    jetstream.JetStream
@@ -163,18 +183,28 @@ func (w *walk) layout(ctx context.Context, c Config, models []string) ([]Drift, 
 			return w.drift, err
 		}
 	}
+	err := w.consumers(ctx, c, models, func(string) bool { return true })
+	return w.drift, err
+}
+
+// consumers goes through those that are asked for.
+func (w *walk) consumers(ctx context.Context, c Config, models []string, asked func(object string) bool) error {
 	consumers := map[string][]jetstream.ConsumerConfig{StreamSched: {c.due()}}
 	for _, model := range models {
 		consumers[StreamJobs] = append(consumers[StreamJobs], c.Consumers(model)...)
 	}
 	for _, stream := range []string{StreamSched, StreamJobs} {
 		for _, want := range consumers[stream] {
-			if err := w.note("consumer "+want.Durable, func() (string, error) { return w.consumer(ctx, stream, want) }); err != nil {
-				return w.drift, err
+			object := "consumer " + want.Durable
+			if !asked(object) {
+				continue
+			}
+			if err := w.note(object, func() (string, error) { return w.consumer(ctx, stream, want) }); err != nil {
+				return err
 			}
 		}
 	}
-	return w.drift, nil
+	return nil
 }
 
 // due is the consumer of the jobs whose time has come.

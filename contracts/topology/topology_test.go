@@ -232,3 +232,36 @@ func apiCode(err error) jetstream.ErrorCode {
 	}
 	return 0
 }
+
+// TestMend: a consumer that is missing is made, what differs stays, and a missing stream is not made empty.
+func TestMend(t *testing.T) {
+	t.Parallel()
+	js, c := setup(t)
+	ensure(t, js, c, "m")
+	if made, err := topology.Mend(t.Context(), js, c, "m"); err != nil || len(made) != 0 {
+		t.Errorf("nothing is missing: %v, %v", made, err)
+	}
+	gone, other := subject.Consumer("m", contracts.P0, contracts.SizeS), subject.Consumer("m", contracts.P3, contracts.SizeX)
+	consumer, err := js.Consumer(t.Context(), topology.StreamJobs, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := consumer.CachedInfo().Config
+	slow.AckWait = time.Hour
+	if _, err := js.UpdateConsumer(t.Context(), topology.StreamJobs, slow); err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteConsumer(t.Context(), topology.StreamJobs, gone); err != nil {
+		t.Fatal(err)
+	}
+	made, err := topology.Mend(t.Context(), js, c, "m")
+	if err != nil || len(made) != 1 || made[0] != (topology.Drift{Object: "consumer " + gone, Change: "created"}) {
+		t.Errorf("made %v, %v", made, err)
+	}
+	if err := js.DeleteStream(t.Context(), topology.StreamOut); err != nil {
+		t.Fatal(err)
+	}
+	if made, err := topology.Mend(t.Context(), js, c, "m"); err == nil || len(made) != 0 {
+		t.Errorf("without a stream: %v, %v, want an error", made, err)
+	}
+}

@@ -106,15 +106,33 @@ func NewBroker(changed ChangedFunc, away func(error) bool, parts ...string) *Bro
 	return b
 }
 
-// Open tells whether requests to a part of the broker are refused without a try.
-func (b *Broker) Open(part string) bool { return b.of[part].State() == gobreaker.StateOpen }
+// Closed tells whether nothing is known against a part of the broker.
+func (b *Broker) Closed(part string) bool { return b.of[part].State() == gobreaker.StateClosed }
+
+// Out tells whether a part of the broker does not answer: requests to it are refused without a try, or they are
+// tried and none has been answered yet. It is false again when it is time for a try and nobody makes one.
+func (b *Broker) Out(part string) bool {
+	switch of := b.of[part]; of.State() {
+	case gobreaker.StateOpen:
+		return true
+	case gobreaker.StateHalfOpen:
+		return of.Counts().Requests > 0
+	default:
+		return false
+	}
+}
+
+// Refusal is the error of what a part of the broker is not asked.
+func Refusal(part string) error {
+	return &contracts.Error{Code: contracts.CodeUnavailable, RetryAfterMS: open.Milliseconds(),
+		Message: fmt.Sprintf("the broker does not answer (%s): retry under the same id after the time given", part)}
+}
 
 // Do runs f, which asks a part of the broker, unless its breaker is open; then the error is unavailable.
 func (b *Broker) Do(part string, f func() error) error {
 	done, err := allow(b.of[part])
 	if err != nil {
-		return &contracts.Error{Code: contracts.CodeUnavailable, RetryAfterMS: open.Milliseconds(),
-			Message: fmt.Sprintf("the broker does not answer (%s): retry under the same id after the time given", part)}
+		return Refusal(part)
 	}
 	outcome := context.Canceled // a panic passes by: it says nothing of the broker
 	defer func() { done(outcome) }()

@@ -77,19 +77,26 @@ func TestSlowFailures(t *testing.T) {
 		var said []string
 		b := breaker.NewBroker(history(&said), away, "JOBS")
 		for i := range 5 {
-			if b.Open("JOBS") {
+			if b.Out("JOBS") {
 				t.Errorf("open after %d failures", i)
 			}
 			_ = b.Do("JOBS", func() error { time.Sleep(11 * time.Second); return errAway })
 		}
-		if !b.Open("JOBS") {
+		if !b.Out("JOBS") {
 			t.Error("not open after 5 requests without an answer")
 		}
 		time.Sleep(3 * time.Second)
-		if b.Open("JOBS") {
+		if b.Out("JOBS") {
 			t.Error("open, though one would be let through to see")
 		}
-		want(t, said, "broker JOBS: closed > open", "broker JOBS: open > half-open")
+		go func() { _ = b.Do("JOBS", func() error { time.Sleep(11 * time.Second); return errAway }) }()
+		synctest.Wait()
+		if !b.Out("JOBS") {
+			t.Error("not out while the one that is to see has no answer")
+		}
+		time.Sleep(12 * time.Second)
+		synctest.Wait()
+		want(t, said, "broker JOBS: closed > open", "broker JOBS: open > half-open", "broker JOBS: half-open > open")
 	})
 }
 

@@ -41,6 +41,8 @@ const (
 	maxTenants = 65_536
 	// again is the least that a shed caller is told to wait; it is spread over twice the time.
 	again = time.Second
+	// patience is how long a queued job may be without a record before it is tried whether one can be stored.
+	patience = 5 * time.Second
 	// bytesPerToken is about what a token of text has.
 	bytesPerToken = 4
 )
@@ -51,6 +53,9 @@ type Config struct {
 	Models     []string // whose jobs may be shed
 	Objectives admission.Objectives
 	Parts      []string         // of the broker
+	Queue      string           // the part that takes jobs
+	Records    string           // the part that takes the records of jobs
+	Write      func() error     // stores a record that belongs to no job, which is heard as others are; nil: Records is not looked after
 	Away       func(error) bool // tells errors that mean that the broker did not answer
 	Logger     *slog.Logger
 	Live       func() int                              // workers
@@ -72,6 +77,8 @@ type Guard struct {
 	pending atomic.Int64
 
 	hears sync.Mutex // Hear and Tick of the ladders
+
+	unheard atomic.Int64 // when the first job was queued since a record was heard last, in ns; 0 is none
 
 	mu      sync.Mutex
 	repeats map[string]*retry.Budget // by tenant
@@ -124,10 +131,40 @@ func (g *Guard) moved(c breaker.Change) {
 }
 
 // Ask runs f, which asks a part of the broker, unless its breaker is open; then the error is unavailable.
-func (g *Guard) Ask(part string, f func() error) error { return g.broker.Do(part, f) }
+func (g *Guard) Ask(part string, f func() error) error {
+	if part == g.cfg.Queue && g.Out(g.cfg.Records) {
+		return breaker.Refusal(g.cfg.Records) // what is queued could not run
+	}
+	err := g.broker.Do(part, f)
+	if err == nil && part == g.cfg.Queue {
+		g.unheard.CompareAndSwap(0, time.Now().UnixNano())
+	}
+	return err
+}
 
-// Open tells whether the breaker of a part of the broker refuses what asks it.
-func (g *Guard) Open(part string) bool { return g.broker.Open(part) }
+// Out tells whether a part of the broker does not answer. Records is out until it is known that it answers again;
+// other parts only until somebody has to try.
+func (g *Guard) Out(part string) bool {
+	return g.broker.Out(part) || part == g.cfg.Records && !g.broker.Closed(part)
+}
+
+// heard says that a record came: they are stored.
+func (g *Guard) heard() {
+	if g.unheard.Load() != 0 {
+		g.unheard.Store(0)
+	}
+}
+
+// tryRecords stores records of no job until Records is known to take them, when jobs were queued and none of theirs
+// was heard for a while, or none was taken: workers write them, and nobody else would notice that they cannot.
+func (g *Guard) tryRecords(now time.Time) {
+	since := g.unheard.Load()
+	for first := since != 0 && now.Sub(time.Unix(0, since)) > patience; first || !g.broker.Closed(g.cfg.Records); first = false {
+		if g.broker.Do(g.cfg.Records, g.cfg.Write) != nil {
+			return
+		}
+	}
+}
 
 // Allow is an error while jobs such as this one are shed. A job that is let through ends with First or Gone.
 func (g *Guard) Allow(j *contracts.Job, now time.Time) error {
@@ -195,6 +232,7 @@ func (g *Guard) repeatable(tenant string, repeat bool) bool {
 // Record takes a claim, a release or a final record of any job of the fleet. first tells that a worker took a job
 // that has no token yet.
 func (g *Guard) Record(live string, job priority.Key, c *contracts.Chunk, now time.Time) (first bool) {
+	g.heard()
 	if c.Claim == nil {
 		return false
 	}
@@ -251,6 +289,7 @@ func (g *Guard) over(live string) (of start, known bool) {
 
 // Piece says that a piece of a job was heard: the first one tells how fast its worker is.
 func (g *Guard) Piece(live string, now time.Time) {
+	g.heard()
 	if s, known := g.over(live); known {
 		g.workers.First(s.worker, s.model, now.Sub(s.at), g.cfg.Objectives[s.class])
 	}
@@ -288,10 +327,15 @@ func (g *Guard) Gone(model string, class contracts.Class, job priority.Key) {
 	g.classes.Gone(model, class, job)
 }
 
-// Run looks at the ladders each second until ctx ends.
+// Run looks at the ladders and at Records each second until ctx ends.
 func (g *Guard) Run(ctx context.Context) {
+	var tries sync.WaitGroup
+	defer tries.Wait()
 	for range tick.After(ctx, Every) {
 		g.Tick()
+		if g.cfg.Write != nil {
+			tries.Go(func() { g.tryRecords(time.Now()) })
+		}
 	}
 }
 

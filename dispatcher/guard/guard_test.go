@@ -1,9 +1,13 @@
 package guard_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,4 +130,62 @@ func TestRepeats(t *testing.T) {
 	if !again("often", "0") || !again("often", "x") || !again("once", "7") {
 		t.Error("a first request, or another tenant's repeat, may not come again")
 	}
+}
+
+// A fleet that cannot store records takes no jobs: it notices by itself when none is heard of those that it queued,
+// and again when they are stored.
+func TestRecordsAreTried(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var tries atomic.Int64
+		var broken atomic.Bool
+		cfg := guard.Config{Parts: []string{"JOBS", "OUT"}, Queue: "JOBS", Records: "OUT", Logger: slog.New(slog.DiscardHandler),
+			Away: func(error) bool { return true }, Say: func(string, []byte) error { return nil }}
+		var g *guard.Guard
+		cfg.Write = func() error {
+			tries.Add(1)
+			if broken.Load() {
+				return errors.New("no answer")
+			}
+			g.Piece("live.%2D.try", time.Now())
+			return nil
+		}
+		g = guard.New(cfg)
+		ctx, stop := context.WithCancel(t.Context())
+		over := make(chan struct{})
+		go func() { g.Run(ctx); close(over) }()
+		queue := func() error { return g.Ask("JOBS", func() error { return nil }) }
+		after := func(span time.Duration, want int64) {
+			t.Helper()
+			time.Sleep(span)
+			synctest.Wait()
+			if n := tries.Swap(0); n != want {
+				t.Errorf("%d tries, want %d", n, want)
+			}
+		}
+		after(time.Minute, 0) // nothing is queued
+		for range 20 {
+			if err := queue(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			g.Piece("live.t.j", time.Now())
+		}
+		after(0, 0) // all is heard of
+		_ = queue()
+		after(time.Minute, 1) // it waits for a worker
+		broken.Store(true)
+		_ = queue()
+		time.Sleep(11 * time.Second)
+		if e := contracts.AsError(queue()); e.Code != contracts.CodeUnavailable || !strings.Contains(e.Message, "OUT") || !g.Out("OUT") {
+			t.Errorf("without records: %v, want unavailable", e)
+		}
+		broken.Store(false)
+		time.Sleep(4 * time.Second)
+		if err := queue(); err != nil || g.Out("OUT") {
+			t.Errorf("records are stored again: %v", err)
+		}
+		stop()
+		<-over
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -509,5 +510,23 @@ func TestDelete(t *testing.T) {
 	}
 	if err := relay.NewLog(f.nc, "NONE", 100*time.Millisecond).Delete(ctx, 1); contracts.CodeOf(err) != contracts.CodeUnavailable {
 		t.Errorf("a stream that does not exist: %v", err)
+	}
+}
+
+// TestReadsAreSmall: a read of a job that has no records costs little; hundreds at once made half a MiB each while
+// they held the lock of the connection, and everybody else waited.
+func TestReadsAreSmall(t *testing.T) {
+	f := setup(t, relay.Config{})
+	const reads = 200
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range reads {
+		if err := f.log.Read(testContext(t), subject.Out("t", "none"), 1, func(*relay.Message) bool { return true }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if n := (after.TotalAlloc - before.TotalAlloc) / reads; n > 128<<10 {
+		t.Errorf("a read allocates %d bytes", n)
 	}
 }
