@@ -163,7 +163,7 @@ func (s *scanner) sized(c byte, depth int, key []byte) error {
 func (s *scanner) double(depth int, key []byte) error {
 	bits, err := s.uint(8)
 	f := math.Float64frombits(bits)
-	if err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 || bits == 1<<63 { // the last is -0, which no integer is
 		return err
 	}
 	s.whole = append(s.whole, s.pos-9)
