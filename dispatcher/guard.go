@@ -32,11 +32,11 @@ func (d *Dispatcher) newGuard() *guard.Guard {
 	return guard.New(cfg)
 }
 
-// tryOut stores a record of no job: no tenant's name is written so.
+// tryOut stores a record of no job.
 func (d *Dispatcher) tryOut() error {
 	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.Timeout)
 	defer cancel()
-	_, err := d.js.Publish(ctx, "out.%2D.try", nil, jetstream.WithRetryAttempts(0))
+	_, err := d.js.Publish(ctx, subject.OutTry, nil, jetstream.WithRetryAttempts(0))
 	return err
 }
 

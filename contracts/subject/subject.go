@@ -35,6 +35,9 @@ const (
 	AllEvents     = "slo.event.*"
 )
 
+// OutTry is where a dispatcher tries whether records are stored. It names no job: no tenant's name is escaped so.
+const OutTry = "out.%2D.try"
+
 const safe = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 // Escape makes one subject token of any text. The empty text becomes "%".

@@ -207,6 +207,9 @@ func (r *run) collect(ctx context.Context) {
 	r.history.Queue = r.emptied(ctx)
 	r.history.Reserved = r.target.Rest()
 	r.records(ctx, topology.StreamOut, func(m jetstream.Msg, at time.Time) {
+		if m.Subject() == subject.OutTry {
+			return
+		}
 		_, id, err := subject.ParseJobRef("out", m.Subject())
 		var c contracts.Chunk
 		if err = errors.Join(err, contracts.Decode(m.Data(), &c)); err != nil {
