@@ -166,7 +166,7 @@ func Decode(data []byte, v any) error {
 	s := scanner{data: data}
 	if err := s.frame(); err != nil {
 		if CodeOf(err) == CodeUnimplemented {
-			_ = msgpack.Unmarshal(data, v) // the rest of it may have another type by then
+			_ = msgpack.Unmarshal(s.integers(), v) // the rest of it may have another type by then
 		}
 		return err
 	}

@@ -167,6 +167,10 @@ func TestForeignEncoders(t *testing.T) {
 			t.Errorf("%s was accepted", name)
 		}
 	}
+	var later contracts.Job
+	if _ = contracts.Decode([]byte("\x82\xa1v\xcb\x40\x00\x00\x00\x00\x00\x00\x00\xa3job\xa1j"), &later); later.V != 2 || later.ID != "j" {
+		t.Errorf("of a later version %+v is known, want its number and the id", later)
+	}
 }
 
 // anyValue draws a value with every form that msgpack knows.

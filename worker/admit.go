@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"math"
 	"strconv"
 	"time"
@@ -35,9 +36,10 @@ type request struct {
 // parse decodes and checks what the queue held under a subject. The dispatcher checked all of it
 // before; a worker believes none of it. The request is usable for a refusal even with an error.
 func parse(ref subject.Job, data []byte, info engine.Info, calls *Calls) (*request, *contracts.Error) {
-	r := &request{job: contracts.Job{ID: ref.Job, Tenant: ref.Tenant, Model: ref.Model, Class: ref.Class}, choices: 1}
 	var a contracts.Admitted
-	if err := contracts.Decode(data, &a); err != nil {
+	err := contracts.Decode(data, &a) // of a later version it has what is known here
+	r := &request{job: contracts.Job{ID: ref.Job, Tenant: ref.Tenant, Model: ref.Model, Class: ref.Class, Submitted: cmp.Or(a.Job.Submitted, time.Now().UnixMilli())}, digest: a.Digest, choices: 1}
+	if err != nil {
 		return r, contracts.AsError(err)
 	}
 	if a.Job.ID != ref.Job || a.Job.Tenant != ref.Tenant || a.Job.Model != ref.Model {

@@ -283,13 +283,31 @@ func TestLaterVersions(t *testing.T) {
 		if err == nil {
 			err = contracts.Decode(last.Data, &c)
 		}
-		if err != nil || c.Final() || c.Claim == nil || id == "begun" && c.Fence < 8 {
+		if err != nil || c.Final() || c.Claim == nil || id == "begun" && c.Fence < 8 || c.Claim.Submitted == 0 || c.Claim.Digest != "d-"+id {
 			t.Errorf("%s: last record %+v, %v; want one that gives the job back", id, c, err)
 		}
 	}
 	last, err := resume.Last(t.Context(), f.nc, tenant, "over")
 	if c := new(contracts.Chunk); err != nil || contracts.CodeOf(contracts.Decode(last.Data, c)) != contracts.CodeUnimplemented || !c.Final() {
 		t.Errorf("over: last record %+v, %v; want the one that was there", c, err)
+	}
+}
+
+// A job that is damaged ends, and was not queued since 1970.
+func TestDamaged(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	over := make(chan *contracts.Chunk, 1)
+	f.hire("w", newFake(), func(c *worker.Config) {
+		c.Trace = &worker.Trace{Finished: func(_ worker.Job, final *contracts.Chunk) { over <- final }}
+	})
+	name := subject.Job{Model: "m", Class: contracts.P2, Size: contracts.SizeS, Tenant: tenant, Job: "damaged"}.String()
+	if _, err := f.js.Publish(t.Context(), name, []byte("junk")); err != nil {
+		t.Fatal(err)
+	}
+	final := receive(t, over)
+	if final.Code != contracts.CodeInvalidArgument || final.Timings.Queued > float64(time.Hour.Milliseconds()) || final.Claim.Submitted == 0 {
+		t.Errorf("ended with %+v, %+v, %+v", final, final.Timings, final.Claim)
 	}
 }
 
