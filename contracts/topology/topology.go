@@ -166,7 +166,9 @@ func Mend(ctx context.Context, js jetstream.JetStream, c Config, models ...strin
 		lacks[d.Object] = d.Change == "missing"
 	}
 	w := &walk{js: js, apply: true}
-	err = w.consumers(ctx, c.withDefaults(), models, func(object string) bool { return lacks[object] })
+	if err = w.consumers(ctx, c.withDefaults(), models, func(object string) bool { return lacks[object] }); err != nil {
+		err = fmt.Errorf("%w: it is missing and could not be made; with credentials that is for pelton provision", err)
+	}
 	return w.drift, err
 }
 

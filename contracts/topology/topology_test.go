@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
@@ -263,5 +265,31 @@ func TestMend(t *testing.T) {
 	}
 	if made, err := topology.Mend(t.Context(), js, c, "m"); err == nil || len(made) != 0 {
 		t.Errorf("without a stream: %v, %v, want an error", made, err)
+	}
+}
+
+// TestMendWithoutRights: who may not make a consumer is told who may.
+func TestMendWithoutRights(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "all", Password: "p"}, {Username: "few", Password: "p",
+			Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.CONSUMER.CREATE.>"}}}}}
+	})
+	all, err := jetstream.New(b.Conn(nats.UserInfo("all", "p")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	few, err := jetstream.New(b.Conn(nats.UserInfo("few", "p")), jetstream.WithDefaultTimeout(500*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := topology.Config{Memory: true, MaxJobBytes: 4096}
+	ensure(t, all, c, "m")
+	gone := subject.Consumer("m", contracts.P0, contracts.SizeS)
+	if err := all.DeleteConsumer(t.Context(), topology.StreamJobs, gone); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := topology.Mend(t.Context(), few, c, "m"); err == nil || !strings.Contains(err.Error(), gone) || !strings.Contains(err.Error(), "pelton provision") {
+		t.Errorf("%v, want the consumer and who may make it", err)
 	}
 }
