@@ -184,7 +184,7 @@ func (t *Tokenizer) Within(most int) *Tokenizer {
 func (t *Tokenizer) Encode(text string) []int32 {
 	room := len(text)/4 + 4
 	if t.most > 0 {
-		room = min(room, t.most+t.letters)
+		room = min(room, t.most)
 	}
 	ids := append(make([]int32, 0, room), t.before...)
 	word := make([]byte, 0, 64)

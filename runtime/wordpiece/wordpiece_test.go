@@ -129,6 +129,13 @@ func TestUnsupported(t *testing.T) {
 	if _, err := wordpiece.Parse([]byte(header)); err != nil {
 		t.Error(err)
 	}
+	tok, err := wordpiece.Parse([]byte(strings.Replace(header, ": 100", ": -1000", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ids := tok.Within(8).Encode("a b"); len(ids) != 3 {
+		t.Errorf("where no word may have a character: %v, want three unknown tokens", ids)
+	}
 }
 
 const header = `{"normalizer": {"type": "BertNormalizer"}, "pre_tokenizer": {"type": "BertPreTokenizer"},
