@@ -101,11 +101,11 @@ func TestKeptTextIsBounded(t *testing.T) {
 func TestFormat(t *testing.T) {
 	t.Parallel()
 	for source, want := range map[string]string{
-		`{% set eos = '<eos{}>'.format(':x') %}{{ eos }}`:                            "<eos:x>",
-		`{{ '{0}{1}{0} {a} {{}} {{{a}}}'.format('p', 7, a=messages[0].role) }}`:      "p7p user {} {user}",
-		`{{ '{}-{}'.format(true, [1, 'a']) }}{{ ''.format() }}{{ 'x'.format('y') }}`: "True-[1, 'a']x",
-		`{{ '{}' }}{{ 7 % 4 }}`: "{}3",
-		`{{ '{}'.format() }}`:   "", `{{ '{0:>5}'.format(1) }}`: "", `{{ '}'.format() }}`: "", `{{ '{'.format() }}`: "", `{{ '{-1}'.format(1) }}`: "",
+		`{% set eos = '<eos{}>'.format(':x') %}{{ eos }}`:                                     "<eos:x>",
+		`{{ '{0}{1}{0} {a} {{}} {{{a}}}'.format('p', 7, a=messages[0].role) }}`:               "p7p user {} {user}",
+		`{{ '{}-{}'.format(true, [1, 'a']) }}{{ ''.format() }}{{ 'x'.format('y') }}`:          "True-[1, 'a']x",
+		`{{ '{}' }}{{ 7 % 4 }}{% if messages[0].format %}{{ messages[0].format }}{% endif %}`: "{}3",
+		`{{ '{}'.format() }}`: "", `{{ '{0:>5}'.format(1) }}`: "", `{{ '}'.format() }}`: "", `{{ '{'.format() }}`: "", `{{ '{-1}'.format(1) }}`: "",
 	} {
 		c, err := template.Compile(source, nil)
 		if err != nil {
@@ -120,7 +120,7 @@ func TestFormat(t *testing.T) {
 		t.Errorf("a text with %%: %v", err)
 	}
 	// A message that is a format could become a special token.
-	for _, source := range []string{`{{ messages[0].content.format('') }}`, `{{ ('<' ~ messages[0].content).format('') }}`, `{{ x.format }}`} {
+	for _, source := range []string{`{{ messages[0].content.format('') }}`, `{{ ('<' ~ messages[0].content).format('') }}`, `{{ x.format ('') }}`} {
 		if _, err := template.Compile(source, nil); err == nil || !strings.Contains(err.Error(), "itself writes") {
 			t.Errorf("%s: %v", source, err)
 		}

@@ -118,6 +118,7 @@ func shorten(err error) error {
 // checkSource refuses, before the parser sees it, what the sandbox could not bound while it runs.
 func checkSource(source string, cfg *config.Config) error {
 	nesting, block, calls := 0, 0, 0
+	own := false // the last name is behind a text that the template writes
 	var before tokens.Type
 	last := &tokens.Token{}
 	stream := tokens.LexAll(source, cfg)
@@ -134,6 +135,9 @@ func checkSource(source string, cfg *config.Config) error {
 			nesting++
 			if before == tokens.Dot && last.Type == tokens.Name {
 				calls++
+				if last.Val == "format" && !own {
+					return fmt.Errorf("line %d: format() is only for texts that the template itself writes", tok.Line)
+				}
 			}
 		case tokens.LeftBracket, tokens.LeftBrace:
 			nesting++
@@ -142,9 +146,7 @@ func checkSource(source string, cfg *config.Config) error {
 		case tokens.Power:
 			return fmt.Errorf("line %d: powers are not allowed in templates", tok.Line)
 		case tokens.Name:
-			if tok.Val == "format" && last.Type == tokens.Dot && before != tokens.String {
-				return fmt.Errorf("line %d: format() is only for texts that the template itself writes", tok.Line)
-			}
+			own = before == tokens.String
 		case tokens.Modulo:
 			if last.Type == tokens.String {
 				return fmt.Errorf("line %d: %% puts nothing into texts in templates: use ~ or format()", tok.Line)
