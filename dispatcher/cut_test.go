@@ -2,7 +2,10 @@ package dispatcher
 
 import (
 	"context"
+	"log/slog"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,7 +22,7 @@ func TestCutConnectionIsNoAnswer(t *testing.T) {
 	b := contractstest.StartBroker(t, nil)
 	cut := make(chan struct{})
 	nc := b.Conn(nats.ReconnectBufSize(-1), nats.DisconnectErrHandler(func(*nats.Conn, error) { close(cut) })) // as ops/node connects
-	d, err := New(Config{Conn: nc, Models: []Model{{Name: "m", ContextLength: 8, Vocab: 8, Kind: contracts.KindTensor, Inputs: []admission.Port{{Name: "x", Type: "FP32", Shape: []int64{1}}}}}, Timeout: time.Second})
+	d, err := New(cutConfig(nc))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,4 +36,31 @@ func TestCutConnectionIsNoAnswer(t *testing.T) {
 	if err := d.Run(ctx); err != nil {
 		t.Errorf("a dispatcher that starts meanwhile ends with: %v", err)
 	}
+}
+
+// What may come as often as somebody likes is logged once a second, and not only once.
+func TestSayIsBounded(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	synctest.Test(t, func(t *testing.T) {
+		var lines strings.Builder
+		cfg := cutConfig(nc)
+		cfg.Logger = slog.New(slog.NewTextHandler(&lines, nil))
+		d, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 30 {
+			d.say("request dropped")
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := strings.Count(lines.String(), "dropped"); n != 3 {
+			t.Errorf("%d lines in 3 s, want 3", n)
+		}
+	})
+}
+
+func cutConfig(nc *nats.Conn) Config {
+	return Config{Conn: nc, Timeout: time.Second,
+		Models: []Model{{Name: "m", ContextLength: 8, Vocab: 8, Kind: contracts.KindTensor, Inputs: []admission.Port{{Name: "x", Type: "FP32", Shape: []int64{1}}}}}}
 }

@@ -101,6 +101,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		cancels: gate.New("cancels", cfg.MaxCancels),
 		looks:   make(chan struct{}, maxLooks),
 		name:    nuid.Next(),
+		said:    rate.Sometimes{Interval: time.Second},
 	}
 	d.room = room.New(d.sched)
 	d.lists = state.NewLists(state.Logs{Sched: d.sched, Jobs: d.jobs, Out: d.out, Dead: d.dead})

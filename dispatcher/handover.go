@@ -111,7 +111,7 @@ func (d *Dispatcher) handOvers(ctx context.Context) {
 				if err := d.handOver(ctx, h); err == nil {
 					d.fleet.Forget(h)
 				} else if ctx.Err() == nil {
-					d.log.Warn("job of a dead worker not handed over, trying again", "tenant", h.Tenant, "job", h.Job, "worker", h.Worker, "error", err)
+					d.say("job of a dead worker not handed over, trying again", "tenant", h.Tenant, "job", h.Job, "worker", h.Worker, "error", err)
 				}
 			})
 		}

@@ -102,7 +102,7 @@ func (d *Dispatcher) drop(m *nats.Msg, reason string) {
 	d.trace.Dropped(m.Subject, reason)
 }
 
-// say logs once a second at most: a producer sends as many requests as it likes.
+// say logs once a second at most: a producer sends as many requests as it likes, and a worker dies with hundreds of jobs.
 func (d *Dispatcher) say(what string, attrs ...any) {
 	d.said.Do(func() { d.log.Warn(what, attrs...) })
 }
