@@ -12,6 +12,8 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/contractstest"
+	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 )
 
@@ -58,6 +60,34 @@ func TestSayIsBounded(t *testing.T) {
 			t.Errorf("%d lines in 3 s, want 3", n)
 		}
 	})
+}
+
+// What is stored to see whether it can be is heard by dispatchers and is nobody's job.
+func TestTryIsNoJob(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	d, err := New(cutConfig(nc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := d.ensure(ctx); err != nil {
+		t.Fatal(err)
+	}
+	live, err := nc.SubscribeSync(subject.AllLive)
+	if err == nil {
+		err = d.tryOut()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := live.NextMsgWithContext(ctx); err != nil || m.Header.Get("Nats-Stream") != topology.StreamOut {
+		t.Errorf("dispatchers hear %v, %v", m, err)
+	}
+	if list, err := d.List(ctx, contracts.Filter{}); err != nil || len(list) > 0 {
+		t.Errorf("jobs: %v, %v, want none", list, err)
+	}
 }
 
 func cutConfig(nc *nats.Conn) Config {
