@@ -30,7 +30,7 @@ func TestCutConnectionIsNoAnswer(t *testing.T) {
 	}
 	b.Stop()
 	<-cut
-	if err := d.tryOut(); !away(err) {
+	if err := d.tryOut(t.Context()); !away(err) {
 		t.Errorf("a try to store a record: %v, which counts as an answer", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
@@ -77,7 +77,7 @@ func TestTryIsNoJob(t *testing.T) {
 	}
 	live, err := nc.SubscribeSync(subject.AllLive)
 	if err == nil {
-		err = d.tryOut()
+		err = d.tryOut(ctx)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -33,8 +33,8 @@ func (d *Dispatcher) newGuard() *guard.Guard {
 }
 
 // tryOut stores a record of no job.
-func (d *Dispatcher) tryOut() error {
-	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.Timeout)
+func (d *Dispatcher) tryOut(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
 	_, err := d.js.Publish(ctx, subject.OutTry, nil, jetstream.WithRetryAttempts(0))
 	return err

@@ -52,11 +52,11 @@ type Config struct {
 	Name       string   // of the dispatcher
 	Models     []string // whose jobs may be shed
 	Objectives admission.Objectives
-	Parts      []string         // of the broker
-	Queue      string           // the part that takes jobs
-	Records    string           // the part that takes the records of jobs
-	Write      func() error     // stores a record that belongs to no job, which is heard as others are; nil: Records is not looked after
-	Away       func(error) bool // tells errors that mean that the broker did not answer
+	Parts      []string                    // of the broker
+	Queue      string                      // the part that takes jobs
+	Records    string                      // the part that takes the records of jobs
+	Write      func(context.Context) error // stores a record that belongs to no job, which is heard as others are; nil: Records is not looked after
+	Away       func(error) bool            // tells errors that mean that the broker did not answer
 	Logger     *slog.Logger
 	Live       func() int                              // workers
 	Rest       func(worker string)                     // tells one to take no jobs for a while
@@ -157,10 +157,10 @@ func (g *Guard) heard() {
 
 // tryRecords stores records of no job until Records is known to take them, when jobs were queued and none of theirs
 // was heard for a while, or none was taken: workers write them, and nobody else would notice that they cannot.
-func (g *Guard) tryRecords(now time.Time) {
+func (g *Guard) tryRecords(ctx context.Context, now time.Time) {
 	since := g.unheard.Load()
 	for first := since != 0 && now.Sub(time.Unix(0, since)) > patience; first || !g.broker.Closed(g.cfg.Records); first = false {
-		if g.broker.Do(g.cfg.Records, g.cfg.Write) != nil {
+		if g.broker.Do(g.cfg.Records, func() error { return g.cfg.Write(ctx) }) != nil {
 			return
 		}
 	}
@@ -334,7 +334,7 @@ func (g *Guard) Run(ctx context.Context) {
 	for range tick.After(ctx, Every) {
 		g.Tick()
 		if g.cfg.Write != nil {
-			tries.Go(func() { g.tryRecords(time.Now()) })
+			tries.Go(func() { g.tryRecords(ctx, time.Now()) })
 		}
 	}
 }

@@ -138,12 +138,16 @@ func TestRecordsAreTried(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var tries atomic.Int64
-		var broken atomic.Bool
+		var broken, hangs atomic.Bool
 		cfg := guard.Config{Parts: []string{"JOBS", "OUT"}, Queue: "JOBS", Records: "OUT", Logger: slog.New(slog.DiscardHandler),
 			Away: func(error) bool { return true }, Say: func(string, []byte) error { return nil }}
 		var g *guard.Guard
-		cfg.Write = func() error {
+		cfg.Write = func(ctx context.Context) error {
 			tries.Add(1)
+			if hangs.Load() {
+				<-ctx.Done()
+				return ctx.Err()
+			}
 			if broken.Load() {
 				return errors.New("no answer")
 			}
@@ -185,7 +189,13 @@ func TestRecordsAreTried(t *testing.T) {
 		if err := queue(); err != nil || g.Out("OUT") {
 			t.Errorf("records are stored again: %v", err)
 		}
+		hangs.Store(true)
+		time.Sleep(6 * time.Second)
+		stopped := time.Now()
 		stop()
 		<-over
+		if tries.Load() == 0 || time.Since(stopped) > 0 {
+			t.Errorf("the end waited %v for a try (of %d)", time.Since(stopped), tries.Load())
+		}
 	})
 }
