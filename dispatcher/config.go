@@ -22,7 +22,8 @@ type Model = admission.Model
 // Config of a [Dispatcher].
 type Config struct {
 	Conn     *nats.Conn      // needed; stays the caller's to close, after Run has returned
-	Doors    *nats.Conn      // by which producers' requests come and are answered, so that however many come hold nothing else up; stays the caller's too; default Conn
+	Doors    *nats.Conn      // by which producers' jobs come and are answered, so that however many come hold nothing else up; stays the caller's too; default Conn
+	Asks     *nats.Conn      // by which cancels and questions after jobs come, likewise; default Doors
 	Models   []Model         // needed; the first is the default
 	Topology topology.Config // of the streams, which Run creates when they are missing
 	Logger   *slog.Logger    // default: nothing is logged
@@ -55,6 +56,7 @@ func (c Config) withDefaults() Config {
 	c.CancelWait = cmp.Or(c.CancelWait, 30*time.Second)
 	c.Rescan = cmp.Or(c.Rescan, 30*time.Second)
 	c.Doors = cmp.Or(c.Doors, c.Conn)
+	c.Asks = cmp.Or(c.Asks, c.Doors)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.Trace = trace.Full(c.Trace)
 	return c

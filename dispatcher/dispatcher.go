@@ -34,6 +34,10 @@ import (
 // group is the queue group of the dispatchers: each request reaches one of them.
 const group = "dispatcher"
 
+// doorWaiting is how many requests wait at a door to be looked at, a second's or two. More are dropped: they would
+// hold memory, and all others up.
+const doorWaiting = 65_536
+
 // lookAround is how often a dispatcher checks whether it lost live records.
 const lookAround = 250 * time.Millisecond
 
@@ -206,6 +210,11 @@ func transient(err error) bool {
 
 // subscribe opens the relay, the fleet's view and, last, the doors.
 func (d *Dispatcher) subscribe(ctx context.Context) (live *nats.Subscription, side []*nats.Subscription, err error) {
+	conns := []*nats.Conn{d.cfg.Conn, d.cfg.Doors, d.cfg.Asks}
+	var before [3]error
+	for i, c := range conns {
+		before[i] = c.LastError()
+	}
 	if live, err = d.relay.Subscribe(); err != nil {
 		return nil, nil, err
 	}
@@ -222,11 +231,15 @@ func (d *Dispatcher) subscribe(ctx context.Context) (live *nats.Subscription, si
 		side = append(side, sub)
 	}
 	for _, door := range []struct {
+		conn    *nats.Conn
 		subject string
 		handle  func(context.Context, *nats.Msg)
-	}{{subject.AllSubmits, d.onSubmit}, {subject.AllCancels, d.onJob("cancel", d.cfg.CancelWait, d.cancel)}, {subject.AllStatus, d.onJob("status", d.cfg.Timeout, d.where)}} {
-		sub, err := d.cfg.Doors.QueueSubscribe(door.subject, group, func(m *nats.Msg) { door.handle(ctx, m) })
+	}{{d.cfg.Doors, subject.AllSubmits, d.onSubmit}, {d.cfg.Asks, subject.AllCancels, d.onJob("cancel", d.cfg.CancelWait, d.cancel)}, {d.cfg.Asks, subject.AllStatus, d.onJob("status", d.cfg.Timeout, d.where)}} {
+		sub, err := door.conn.QueueSubscribe(door.subject, group, func(m *nats.Msg) { door.handle(ctx, m) })
 		if err != nil {
+			return live, side, fmt.Errorf("subscribe %s: %w", door.subject, err)
+		}
+		if err := sub.SetPendingLimits(doorWaiting, nats.DefaultSubPendingBytesLimit); err != nil {
 			return live, side, fmt.Errorf("subscribe %s: %w", door.subject, err)
 		}
 		d.mu.Lock()
@@ -235,8 +248,13 @@ func (d *Dispatcher) subscribe(ctx context.Context) (live *nats.Subscription, si
 	}
 	flush, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
-	if err := errors.Join(d.cfg.Conn.FlushWithContext(flush), d.cfg.Doors.FlushWithContext(flush)); err != nil {
-		return live, side, fmt.Errorf("open the doors: %w", err)
+	for i, c := range conns {
+		if err := c.FlushWithContext(flush); err != nil {
+			return live, side, fmt.Errorf("open the doors: %w", err)
+		}
+		if denied := c.LastError(); denied != before[i] && errors.Is(denied, nats.ErrPermissionViolation) {
+			return live, side, fmt.Errorf("open the doors: %w: use the dispatcher's credentials (pelton auth init)", denied)
+		}
 	}
 	return live, side, nil
 }
@@ -268,7 +286,7 @@ func (d *Dispatcher) watch(ctx context.Context, live *nats.Subscription) error {
 	tick := time.NewTicker(lookAround)
 	defer tick.Stop()
 	dropped := 0
-	for !d.cfg.Conn.IsClosed() && !d.cfg.Doors.IsClosed() { // also before anybody listened for it
+	for !d.cfg.Conn.IsClosed() && !d.cfg.Doors.IsClosed() && !d.cfg.Asks.IsClosed() { // also before anybody listened for it
 		select {
 		case <-ctx.Done():
 			return nil

@@ -113,7 +113,7 @@ func (d *Dispatcher) reply(m *nats.Msg, answer any) {
 	}
 	data, err := contracts.Encode(answer)
 	if err == nil {
-		err = d.cfg.Doors.Publish(m.Reply, data) // may answer what came to it
+		err = m.Respond(data) // by the connection that it came to, which alone may answer
 	}
 	if err != nil {
 		d.say("answer not sent", "subject", m.Subject, "error", err)

@@ -136,6 +136,8 @@ func (c *Client) explain(ctx, watched context.Context, subj string, err error) e
 	switch {
 	case errors.As(context.Cause(watched), &coded):
 		return coded
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("%w (%w)", noAnswer(subj, "in the caller's time"), ctx.Err())
 	case ctx.Err() != nil:
 		return fmt.Errorf("request %s: %w", subj, ctx.Err())
 	case errors.Is(err, nats.ErrNoResponders):
@@ -146,9 +148,14 @@ func (c *Client) explain(ctx, watched context.Context, subj string, err error) e
 		if denied := c.denied(nil, subj); denied != nil {
 			return denied
 		}
-		return contracts.Errorf(contracts.CodeUnavailable, "no answer on %s (connection %s): retry with the same job id, which never runs a job twice", subj, c.nc.Status())
+		return noAnswer(subj, fmt.Sprintf("(connection %s)", c.nc.Status()))
 	}
-	return contracts.Errorf(contracts.CodeUnavailable, "request %s: %v (connection %s): retry when the broker is back", subj, err, c.nc.Status())
+	return contracts.Errorf(contracts.CodeUnavailable, "request %s: %v (connection %s): retry when the broker is back, with the same job id, which never runs a job twice", subj, err, c.nc.Status())
+}
+
+// noAnswer says of a request that was sent that nobody knows what became of it.
+func noAnswer(subj, why string) *contracts.Error {
+	return contracts.Errorf(contracts.CodeUnavailable, "no answer on %s %s: it may have been taken; retry with the same job id, which never runs a job twice", subj, why)
 }
 
 // Cancel asks for the end of a job and returns its status once its slot in the worker is free, or at

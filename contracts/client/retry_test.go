@@ -1,7 +1,10 @@
 package client_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -129,5 +132,28 @@ func TestRetryBudget(t *testing.T) {
 	wg.Wait()
 	if n, most := len(seen()), jobs+retry.Burst+int(retry.Share*jobs); n > most || n <= jobs {
 		t.Errorf("%d jobs were submitted %d times, want more than once each and at most %d times", jobs, n, most)
+	}
+}
+
+// A submit that the caller gave up on may have been taken all the same: the error says so, has a code that may be
+// retried, and is still that of the caller's context.
+func TestCallersTimeEnds(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	got := make(chan struct{}, 1)
+	if _, err := nc.Subscribe(subject.Submit("default"), func(*nats.Msg) { got <- struct{}{} }); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := client.New(nc, "", client.WithRetries(3)).Submit(ctx, chat("x"))
+	<-got
+	if contracts.CodeOf(err) != contracts.CodeUnavailable || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "same job id") {
+		t.Errorf("error %v, want unavailable, of the context, with what to do", err)
+	}
+	gone, leave := context.WithCancel(t.Context())
+	go func() { <-got; leave() }()
+	if _, err := client.New(nc, "").Submit(gone, chat("x")); contracts.CodeOf(err) != contracts.CodeCanceled || !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want canceled", err)
 	}
 }

@@ -78,7 +78,7 @@ type Guard struct {
 
 	hears sync.Mutex // Hear and Tick of the ladders
 
-	unheard atomic.Int64 // when the first job was queued since a record was heard last, in ns; 0 is none
+	unheard atomic.Pointer[time.Time] // when the first job was queued since a record was heard last
 
 	mu      sync.Mutex
 	repeats map[string]*retry.Budget // by tenant
@@ -137,7 +137,7 @@ func (g *Guard) Ask(part string, f func() error) error {
 	}
 	err := g.broker.Do(part, f)
 	if err == nil && part == g.cfg.Queue {
-		g.unheard.CompareAndSwap(0, time.Now().UnixNano())
+		g.unheard.CompareAndSwap(nil, new(time.Now()))
 	}
 	return err
 }
@@ -150,8 +150,8 @@ func (g *Guard) Out(part string) bool {
 
 // heard says that a record came: they are stored.
 func (g *Guard) heard() {
-	if g.unheard.Load() != 0 {
-		g.unheard.Store(0)
+	if g.unheard.Load() != nil {
+		g.unheard.Store(nil)
 	}
 }
 
@@ -159,7 +159,7 @@ func (g *Guard) heard() {
 // was heard for a while, or none was taken: workers write them, and nobody else would notice that they cannot.
 func (g *Guard) tryRecords(ctx context.Context, now time.Time) {
 	since := g.unheard.Load()
-	for first := since != 0 && now.Sub(time.Unix(0, since)) > patience; first || !g.broker.Closed(g.cfg.Records); first = false {
+	for first := since != nil && now.Sub(*since) > patience; first || !g.broker.Closed(g.cfg.Records); first = false {
 		if g.broker.Do(g.cfg.Records, func() error { return g.cfg.Write(ctx) }) != nil {
 			return
 		}

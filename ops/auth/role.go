@@ -27,8 +27,9 @@ const (
 // Roles is every role.
 var Roles = []Role{Producer, Console, Worker, Dispatcher, Provisioner, Keeper}
 
-// replyTime is how long a dispatcher may take to answer a request; cancels wait the longest.
-const replyTime = 2 * time.Minute
+// replyTime is how long a dispatcher may take to answer a request. Cancels take the longest, 30 s. The broker keeps
+// the reply subjects of requests so long that are not answered.
+const replyTime = 40 * time.Second
 
 // rights are the subjects of one role. {{name()}} is the name in the credentials, as one subject token.
 type rights struct {

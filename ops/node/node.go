@@ -134,6 +134,10 @@ func (n *Node) startDispatcher(ctx, run context.Context) error {
 	if err != nil {
 		return err
 	}
+	asks, err := n.connect(auth.Dispatcher, "pelton dispatcher asks")
+	if err != nil {
+		return err
+	}
 	var models []dispatcher.Model
 	for _, m := range n.cfg.Models {
 		models = append(models, m.Model())
@@ -142,7 +146,7 @@ func (n *Node) startDispatcher(ctx, run context.Context) error {
 		}
 	}
 	d, err := dispatcher.New(dispatcher.Config{
-		Conn: nc, Doors: doors, Models: models, Topology: n.cfg.Topology, Overload: n.cfg.Overload, Logger: n.cfg.Log, Trace: n.cfg.Metrics.Dispatcher(),
+		Conn: nc, Doors: doors, Asks: asks, Models: models, Topology: n.cfg.Topology, Overload: n.cfg.Overload, Logger: n.cfg.Log, Trace: n.cfg.Metrics.Dispatcher(),
 	})
 	if err != nil {
 		return err
