@@ -424,8 +424,7 @@ func (f *fleet) seen(a *contracts.Admitted) {
 	_ = looks.Unsubscribe()
 }
 
-// nak hands a delivered job back behind its holder's back, as a dispatcher does for a dead worker. It says delivery 0,
-// which no holder has.
+// nak hands a delivered job back behind its holder's back, as a dispatcher does for a dead worker.
 func (f *fleet) nak(a *contracts.Admitted, sequence uint64) {
 	f.t.Helper()
 	consumer := subject.Consumer("m", a.Job.Class, contracts.SizeFor(a.KVTokens))
@@ -434,7 +433,7 @@ func (f *fleet) nak(a *contracts.Admitted, sequence uint64) {
 		f.t.Fatal(err)
 	}
 	delivered := c.CachedInfo().Delivered.Consumer // the broker ignores numbers outside what is unacknowledged
-	ack := strings.Join([]string{"$JS", "ACK", topology.StreamJobs, consumer, "0", fmt.Sprint(sequence), fmt.Sprint(delivered), fmt.Sprint(time.Now().UnixNano()), "0"}, ".")
+	ack := strings.Join([]string{"$JS", "ACK", topology.StreamJobs, consumer, "1", fmt.Sprint(sequence), fmt.Sprint(delivered), fmt.Sprint(time.Now().UnixNano()), "0"}, ".")
 	if _, err := f.nc.Request(ack, []byte("-NAK"), patience); err != nil {
 		f.t.Fatal(err)
 	}
