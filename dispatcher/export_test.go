@@ -1,8 +1,13 @@
 package dispatcher
 
+import "time"
+
 // Serving tells whether a live worker takes jobs of a model, given by name or alias; the empty name is
 // the default model.
 func (d *Dispatcher) Serving(model string) bool {
 	m, err := d.catalog.Find(model)
 	return err == nil && d.fleet.Offer(m.Name).Ready > 0
 }
+
+// Keeps is how long JOBS keeps a message, as far as the dispatcher knows; 0 before it looked.
+func (d *Dispatcher) Keeps() time.Duration { return time.Duration(d.keeps.Load()) }

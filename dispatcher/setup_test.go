@@ -96,11 +96,14 @@ func start(t testing.TB, change func(*dispatcher.Config)) (*dispatcher.Dispatche
 	return d, b
 }
 
+// patience is how long a test waits for what must come, also on a busy machine.
+const patience = time.Minute
+
 // waitFor polls what has no signal of its own, with a bound.
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	if !pollFor(20*time.Second, ok) {
-		t.Fatalf("waited 20 s for: %s", what)
+	if !pollFor(patience, ok) {
+		t.Fatalf("waited %v for: %s", patience, what)
 	}
 }
 
@@ -116,7 +119,7 @@ func pollFor(span time.Duration, ok func() bool) bool {
 
 func testContext(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -56,17 +56,22 @@ func pace(e *fakeEngine) *fakeEngine {
 // context holds beside a prompt.
 const long = 450
 
-// crawl makes an engine take a tenth of a second for each step after the 60th until release is called: a long job takes
-// more than half a minute.
+// crawl makes an engine take a tenth of a second for each step after the 60th, and a whole one after the 300th, until
+// release is called: a long job takes more than two minutes, so that it still runs when a test on a busy machine gets to it.
 func crawl(e *fakeEngine) (slow *fakeEngine, release func()) {
 	var released atomic.Bool
 	steps := 0
 	e.hook(func([]*engine.Row) error {
-		if steps++; steps > 60 && !released.Load() {
-			time.Sleep(100 * time.Millisecond)
-		} else {
-			time.Sleep(time.Millisecond)
+		pause := time.Millisecond
+		if steps++; !released.Load() {
+			switch {
+			case steps > 300:
+				pause = time.Second
+			case steps > 60:
+				pause = 100 * time.Millisecond
+			}
 		}
+		time.Sleep(pause)
 		return nil
 	})
 	return e, func() { released.Store(true) }
@@ -153,7 +158,7 @@ func TestDeliveredTwiceToOne(t *testing.T) {
 	sequence := f.submit(a)
 	f.await("tokens", func() bool { return f.pieces["j"] >= 30 })
 	f.nak(a, sequence)
-	f.await("a second claim", func() bool { return f.claims["j"] == 2 })
+	f.await("second claim of "+a.Job.ID, func() bool { return f.claims["j"] == 2 })
 	release()
 	final := f.final("j")
 	got := f.read("j")
@@ -370,7 +375,7 @@ func TestChurn(t *testing.T) {
 		f.await("tokens", func() bool { return f.pieces[a.Job.ID] > 10*(i%6) })
 		f.nak(a, sequences[i])
 		if i%2 == 0 {
-			f.await("a second claim", func() bool { return f.claims[a.Job.ID] >= 2 })
+			f.await("second claim of "+a.Job.ID, func() bool { return f.claims[a.Job.ID] >= 2 })
 		}
 	}
 	f.await("second claims", func() bool {

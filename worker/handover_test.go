@@ -167,7 +167,7 @@ func TestLostHolderIsSilent(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			f := newFleet(t, 600*time.Millisecond)
+			f := newFleet(t, 5*time.Second) // the heir gets the job then, and keeps it on a busy machine
 			want := undisturbed(f, "who is alive?", long, params(hard))
 			e := newFake()
 			e.info.MaxSequences = 2

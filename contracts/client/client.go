@@ -87,10 +87,9 @@ func (c *Client) canReplay() bool { return c.replays && !c.noOut.Load() }
 // errNoAnswer is the cause of a context that ran into the client's own time limit.
 var errNoAnswer = errors.New("no answer in time")
 
-// watch derives a context that also ends after timeout, or when the server denies subj. A denied
-// request gets no answer, only an error on the connection; context.Cause tells which end it was.
-func (c *Client) watch(ctx context.Context, subj string, timeout time.Duration) (context.Context, context.CancelFunc) {
-	ctx, stop := context.WithTimeoutCause(ctx, timeout, errNoAnswer)
+// watch derives a context that also ends when the server denies subj. A denied request gets no answer,
+// only an error on the connection; context.Cause tells which end it was.
+func (c *Client) watch(ctx context.Context, subj string) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	before := c.nc.LastError()
 	go func() {
@@ -107,7 +106,7 @@ func (c *Client) watch(ctx context.Context, subj string, timeout time.Duration) 
 			}
 		}
 	}()
-	return ctx, func() { cancel(nil); stop() }
+	return ctx, func() { cancel(nil) }
 }
 
 // denied is an error when the connection's last error, other than before, refuses subj.
@@ -121,7 +120,9 @@ func (c *Client) denied(before error, subj string) error {
 
 // request asks the dispatcher on subj.
 func (c *Client) request(ctx context.Context, subj string, data []byte, timeout time.Duration) ([]byte, error) {
-	watched, stop := c.watch(ctx, subj, timeout)
+	limited, done := context.WithTimeoutCause(ctx, timeout, errNoAnswer)
+	defer done()
+	watched, stop := c.watch(limited, subj)
 	defer stop()
 	msg, err := c.nc.RequestWithContext(watched, subj, data)
 	if err == nil {

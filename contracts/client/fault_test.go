@@ -148,6 +148,50 @@ func TestAttach(t *testing.T) {
 	readAll(t, s, "")
 }
 
+// TestSlowLine: a line that takes longer for a batch of records than the broker may take for an answer is no reason not
+// to read them.
+func TestSlowLine(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	out := subject.Out("t", "j")
+	records := append(append([]*contracts.Chunk{claim(1, 0)}, pieces(1, 0, 3)...), finalAt(1, 3))
+	stored := func(i int) *nats.Msg {
+		m := nats.NewMsg("")
+		var err error
+		if m.Data, err = contracts.Encode(records[i]); err != nil {
+			t.Error(err)
+		}
+		for name, value := range map[string]string{"Nats-Subject": out, "Nats-Sequence": strconv.Itoa(i + 1), "Nats-Time-Stamp": time.Now().Format(time.RFC3339Nano)} {
+			m.Header.Set(name, value)
+		}
+		return m
+	}
+	if _, err := nc.Subscribe("$JS.API.DIRECT.GET.OUT", func(m *nats.Msg) {
+		if strings.Contains(string(m.Data), "last_by_subj") {
+			_ = m.RespondMsg(stored(len(records) - 1))
+			return
+		}
+		for i := range records {
+			_ = m.RespondMsg(stored(i))
+			time.Sleep(1500 * time.Millisecond)
+		}
+		end := nats.NewMsg("")
+		end.Header.Set("Status", "204")
+		end.Header.Set("Nats-Num-Pending", "0")
+		_ = m.RespondMsg(end)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := client.New(nc, "t").Follow(t.Context(), "j", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	readAll(t, s, count(3))
+}
+
 // TestFollowQueued: a job that still waits is waited for.
 func TestFollowQueued(t *testing.T) {
 	t.Parallel()

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	replayBatch   = 256     // records a request
-	replayBytes   = 4 << 20 // bytes a request, about
-	replayTimeout = 2 * time.Second
+	replayBatch   = 256             // records a request
+	replayBytes   = 4 << 20         // bytes a request, about
+	replayTimeout = 5 * time.Second // a record
 )
 
 // Headers of records that come from OUT.
@@ -61,13 +61,14 @@ func (c *Client) replay(ctx context.Context, subj string, from uint64, take func
 }
 
 // replayBatch reads one batch whole, so that a slow reader does not run into its time limit, and says
-// whether records are left.
+// whether records are left. The limit is for each
+// record: over a slow line a batch takes as long as it takes.
 func (c *Client) replayBatch(ctx context.Context, subj string, from uint64) (batch []record, more bool, err error) {
-	watched, stop := c.watch(ctx, directGet(topology.StreamOut), replayTimeout)
+	watched, stop := c.watch(ctx, directGet(topology.StreamOut))
 	defer stop()
 	var bad error
 	q := stored.Query{Seq: from, NextFor: subj, Batch: replayBatch, MaxBytes: replayBytes}
-	_, more, err = stored.Batch(watched, c.nc, topology.StreamOut, q, 2*replayTimeout, func(m *stored.Message) bool {
+	_, more, err = stored.Batch(watched, c.nc, topology.StreamOut, q, replayTimeout, func(m *stored.Message) bool {
 		var r record
 		if r, bad = parseRecord(m.Subject, m.Data, m.Seq); bad == nil {
 			batch = append(batch, r)
@@ -85,7 +86,9 @@ func (c *Client) last(ctx context.Context, stream, subj string) (uint64, error) 
 	if !c.canReplay() {
 		return 0, errNoReplay
 	}
-	watched, stop := c.watch(ctx, directGet(stream), replayTimeout)
+	limited, done := context.WithTimeoutCause(ctx, replayTimeout, errNoAnswer)
+	defer done()
+	watched, stop := c.watch(limited, directGet(stream))
 	defer stop()
 	m, err := stored.One(watched, c.nc, stream, stored.Query{LastFor: subj})
 	if err != nil {
@@ -103,6 +106,9 @@ func (c *Client) unread(ctx, watched context.Context, stream string, err error) 
 		return context.Cause(ctx)
 	}
 	cause := context.Cause(watched)
+	if cause == nil && errors.Is(err, context.DeadlineExceeded) { // of one record
+		cause = errNoAnswer
+	}
 	if errors.Is(cause, errNoAnswer) {
 		if denied := c.denied(nil, directGet(stream)); denied != nil {
 			cause = denied
