@@ -89,7 +89,7 @@ func (t *Tensor) check(param string) error {
 	}
 	n := Elements(t.Shape)
 	if len(t.Shape) > MaxRank || n < 0 {
-		return invalid(param+".shape", "shape of tensor %q must have at most %d dimensions, none negative, got %.100v", t.Name, MaxRank, t.Shape)
+		return invalid(param+".shape", "shape of tensor %q must have at most %d dimensions, none negative, got %v", t.Name, MaxRank, t.Shape[:min(len(t.Shape), MaxRank+1)])
 	}
 	if n*int64(size) != int64(len(t.Data)) {
 		return invalid(param+".bytes", "tensor %q of %s and shape %v takes %d bytes, got %d", t.Name, t.Type, t.Shape, n*int64(size), len(t.Data))

@@ -196,7 +196,8 @@ func (c *Calls) tensors(in []contracts.Tensor) gather.Call {
 	}
 	if rows > 0 {
 		call.Units, call.Rows = int(rows), int(rows)
-		if c.MaxBatch > 1 && rows < int64(c.MaxBatch) && len(call.Inputs) == len(c.Graph.Info().Inputs) {
+		fixed := func(p engine.Port) bool { return len(p.Shape) > 0 && p.Shape[0] >= 0 } // cutting it by rows would mix answers
+		if c.MaxBatch > 1 && rows < int64(c.MaxBatch) && len(call.Inputs) == len(c.Graph.Info().Inputs) && !slices.ContainsFunc(c.Graph.Info().Outputs, fixed) {
 			call.Bucket = kind.String()
 		}
 	}

@@ -87,6 +87,8 @@ func TestTensorsBecomeCalls(t *testing.T) {
 	t.Parallel()
 	batched := engine.GraphInfo{Inputs: []engine.Port{{Name: "a", Type: "FP32", Shape: []int64{-1, 2}}, {Name: "b", Type: "INT8", Shape: []int64{-1}}}}
 	fixed := engine.GraphInfo{Inputs: []engine.Port{{Name: "a", Type: "FP32", Shape: []int64{2, 2}}}}
+	turned := batched
+	turned.Outputs = []engine.Port{{Name: "y", Type: "FP32", Shape: []int64{4, -1}}} // 4 rows joined would be cut across
 	in := func(rows int64) []contracts.Tensor {
 		return []contracts.Tensor{{Name: "b", Type: "INT8", Shape: []int64{rows}, Data: make([]byte, rows)}, {Name: "a", Type: "FP32", Shape: []int64{rows, 2}, Data: make([]byte, 8*rows)}}
 	}
@@ -99,12 +101,13 @@ func TestTensorsBecomeCalls(t *testing.T) {
 		rows   int
 		joined bool
 	}{
-		"joined":              {batched, in(3), 8, 3, true},
-		"full by itself":      {batched, in(8), 8, 8, false},
-		"never joined":        {batched, in(3), 0, 3, false},
-		"first sizes differ":  {batched, uneven, 8, 1, false},
-		"no batch":            {fixed, []contracts.Tensor{in(2)[1]}, 8, 1, false},
-		"an input is missing": {batched, in(3)[:1], 8, 3, false},
+		"joined":                   {batched, in(3), 8, 3, true},
+		"full by itself":           {batched, in(8), 8, 8, false},
+		"never joined":             {batched, in(3), 0, 3, false},
+		"first sizes differ":       {batched, uneven, 8, 1, false},
+		"an output has other rows": {turned, in(3), 8, 3, false},
+		"no batch":                 {fixed, []contracts.Tensor{in(2)[1]}, 8, 1, false},
+		"an input is missing":      {batched, in(3)[:1], 8, 3, false},
 	} {
 		calls := Calls{Graph: describedGraph{info: c.graph}, Kind: contracts.KindTensor, MaxBatch: c.most}
 		got := calls.tensors(c.in)

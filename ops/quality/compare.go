@@ -54,6 +54,12 @@ func Compare(ref, got []Transcript, eos []int32) (Report, error) {
 		if !ok || !slices.Equal(have.Prompt, want.Prompt) {
 			return r, fmt.Errorf("prompt %s: the other side tokenized it differently or lacks it", want.ID)
 		}
+		if len(want.Tokens) == 0 {
+			return r, fmt.Errorf("prompt %s: the reference has no tokens", want.ID)
+		}
+		if len(have.Tokens) < len(want.Tokens) {
+			return r, fmt.Errorf("prompt %s: %d tokens were generated and the reference has %d: generate as many", want.ID, len(have.Tokens), len(want.Tokens))
+		}
 		k := kinds[want.Kind]
 		if k == nil {
 			k = &Kind{Kind: want.Kind}
@@ -67,9 +73,8 @@ func Compare(ref, got []Transcript, eos []int32) (Report, error) {
 		if tie < 0 {
 			tie = len(want.Tokens)
 		}
-		n := min(len(want.Tokens), len(have.Tokens))
 		equal := 0
-		for equal < n && want.Tokens[equal] == have.Tokens[equal] {
+		for equal < len(want.Tokens) && want.Tokens[equal] == have.Tokens[equal] {
 			equal++
 		}
 		if equal >= tie {

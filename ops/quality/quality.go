@@ -113,7 +113,7 @@ func generateGroup(ctx context.Context, e engine.Engine, group []*Transcript, n 
 		t.Tokens, t.Margins = nil, nil
 		rows[i] = &engine.Row{Seq: s}
 		if err := prefill(ctx, e, rows[i], t); err != nil {
-			return fmt.Errorf("prompt %s: %w", t.ID, err)
+			return err
 		}
 	}
 	for range n - 1 {
@@ -124,7 +124,9 @@ func generateGroup(ctx context.Context, e engine.Engine, group []*Transcript, n 
 			return err
 		}
 		for i, t := range group {
-			t.take(rows[i].Logits)
+			if err := t.take(rows[i].Logits); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -140,12 +142,11 @@ func prefill(ctx context.Context, e engine.Engine, row *engine.Row, t *Transcrip
 		}
 		*row = engine.Row{Seq: row.Seq, Tokens: t.Prompt[at : at+size], Sample: at+size == len(t.Prompt)}
 		if err := step(ctx, e, row); err != nil {
-			return err
+			return fmt.Errorf("prompt %s: %w", t.ID, err)
 		}
 		at += size
 	}
-	t.take(row.Logits)
-	return nil
+	return t.take(row.Logits)
 }
 
 func step(ctx context.Context, e engine.Engine, rows ...*engine.Row) error {
@@ -161,7 +162,10 @@ func step(ctx context.Context, e engine.Engine, rows ...*engine.Row) error {
 }
 
 // take appends the most likely token and its margin over the next.
-func (t *Transcript) take(logits []float32) {
+func (t *Transcript) take(logits []float32) error {
+	if slices.ContainsFunc(logits, func(v float32) bool { return v != v }) {
+		return fmt.Errorf("prompt %s: the logits behind %d tokens are no numbers", t.ID, len(t.Prompt)+len(t.Tokens))
+	}
 	best, first, second := 0, logits[0], float32(0)
 	second = first
 	for i, v := range logits[1:] {
@@ -174,6 +178,7 @@ func (t *Transcript) take(logits []float32) {
 	}
 	t.Tokens = append(t.Tokens, int32(best))
 	t.Margins = append(t.Margins, first-second)
+	return nil
 }
 
 // Write stores transcripts as JSON Lines.

@@ -3,10 +3,13 @@ package quality_test
 import (
 	"bytes"
 	"context"
+	"math"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/pelton-run/pelton/ops/quality"
+	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/sim"
 	"github.com/pelton-run/pelton/runtime/tokenizer"
 )
@@ -83,5 +86,44 @@ func TestCompareFindsDifferences(t *testing.T) {
 	other.Prompt = []int32{2}
 	if _, err := quality.Compare([]quality.Transcript{ref}, []quality.Transcript{other}, nil); err == nil {
 		t.Error("another prompt under the same id: no error")
+	}
+}
+
+// A reference that holds nothing to compare with, such as one with other names of its fields, must not pass.
+func TestCompareRefusesReferences(t *testing.T) {
+	t.Parallel()
+	got := quality.Transcript{ID: "a", Prompt: []int32{1}, Tokens: []int32{5}, Margins: []float32{2}}
+	for says, change := range map[string]func(ref *quality.Transcript){
+		"the reference has no tokens": func(ref *quality.Transcript) { ref.Tokens, ref.Margins = nil, nil },
+		"1 tokens were generated":     func(ref *quality.Transcript) { ref.Tokens, ref.Margins = []int32{5, 6}, []float32{2, 2} },
+	} {
+		ref := got
+		change(&ref)
+		if r, err := quality.Compare([]quality.Transcript{ref}, []quality.Transcript{got}, nil); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%+v, %v, want an error that says %q", r, err, says)
+		}
+	}
+}
+
+// numberless is an engine whose logits are no numbers.
+type numberless struct{ engine.Engine }
+
+func (b numberless) Step(ctx context.Context, rows []*engine.Row) error {
+	err := b.Engine.Step(ctx, rows)
+	for _, r := range rows {
+		for i := range r.Logits {
+			r.Logits[i] = float32(math.NaN())
+		}
+	}
+	return err
+}
+
+// Two variants that are broken alike must not agree.
+func TestLogitsThatAreNoNumbers(t *testing.T) {
+	t.Parallel()
+	e := sim.New(sim.Config{Sleep: nil})
+	t.Cleanup(func() { _ = e.Shutdown() })
+	if out, err := quality.Generate(t.Context(), numberless{e}, []quality.Transcript{{ID: "a", Prompt: []int32{1, 2}}}, 3, nil); err == nil || !strings.Contains(err.Error(), "no numbers") {
+		t.Errorf("Generate = %v, %v, want an error", out, err)
 	}
 }

@@ -69,6 +69,7 @@ func readRoles(g *graphFile, named names) (decoder, error) {
 		v := model.Value{Name: out.name, Type: kinds[out.kind]}
 		if out.name == named.logits {
 			d.graph.Logits = v
+			d.graph.Last = size(out.dims, 1) == 1
 			d.vocab = size(out.dims, 2)
 		} else {
 			d.cache(v, nil, presentName, named.present, &d.graph.Key, &d.graph.Value, &d.presentCount)

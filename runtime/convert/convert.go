@@ -20,6 +20,7 @@ import (
 	"github.com/pelton-run/pelton/runtime/convert/vocabulary"
 	"github.com/pelton-run/pelton/runtime/gguf"
 	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/tokenizer"
 )
 
 // The variants that FromGGUF makes.
@@ -89,6 +90,9 @@ func fromFile(ctx context.Context, f *gguf.File, dir string, opt Options) (model
 	words, err := vocabulary.Read(f, h.Vocab)
 	if err != nil {
 		return model.Manifest{}, err
+	}
+	if _, err := tokenizer.Parse(words.Tokenizer, words.Template); err != nil { // nobody could load the model
+		return model.Manifest{}, fmt.Errorf("the file's tokens: %w", err)
 	}
 	m := model.Manifest{
 		Format: model.Format, Name: opt.Name, Variant: opt.Variant, Architecture: strings.TrimSuffix(h.arch, "."),

@@ -338,7 +338,8 @@ func TestRefused(t *testing.T) {
 		{"token no text", func(b *gguftest.Builder) { changeTokens(b, 9, "\xff") }, convert.Options{}, "token 9 is"},
 		{"kinds", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.token_type", []int32{1}) }, convert.Options{}, "token_type has 1 entries"},
 		{"no merges", func(b *gguftest.Builder) { b.Unset("tokenizer.ggml.merges") }, convert.Options{}, "merges is missing"},
-		{"bad merge", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.merges", []string{"h e", "q q"}) }, convert.Options{}, `entry 1, "q q"`},
+		{"bad merge", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.merges", []string{"h e", "q q"}) }, convert.Options{}, `"q" and "q"`},
+		{"merge of what is no token", func(b *gguftest.Builder) { changeTokens(b, 'h', "hhh") }, convert.Options{}, `"h" and "e"`},
 		{"end token", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.eos_token_id", uint32(5000)) }, convert.Options{}, "eos_token_id is 5000"},
 		{"template", func(b *gguftest.Builder) { b.Set("tokenizer.chat_template", "\xff") }, convert.Options{}, "chat_template"},
 	} {

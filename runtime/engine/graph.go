@@ -30,7 +30,7 @@ func (p Port) Check(t Tensor) error {
 		return fmt.Errorf("%w: %q has elements of type %.20s, the model reads %s", ErrBadTensor, p.Name, t.Type, p.Type)
 	}
 	if len(t.Shape) != len(p.Shape) {
-		return fmt.Errorf("%w: %q has the shape %.100v, the model reads %v", ErrBadTensor, p.Name, t.Shape, p.Shape)
+		return fmt.Errorf("%w: %q has the shape %v, the model reads %v", ErrBadTensor, p.Name, t.Shape, p.Shape)
 	}
 	n := int64(ElementSize(p.Type))
 	for i, d := range t.Shape {

@@ -35,7 +35,8 @@ type Graph struct {
 	PastValue Value  `json:"past_value"`         //
 	Key       Value  `json:"present_key"`        //
 	Value     Value  `json:"present_value"`      //
-	Logits    Value  `json:"logits"`             // [B,S,Vocab], or [B,1,Vocab] of the last token
+	Logits    Value  `json:"logits"`             // [B,S,Vocab]
+	Last      bool   `json:"last,omitempty"`     // the logits are [B,1,Vocab], of the last token
 	InPlace   bool   `json:"in_place,omitempty"` // the graph appends to a past that lies in longer memory
 }
 

@@ -5,12 +5,16 @@ package onnx_test
 import (
 	"archive/zip"
 	"encoding/json"
+	"errors"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/pelton-run/pelton/runtime/adopt"
 	"github.com/pelton-run/pelton/runtime/engine"
@@ -32,7 +36,20 @@ var exports = []struct {
 // adopted unpacks an export and makes a model folder of it.
 func adopted(t *testing.T, name string) (dir string, m model.Manifest) {
 	t.Helper()
-	from, to := t.TempDir(), t.TempDir()
+	from, to := unpacked(t, name), t.TempDir()
+	found, err := adopt.Inspect(from, "")
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if m, err = adopt.Place(t.Context(), found, to, adopt.Options{Name: name}); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return to, m
+}
+
+func unpacked(t *testing.T, name string) string {
+	t.Helper()
+	from := t.TempDir()
 	z, err := zip.OpenReader(filepath.Join("testdata", name+".zip"))
 	if err != nil {
 		t.Fatal(err)
@@ -55,14 +72,54 @@ func adopted(t *testing.T, name string) (dir string, m model.Manifest) {
 			t.Fatal(err)
 		}
 	}
+	return from
+}
+
+// A graph whose head is pruned (prune_lm_head of the genai builder) gives the logits of the last token only.
+func TestExportOfLastLogits(t *testing.T) {
+	t.Parallel()
+	whole, _ := adopted(t, "optimum")
+	from, to := unpacked(t, "optimum"), t.TempDir()
+	field := func(to []byte, number protowire.Number, parts ...[]byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(to, number, protowire.BytesType), slices.Concat(parts...))
+	}
+	number := func(n protowire.Number, v uint64) []byte {
+		return protowire.AppendVarint(protowire.AppendTag(nil, n, protowire.VarintType), v)
+	}
+	text := func(n protowire.Number, s string) []byte { return field(nil, n, []byte(s)) }
+	// A second graph is merged with the first: y = logits[:, -1:].
+	var graph []byte
+	graph = field(graph, 5, number(1, 1), number(2, 7), text(8, "end"), field(nil, 9, protowire.AppendFixed64(nil, math.MaxUint64))) // -1
+	graph = field(graph, 1, text(1, "logits"), text(1, "end"), text(2, "y"), text(4, "Gather"), field(nil, 5, text(1, "axis"), number(3, 1), number(20, 2)))
+	graph = field(graph, 12, text(1, "y"), field(nil, 2, field(nil, 1, number(1, 1),
+		field(nil, 2, field(nil, 1, text(2, "batch")), field(nil, 1, number(1, 1)), field(nil, 1, number(1, 1205))))))
+	path := filepath.Join(from, "model.onnx")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := `{"model":{"decoder":{"filename":"model.onnx","outputs":{"logits":"y"}}}}`
+	if err := errors.Join(os.WriteFile(path, field(raw, 7, graph), 0o600), os.WriteFile(filepath.Join(from, "genai_config.json"), []byte(config), 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	found, err := adopt.Inspect(from, "")
 	if err != nil {
-		t.Fatalf("%s: %v", name, err)
+		t.Fatal(err)
 	}
-	if m, err = adopt.Place(t.Context(), found, to, adopt.Options{Name: name}); err != nil {
-		t.Fatalf("%s: %v", name, err)
+	if _, err := adopt.Place(t.Context(), found, to, adopt.Options{Name: "last"}); err != nil {
+		t.Fatal(err)
 	}
-	return to, m
+	prompt, tokens := []int32{5, 200, 77, 31, 1000, 7, 7}, []int32{1, 2, 3}
+	e := openExport(t, to, nil)
+	want, got := led(t, openExport(t, whole, nil), prompt, tokens), led(t, e, prompt, tokens)
+	for i := range want {
+		if !slices.EqualFunc(want[i], got[i], func(a, b float32) bool { return math.Abs(float64(a-b)) < within }) {
+			t.Errorf("step %d: the logits are others than those of the whole graph", i)
+		}
+	}
+	if _, err := e.Logits(t.Context(), prompt); err == nil || !strings.Contains(err.Error(), "last token only") {
+		t.Errorf("Logits of each token: %v, want an error", err)
+	}
 }
 
 func openExport(t *testing.T, dir string, change func(*onnx.Config)) onnx.Model {

@@ -185,6 +185,9 @@ func (g *exportGraph) run(slot, past int, tokens []int32) (_ int, err error) {
 		in.add(g.spec.UseCache.Type, g.branch, 1)
 	}
 	g.rows = n
+	if g.spec.Last {
+		g.rows = 1
+	}
 	if g.spec.Keep.Name != "" {
 		g.keep(&in)
 	}

@@ -112,7 +112,7 @@ func parse(raw []byte, size int64) (map[string]Tensor, error) {
 			return nil, fmt.Errorf("%w: tensor %.100q: %w", ErrFormat, name, err)
 		}
 		t := Tensor{Type: e.Type, Shape: e.Shape, offset: start + e.Offsets[0], length: e.Offsets[1] - e.Offsets[0]}
-		if e.Offsets[0] < 0 || t.length < 0 || e.Offsets[1] > size-start {
+		if e.Offsets[0] < 0 || e.Offsets[1] < e.Offsets[0] || e.Offsets[1] > size-start {
 			return nil, fmt.Errorf("%w: tensor %.100q lies at %v in a file of %d bytes", ErrFormat, name, e.Offsets, size)
 		}
 		if err := t.check(); err != nil {

@@ -70,7 +70,7 @@ func TestParseRefuses(t *testing.T) {
 		{"BYTES", tensor("BYTES", `[1]`, `["x"]`), "inputs[0].datatype", "BYTES"},
 		{"FP16", tensor("FP16", `[1]`, `[1]`), "inputs[0].datatype", "FP32"},
 		{"too few", tensor("FP32", `[2]`, `[1]`), "inputs[0].bytes", "takes 8 bytes, got 4"},
-		{"negative", tensor("FP32", `[-1]`, `[1]`), "inputs[0].shape", "none negative"},
+		{"negative", tensor("FP32", `[-1]`, `[1]`), "inputs[0].shape", "none negative, got [-1]"},
 		{"overflow of the shape", tensor("FP32", `[1099511627776,1099511627776]`, `[1]`), "inputs[0].shape", "shape"},
 		{"rank", tensor("FP32", `[1,1,1,1,1,1,1,1,1]`, `[1]`), "inputs[0].shape", "more than 8"},
 		{"fraction", tensor("INT8", `[1]`, `[1.5]`), "inputs[0].data", "element 0 is not a INT8"},

@@ -168,7 +168,7 @@ func Read(f *gguf.File, size int) (Vocabulary, error) {
 func readWords(f *gguf.File, tokens []string, kinds []int64, ids map[string]int) (tokenizerJSON, error) {
 	switch kind, _ := f.Text("tokenizer.ggml.model"); kind {
 	case "gpt2":
-		return byteLevel(f, tokens, kinds, ids)
+		return byteLevel(f, tokens, kinds)
 	case "llama":
 		return pieces(f, tokens, kinds, ids)
 	default:
@@ -176,7 +176,7 @@ func readWords(f *gguf.File, tokens []string, kinds []int64, ids map[string]int)
 	}
 }
 
-func byteLevel(f *gguf.File, tokens []string, kinds []int64, ids map[string]int) (tokenizerJSON, error) {
+func byteLevel(f *gguf.File, tokens []string, kinds []int64) (tokenizerJSON, error) {
 	pre, _ := f.Text("tokenizer.ggml.pre")
 	split, ok := preTokenizers[pre]
 	if !ok {
@@ -185,9 +185,6 @@ func byteLevel(f *gguf.File, tokens []string, kinds []int64, ids map[string]int)
 	merges, ok := f.Texts("tokenizer.ggml.merges")
 	if !ok {
 		return tokenizerJSON{}, fmt.Errorf("metadata tokenizer.ggml.merges is missing")
-	}
-	if err := checkMerges(merges, ids); err != nil {
-		return tokenizerJSON{}, err
 	}
 	var normalizer any
 	if pre == "qwen2" { // which the file does not say; it is part of Qwen's own tokenizer
@@ -224,19 +221,6 @@ func checkTokens(tokens []string) (map[string]int, error) {
 		ids[t] = i
 	}
 	return ids, nil
-}
-
-func checkMerges(merges []string, ids map[string]int) error {
-	for i, m := range merges {
-		left, right, ok := strings.Cut(m, " ")
-		if ok {
-			_, ok = ids[left+right]
-		}
-		if !ok || left == "" || right == "" || strings.Contains(right, " ") {
-			return fmt.Errorf("tokenizer.ggml.merges: entry %d, %q, is not two parts of a token", i, m)
-		}
-	}
-	return nil
 }
 
 func addedTokens(tokens []string, kinds []int64) []addedToken {
