@@ -40,9 +40,6 @@ func (d *Dispatcher) expire(ctx context.Context, tenant, job string) (again bool
 		}
 		return true
 	}
-	if s == settled {
-		d.trace.Expired(tenant, job)
-	}
 	return s == isHeld
 }
 

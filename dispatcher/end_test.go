@@ -66,7 +66,10 @@ func oneFinal(t testing.TB, nc *nats.Conn, job string) *contracts.Chunk {
 
 func TestCancelQueued(t *testing.T) {
 	t.Parallel()
-	d, b := start(t, nil)
+	ended := make(chan *contracts.Chunk, 9)
+	d, b := start(t, func(c *dispatcher.Config) {
+		c.Trace = &dispatcher.Trace{Ended: func(c *contracts.Chunk) { ended <- c }}
+	})
 	ctx := testContext(t)
 	nc := b.Conn()
 	_, chunks, err := d.Start(ctx, textJob("j", "abc"))
@@ -81,6 +84,9 @@ func TestCancelQueued(t *testing.T) {
 	}
 	if _, final := read(t, "stream", chunks); final.Code != contracts.CodeCanceled || final.Claim.Attempt != 0 {
 		t.Errorf("final record %+v", final)
+	}
+	if c := <-ended; c.Job != "j" || c.Code != contracts.CodeCanceled || c.Claim.Model != model || len(ended) != 0 {
+		t.Errorf("%+v is said to have ended, and %d more", c, len(ended))
 	}
 	oneFinal(t, nc, "j")
 	if n := leftInQueue(t, nc); n != 0 {
@@ -194,7 +200,7 @@ func TestDeadlineOfAQueuedJob(t *testing.T) {
 	t.Parallel()
 	expired := make(chan string, 2)
 	d, b := start(t, func(c *dispatcher.Config) {
-		c.Trace = &dispatcher.Trace{Expired: func(_, job string) { expired <- job }}
+		c.Trace = &dispatcher.Trace{Ended: func(c *contracts.Chunk) { expired <- c.Job + " " + string(c.Code) }}
 	})
 	ctx := testContext(t)
 	job := textJob("j", "abc")
@@ -207,7 +213,7 @@ func TestDeadlineOfAQueuedJob(t *testing.T) {
 	if final.Code != contracts.CodeDeadlineExceeded || time.Now().UnixMilli() < job.Deadline {
 		t.Errorf("final record %+v", final)
 	}
-	if got := <-expired; got != "j" {
+	if got := <-expired; got != "j "+string(contracts.CodeDeadlineExceeded) {
 		t.Errorf("expired %q", got)
 	}
 	s, err := d.Status(ctx, tenant, "j")

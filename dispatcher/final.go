@@ -62,9 +62,13 @@ func (d *Dispatcher) settle(ctx context.Context, tenant, job string, e ending, t
 		case r.Last != nil && !take(r):
 			return isHeld, nil
 		}
-		err = d.end(ctx, subject.Out(tenant, job), finalRecord(job, a, r, e), r)
+		final := finalRecord(job, a, r, e)
+		err = d.end(ctx, subject.Out(tenant, job), final, r)
 		if errors.Is(err, errRaced) {
 			continue
+		}
+		if err == nil {
+			d.trace.Ended(final)
 		}
 		if err == nil && queued != nil {
 			d.remove(ctx, queued)

@@ -48,9 +48,6 @@ func (d *Dispatcher) newTurns() *turn.Turns {
 			if err == nil && s == isHeld {
 				return turn.ErrBegun
 			}
-			if err == nil && s == settled {
-				d.trace.Evicted(tenant, job)
-			}
 			return err
 		},
 		Damaged: func(ctx context.Context, tenant, job string) error {

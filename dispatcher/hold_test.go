@@ -274,7 +274,7 @@ func TestLostCauseIsEvicted(t *testing.T) {
 	evicted := make(chan string, 10)
 	b := contractstest.StartBroker(t, nil)
 	cfg := testConfig(b.Conn())
-	cfg.Trace = &dispatcher.Trace{Evicted: func(_, job string) { evicted <- job }}
+	cfg.Trace = &dispatcher.Trace{Ended: func(c *contracts.Chunk) { evicted <- c.Job }}
 	d, _ := startDispatcher(t, cfg)
 	measured(t, b.Conn(), d)
 	ctx := testContext(t)

@@ -54,7 +54,7 @@ type QueueDepth struct {
 	Class   contracts.Class `json:"class"`
 	Size    contracts.Size  `json:"size"`
 	Pending int             `json:"pending"` // wait for a worker
-	Running int             `json:"running"` // held by one
+	Running int             `json:"running"` // given to a worker and not ended; also handed back and not yet taken again
 }
 
 // Queues tells the depth of every queue of the broker, models by name, most urgent class first.

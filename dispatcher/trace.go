@@ -28,10 +28,8 @@ type Trace struct {
 	Refilled func(tenant, job string)
 	// Canceled: a cancel ended; took is until the slot was free.
 	Canceled func(status contracts.Status, took time.Duration)
-	// Expired: the dispatcher ended a job whose deadline passed before a worker took it.
-	Expired func(tenant, job string)
-	// Evicted: the dispatcher ended a held job whose first token could only have come after its objective.
-	Evicted func(tenant, job string)
+	// Ended: this dispatcher wrote the final record of a job that no worker ended.
+	Ended func(final *contracts.Chunk)
 	// HandedOver: this dispatcher gave the job of a dead worker back to the queue.
 	HandedOver func(tenant, job, worker string)
 	// Preempted: this dispatcher asked the holder of a job to give it back, for a more urgent one.

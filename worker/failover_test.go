@@ -122,7 +122,7 @@ func TestZombie(t *testing.T) {
 	fenced := make(chan string, 4)
 	silent := func(name string) func(*worker.Config) {
 		return func(c *worker.Config) {
-			c.Trace = &worker.Trace{Fenced: func(worker.Job) { fenced <- name }, HandedBack: func(_ worker.Job, err error) { t.Errorf("%s handed back: %v", name, err) }}
+			c.Trace = &worker.Trace{Fenced: func(worker.Job) { fenced <- name }, HandedBack: func(_ worker.Job, _ contracts.Release, err error) { t.Errorf("%s handed back: %v", name, err) }}
 		}
 	}
 	e, release := crawl(newFake())

@@ -196,7 +196,12 @@ func TestSmallWorkers(t *testing.T) {
 	back := make(chan error, 99)
 	small := f.hire("small", e, func(c *worker.Config) {
 		c.MaxFailures = 2
-		c.Trace = &worker.Trace{HandedBack: func(_ worker.Job, cause error) { back <- cause }}
+		c.Trace = &worker.Trace{HandedBack: func(_ worker.Job, why contracts.Release, cause error) {
+			if why != contracts.ReleaseUnfit {
+				t.Errorf("handed back as %s", why)
+			}
+			back <- cause
+		}}
 	})
 	f.submit(order("big", "prompt", 300))
 	for range 3 {
@@ -221,7 +226,7 @@ func TestShortContext(t *testing.T) {
 	e.info.ContextLength = 64
 	back := make(chan error, 99)
 	short := f.hire("short", e, func(c *worker.Config) {
-		c.Trace = &worker.Trace{HandedBack: func(_ worker.Job, cause error) { back <- cause }}
+		c.Trace = &worker.Trace{HandedBack: func(_ worker.Job, _ contracts.Release, cause error) { back <- cause }}
 	})
 	f.submit(order("prompt", strings.Repeat("x", 64), 5))
 	f.submit(order("answer", "prompt", 59))
@@ -251,7 +256,7 @@ func TestLaterVersions(t *testing.T) {
 	back := make(chan error, 99)
 	f.hire("old", newFake(), func(c *worker.Config) {
 		c.MaxFailures = 2
-		c.Trace = &worker.Trace{HandedBack: func(_ worker.Job, cause error) { back <- cause }}
+		c.Trace = &worker.Trace{HandedBack: func(_ worker.Job, _ contracts.Release, cause error) { back <- cause }}
 	})
 	write := func(id string, c contracts.Chunk) {
 		t.Helper()

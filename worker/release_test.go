@@ -83,7 +83,7 @@ func TestPanicKeepsMemoryUntilTheEngineLetsGo(t *testing.T) {
 	handed := make(chan error, 4)
 	c := f.hire("w", e, func(c *worker.Config) {
 		c.Tokenizer = &bomb{Tokenizer: f.tok, fuse: inStep}
-		c.Trace = &worker.Trace{HandedBack: func(_ worker.Job, err error) { handed <- err }}
+		c.Trace = &worker.Trace{HandedBack: func(_ worker.Job, _ contracts.Release, err error) { handed <- err }}
 		c.MaxFailures = 1
 	})
 	f.submit(order("j", "boom", 100, params(func(p *contracts.Params) { p.Logprobs = ptr(0) })))

@@ -44,26 +44,36 @@ func (j *job) final(t *resume.Transcript, failure *contracts.Error) *contracts.C
 // verdict decides what becomes of a job that stopped with cause: it ends with a final record if why is
 // empty (failure nil: all is well), else it is given back for that reason.
 func (j *job) verdict(cause error) (failure *contracts.Error, why contracts.Release) {
-	switch {
-	case cause == nil:
-		return nil, ""
-	case moves(cause):
-		return nil, contracts.ReleaseDrain
-	case errors.Is(cause, errPreempted):
-		return nil, contracts.ReleasePreempt
+	why = reason(cause)
+	if cause == nil || why == contracts.ReleaseDrain || why == contracts.ReleasePreempt {
+		return nil, why
 	}
 	failure, ok := errors.AsType[*contracts.Error](cause)
 	if !ok {
 		failure = contracts.Errorf(contracts.CodeInternal, "internal error: retry once, then report it")
 		j.log("job failed", cause)
 	}
-	switch {
-	case failure.Code == contracts.CodeResourceExhausted, failure.Code == contracts.CodeUnimplemented: // another worker may be larger, or newer
-		return failure, contracts.ReleaseUnfit
-	case failure.Code.Info().Verb == contracts.VerbNak:
-		return failure, contracts.ReleaseFailed
+	return failure, why
+}
+
+// reason is why a job that stopped with cause is given back; it is empty when the job ends.
+func reason(cause error) contracts.Release {
+	code := contracts.CodeInternal
+	if e, ok := errors.AsType[*contracts.Error](cause); ok {
+		code = e.Code
 	}
-	return failure, ""
+	switch {
+	case cause == nil:
+	case moves(cause):
+		return contracts.ReleaseDrain
+	case errors.Is(cause, errPreempted):
+		return contracts.ReleasePreempt
+	case code == contracts.CodeResourceExhausted, code == contracts.CodeUnimplemented: // another worker may be larger, or newer
+		return contracts.ReleaseUnfit
+	case code.Info().Verb == contracts.VerbNak:
+		return contracts.ReleaseFailed
+	}
+	return ""
 }
 
 // moves tells whether the job goes to another worker because this one stops, and not because of the job.
@@ -115,7 +125,7 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 		j.w.cfg.Trace.Fenced(j.name)
 		return
 	default:
-		j.w.cfg.Trace.HandedBack(j.name, err)
+		j.w.cfg.Trace.HandedBack(j.name, reason(err), err)
 		delay := nakFirst << min(j.failures+j.unfit, 8)
 		moved := moves(err)
 		if moved || errors.Is(err, errPreempted) {

@@ -44,7 +44,7 @@ type Trace struct {
 	// code says why it was for nothing.
 	Spent func(j Job, device time.Duration, wasted contracts.Code)
 	// HandedBack: the job went back to the queue before its end.
-	HandedBack func(j Job, cause error)
+	HandedBack func(j Job, why contracts.Release, cause error)
 	// Fenced: another worker has the job, or may have it; it was dropped silently.
 	Fenced func(Job)
 	// Heartbeat: what was just sent.

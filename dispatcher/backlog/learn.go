@@ -229,6 +229,7 @@ func (b *Backlog) Peer(name string, s Share, now time.Time) {
 	for _, m := range b.models {
 		delete(m.peers, name)
 	}
+	b.ledger.latest = now
 	for tenant, spent := range s.Spent {
 		b.ledger.quotas.Charge(tenant, spent.Requests, spent.Tokens, 0, now)
 	}

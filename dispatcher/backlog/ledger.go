@@ -13,7 +13,7 @@ type ledger struct {
 	quotas  *quota.Book
 	charges map[priority.Key]charge
 	spent   map[string]Spent // since it was told to the others
-	latest  time.Time        // that a job was charged at
+	latest  time.Time        // that anything was charged at
 }
 
 func newLedger(limits map[string]quota.Limits) *ledger {
@@ -24,6 +24,7 @@ func newLedger(limits map[string]quota.Limits) *ledger {
 // time is still to come does not. It stays until the job has ended and it is known whose it is.
 type charge struct {
 	prompt, most, running int
+	day                   int64 // on which it was charged
 
 	known, ended bool // whose the job is; its end
 	used         int  // tokens, once it ended
@@ -50,6 +51,7 @@ func (l *ledger) charge(k priority.Key, c charge, now time.Time) {
 	if _, limited := l.quotas.Of(k.Tenant); !limited {
 		return
 	}
+	c.day = quota.Day(now)
 	l.charges[k] = c
 	l.spend(k.Tenant, 1, float64(c.most), c.running, now)
 }
@@ -87,11 +89,16 @@ func (l *ledger) know(k priority.Key, ours bool) {
 	l.close(k, c)
 }
 
-// close gives back what a job did not use, once that is known.
+// close gives back what a job did not use, once that is known, but nothing of a day that is over: it would be taken
+// from what was used since.
 func (l *ledger) close(k priority.Key, c charge) {
 	if l.charges[k] = c; c.known && c.ended {
 		delete(l.charges, k)
-		l.spend(k.Tenant, 0, float64(min(0, c.used-c.most)), -c.running, l.latest)
+		back := max(0, c.most-c.used)
+		if c.day != quota.Day(l.latest) {
+			back = 0
+		}
+		l.spend(k.Tenant, 0, -float64(back), -c.running, l.latest)
 	}
 }
 

@@ -2,6 +2,7 @@ package backlog_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/backlog"
@@ -59,3 +60,23 @@ func TestEndBeforeWhoseItIs(t *testing.T) {
 }
 
 func ended(b *backlog.Backlog, a *contracts.Admitted, ran bool) { b.Ended(key(a), "m", 0, ran, false) }
+
+// TestMidnight: what a job of yesterday did not use is not taken from what was used today, and what another
+// dispatcher tells of today does not fall back to yesterday.
+func TestMidnight(t *testing.T) {
+	t.Parallel()
+	b := backlog.New(backlog.Settings{FIFO: true, Quotas: map[string]quota.Limits{"a": {Daily: 1000}}}, fleet)
+	yesterday := start.Truncate(24 * time.Hour).Add(24*time.Hour - time.Minute)
+	today := yesterday.Add(2 * time.Minute)
+	first, short := job("a", "1", contracts.P2, 490), job("a", "2", contracts.P2, 90)
+	place(t, b, first, yesterday)
+	place(t, b, short, yesterday)
+	b.Peer("other", backlog.Share{Spent: map[string]backlog.Spent{"a": {Requests: 1, Tokens: 400}}}, today)
+	ended(b, short, false)
+	place(t, b, job("a", "3", contracts.P2, 490), today)
+	ended(b, first, false)
+	if _, _, err := b.Place(job("a", "4", contracts.P2, 190), today); contracts.CodeOf(err) != contracts.CodeQuotaExceeded {
+		t.Errorf("900 of 1,000 tokens of today are used, 200 more: %v", err)
+	}
+	place(t, b, job("a", "5", contracts.P2, 90), today)
+}

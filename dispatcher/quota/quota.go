@@ -77,7 +77,7 @@ func (b *bucket) state(limit int, now time.Time) State {
 type account struct {
 	requests, tokens bucket
 	running          int
-	day              int64 // since 1970
+	day              int64 // see [Day]
 	today            float64
 }
 
@@ -91,6 +91,9 @@ type Book struct {
 func NewBook(limits map[string]Limits) *Book {
 	return &Book{limits: limits, accounts: map[string]*account{}}
 }
+
+// Day is the day of t that daily limits count by: since 1970, UTC.
+func Day(t time.Time) int64 { return t.Unix() / 86_400 }
 
 // Of is what a tenant is allowed; false when nothing limits it.
 func (b *Book) Of(tenant string) (Limits, bool) {
@@ -115,7 +118,7 @@ func (b *Book) account(tenant string, now time.Time) *account {
 		a = &account{requests: bucket{at: now}, tokens: bucket{at: now}}
 		b.accounts[tenant] = a
 	}
-	if day := now.Unix() / 86_400; day != a.day {
+	if day := Day(now); day != a.day {
 		a.day, a.today = day, 0
 	}
 	return a

@@ -218,9 +218,10 @@ func (s server) get(ctx context.Context, path string, into any) error {
 	return json.NewDecoder(resp.Body).Decode(into)
 }
 
-var metricName = regexp.MustCompile(`pelton_\w+`)
+// selector is a metric of ours with the labels that a rule wants of it.
+var selector = regexp.MustCompile(`pelton_\w+({[^}]*})?`)
 
-// queries are those of the dashboard, as Grafana sends them, and one for each metric that a rule names.
+// queries are those of the dashboard, as Grafana sends them, and one for each metric that a rule names, with its labels.
 func queries(t *testing.T) (out []string) {
 	t.Helper()
 	text, err := os.ReadFile(deploy + "/grafana/dashboards/fleet.json")
@@ -244,7 +245,7 @@ func queries(t *testing.T) (out []string) {
 	if text, err = os.ReadFile(deploy + "/prometheus/alerts.yml"); err != nil {
 		t.Fatal(err)
 	}
-	return append(out, metricName.FindAllString(string(text), -1)...)
+	return append(out, selector.FindAllString(string(text), -1)...)
 }
 
 // lint lets promtool judge names and help texts.

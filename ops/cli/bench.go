@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -249,12 +250,14 @@ func (a *app) offer(ctx context.Context, l load) error {
 	if err != nil {
 		return err
 	}
-	target, header, done, err := a.target(ctx, mix)
+	first, stop := context.WithTimeout(ctx, cmp.Or(a.settings.duration("timeout"), 10*time.Minute))
+	defer stop()
+	target, header, done, err := a.target(first, mix)
 	if err != nil {
 		return err
 	}
 	defer done()
-	prompter, err := loadgen.Gauge(ctx, target, plan[0].Tenant)
+	prompter, err := loadgen.Gauge(first, target, plan[0].Tenant)
 	if err != nil {
 		return coded{err, exitUnavailable}
 	}

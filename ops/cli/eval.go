@@ -72,16 +72,21 @@ func (a *app) eval(ctx context.Context, ref string) error {
 			return err
 		}
 	}
+	var to *os.File
+	if path := a.settings.text("write"); path != "" {
+		var err error
+		if to, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o666); err != nil { // what it holds stays until there is better
+			return err
+		}
+		defer func() { _ = to.Close() }()
+	}
 	got, eos, err := a.transcribe(ctx, name, variant)
 	if err != nil {
 		return err
 	}
-	if path := a.settings.text("write"); path != "" {
-		f, err := os.Create(path)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(quality.Write(f, got), f.Close()); err != nil {
+	if to != nil {
+		_ = to.Truncate(0) // a pipe has no length
+		if err := errors.Join(quality.Write(to, got), to.Close()); err != nil {
 			return err
 		}
 	}

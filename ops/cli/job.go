@@ -3,8 +3,10 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -100,12 +102,13 @@ func (a *app) oneJob(use, short, method string) *cobra.Command {
 
 func (a *app) jobWatch() *cobra.Command {
 	c := &cobra.Command{
-		Use: "watch JOB", Short: "Stream a job's answer, from its beginning", Args: cobra.ExactArgs(1), Example: example("pelton job watch 0199-…"),
+		Use: "watch JOB", Short: "Stream a job's answer, from its beginning; further choices follow at its end", Args: cobra.ExactArgs(1), Example: example("pelton job watch 0199-…"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			chunks, err := a.events(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
+			others := map[int]string{}
 			for c, err := range chunks {
 				if err != nil {
 					return err
@@ -116,12 +119,17 @@ func (a *app) jobWatch() *cobra.Command {
 					}
 				} else if c.Choice == 0 {
 					fmt.Fprint(a.out, c.Text)
+				} else {
+					others[c.Choice] += c.Text
 				}
 				if !c.Final() {
 					continue
 				}
 				if !a.settings.yes("json") {
 					fmt.Fprintln(a.out)
+					for _, i := range slices.Sorted(maps.Keys(others)) {
+						fmt.Fprintf(a.out, "\nchoice %d:\n%s\n", i, others[i])
+					}
 				}
 				return c.Err()
 			}

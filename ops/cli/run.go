@@ -3,7 +3,9 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"os"
 	"path/filepath"
@@ -218,23 +220,28 @@ func (c *conversation) loop(ctx context.Context) error {
 	if interactive {
 		fmt.Fprintln(c.app.err, "Say something; /bye or Ctrl-D ends the chat.")
 	}
-	lines := bufio.NewScanner(c.app.in)
-	lines.Buffer(nil, 1<<20)
-	for {
+	lines := bufio.NewReader(c.app.in)
+	var err error
+	for err == nil {
 		if interactive {
 			fmt.Fprint(c.app.err, "> ")
 		}
-		more := make(chan bool, 1)
-		go func() { more <- lines.Scan() }()
+		type line struct {
+			text string
+			err  error
+		}
+		next := make(chan line, 1)
+		go func() {
+			text, err := lines.ReadString('\n')
+			next <- line{text, err}
+		}()
+		var text string
 		select {
 		case <-ctx.Done(): // nothing wakes who reads a terminal
 			return ctx.Err()
-		case ok := <-more:
-			if !ok {
-				return lines.Err()
-			}
+		case l := <-next:
+			text, err = strings.TrimSpace(l.text), l.err
 		}
-		text := strings.TrimSpace(lines.Text())
 		switch text {
 		case "":
 			continue
@@ -249,4 +256,8 @@ func (c *conversation) loop(ctx context.Context) error {
 			fmt.Fprintln(c.app.err, describe(err))
 		}
 	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }

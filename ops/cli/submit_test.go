@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -53,5 +54,22 @@ func TestInterruptedChat(t *testing.T) {
 	c := &conversation{app: &app{in: in, out: io.Discard, err: io.Discard}}
 	if err := c.loop(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("the chat ended with %v, want that it was canceled", err)
+	}
+}
+
+// TestLongLine: a chat takes a line of any length, and the last one without its end.
+func TestLongLine(t *testing.T) {
+	t.Parallel()
+	var asked []string
+	c := &conversation{app: &app{in: strings.NewReader(strings.Repeat("x", 3<<20) + "\n\nlast"), out: io.Discard, err: io.Discard}}
+	c.app.settings = &settings{flags: c.app.runCommand().Flags()}
+	c.ask = func(_ context.Context, j *contracts.Job) (iter.Seq2[*contracts.Chunk, error], error) {
+		asked = append(asked, j.Messages[len(j.Messages)-1].Content)
+		return func(yield func(*contracts.Chunk, error) bool) {
+			yield(&contracts.Chunk{Finish: contracts.FinishStop, Usage: &contracts.Usage{}}, nil)
+		}, nil
+	}
+	if err := c.loop(t.Context()); err != nil || len(asked) != 2 || len(asked[0]) != 3<<20 || asked[1] != "last" {
+		t.Errorf("%d lines were asked, error %v", len(asked), err)
 	}
 }

@@ -76,8 +76,8 @@ func (a *app) up(ctx context.Context) error {
 
 // keep starts a node, says that it is ready and runs it until a signal or a failed part ends it.
 func (a *app) keep(ctx context.Context, cfg node.Config) error {
-	if cfg.Grace < 0 {
-		return usageError{errors.New("--grace must not be negative")}
+	if cfg.Grace < 0 || cfg.BatchDelay < 0 || cfg.Workers < 0 {
+		return usageError{errors.New("--grace, --batch-delay and --workers must not be negative")}
 	}
 	n, err := node.Start(ctx, cfg)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/pelton-run/pelton/contracts"
 )
@@ -84,7 +85,13 @@ func (h *HTTP) Send(ctx context.Context, r Request, prompt string, got func()) A
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
 		return Answer{Outcome: outcomeOf(resp.StatusCode), Message: fmt.Sprintf("%s: %s", resp.Status, bytes.TrimSpace(text))}
 	}
-	return readEvents(resp.Body, got)
+	a := readEvents(resp.Body, got)
+	if a.Outcome == Completed { // a connection whose answer is not read to its end is not used again
+		slow := time.AfterFunc(250*time.Millisecond, func() { _ = resp.Body.Close() })
+		defer slow.Stop()
+		_, _ = io.Copy(io.Discard, resp.Body)
+	}
+	return a
 }
 
 func (h *HTTP) request(ctx context.Context, r Request, prompt string) (*http.Request, error) {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,6 +56,33 @@ func TestHTTPAnswers(t *testing.T) {
 		if a.Outcome != c.outcome || pieces != c.pieces || a.OutputTokens != c.output {
 			t.Errorf("%s: %+v with %d pieces, want %s, %d pieces, %d tokens", c.name, a, pieces, c.outcome, c.pieces, c.output)
 		}
+	}
+}
+
+// TestKept: the next request uses the same connection, also when the end of an answer comes after [DONE].
+func TestKept(t *testing.T) {
+	t.Parallel()
+	var made atomic.Int32
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "data: [DONE]\n\n")
+		w.(http.Flusher).Flush()
+		time.Sleep(2 * time.Millisecond) // on the way
+	}))
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			made.Add(1)
+		}
+	}
+	srv.Start()
+	defer srv.Close()
+	h := &loadgen.HTTP{URL: srv.URL, Model: "m", Client: loadgen.NewClient(srv.Client(), 8)}
+	for range 5 {
+		if a := h.Send(t.Context(), loadgen.Request{Output: 1}, "hi", func() {}); a.Outcome != loadgen.Completed {
+			t.Fatalf("%+v", a)
+		}
+	}
+	if n := made.Load(); n != 1 {
+		t.Errorf("%d connections for 5 requests", n)
 	}
 }
 

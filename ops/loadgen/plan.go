@@ -70,6 +70,9 @@ func At(times []time.Duration) Plan {
 	return p
 }
 
+// maxTokens bounds what one request may ask for: prompts are written in memory.
+const maxTokens = 1 << 24
+
 // Lengths is a distribution of token counts: uniform from Low to High, both included.
 type Lengths struct{ Low, High int }
 
@@ -81,8 +84,8 @@ func ParseLengths(text string) (Lengths, error) {
 	if err == nil && two {
 		b, err = strconv.Atoi(high)
 	}
-	if err != nil || a < 1 || b < a {
-		return Lengths{}, fmt.Errorf("length %q: wanted a count of tokens such as 512, or a range such as 100-900", text)
+	if err != nil || a < 1 || b < a || b > maxTokens {
+		return Lengths{}, fmt.Errorf("length %q: wanted a count of tokens such as 512, or a range such as 100-900, up to %d", text, maxTokens)
 	}
 	return Lengths{a, b}, nil
 }

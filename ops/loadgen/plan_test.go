@@ -162,6 +162,8 @@ func TestTraces(t *testing.T) {
 		t.Errorf("half of 1000 requests are %d", len(half))
 	}
 	for _, bad := range []string{"", "a,b\n1,2\n", "TIMESTAMP,ContextTokens,GeneratedTokens\nx,1,2\n", `{"timestamp": "x"}`,
+		`{"timestamp": -1}`, `{"timestamp": 1e300}`, `{"input_length": -1}`, `{"output_length": 1000000000000}`,
+		"TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:01+00:00,1000000000000,1\n",
 		"client,start_s,rate_rps,cv,distribution,p1,p2\n1,0,1,1,Pareto,1,1\n", "client,start_s,rate_rps,cv,distribution,p1,p2\n1,x,1,1,Gamma,1,1\n",
 		"client,start_s,rate_rps,cv,distribution,p1,p2\n1,0,-1,1,Gamma,1,1\n", "client,start_s,rate_rps,cv,distribution,p1,p2\n1,0,1e300,1,Gamma,1,1\n",
 		"client,start_s,rate_rps,cv,distribution,p1,p2\n1,0,1,1,Gamma,NaN,1\n", "client,start_s,rate_rps,cv,distribution,p1,p2\n1,0,1,1,Weibull,0,1\n",

@@ -86,8 +86,22 @@ func readMooncake(in io.Reader) (Plan, error) {
 		} else if err != nil {
 			return nil, fmt.Errorf("trace, request %d: %w", len(p)+1, err)
 		}
+		if !(line.Timestamp >= 0 && line.Timestamp < 1e12) {
+			return nil, fmt.Errorf("trace, request %d: timestamp %g: wanted milliseconds since the first", len(p)+1, line.Timestamp)
+		}
+		if err := sound(line.Input, line.Output); err != nil {
+			return nil, fmt.Errorf("trace, request %d: %w", len(p)+1, err)
+		}
 		p = append(p, Request{At: time.Duration(line.Timestamp * float64(time.Millisecond)), Input: line.Input, Output: line.Output, Blocks: line.Blocks})
 	}
+}
+
+// sound tells what is wrong with the lengths of a request.
+func sound(input, output int) error {
+	if min(input, output) < 0 || max(input, output) > maxTokens {
+		return fmt.Errorf("%d tokens in, %d out: wanted 0 to %d", input, output, maxTokens)
+	}
+	return nil
 }
 
 func readCSV(in io.Reader, rng *rand.Rand, w Window) (Plan, error) {
@@ -130,7 +144,7 @@ func azure(p *Plan, w Window) func([]string) error {
 		at, err := time.Parse("2006-01-02 15:04:05.9999999", strings.TrimSuffix(row[0], "+00:00"))
 		input, err2 := strconv.Atoi(row[1])
 		output, err3 := strconv.Atoi(row[2])
-		if err := errors.Join(err, err2, err3); err != nil {
+		if err := errors.Join(err, err2, err3, sound(input, output)); err != nil {
 			return err
 		}
 		if start.IsZero() {

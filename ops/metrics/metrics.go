@@ -10,6 +10,7 @@ package metrics
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -71,11 +72,38 @@ func New() *Registry {
 	r.kv = r.gauge("pelton_kv_bytes", "KV cache by state: total, reserved, used.", "worker", "model", "state")
 	r.resident = r.gauge("pelton_worker_resident_bytes", "Resident memory of the worker's process.", "worker")
 	r.running = r.gauge("pelton_running_jobs", "Jobs that a worker holds.", "worker", "model")
-	r.left = r.counter("pelton_handed_back_total", "Jobs that left a worker before their end.", "model", "cause")
+	r.left = r.counter("pelton_handed_back_total", "Jobs that left a worker before their end: drain, preempt, unfit, failed, or lease_lost (another worker has it).", "model", "cause")
 	r.moved = r.counter("pelton_dispatcher_moves_total", "Jobs that a dispatcher took from their worker: dead (handed over), preempt (asked to give way); rest counts workers told to take none for a while.", "cause")
 	r.overload = r.newOverload()
 	r.memory = r.newMemory()
+	zero(r.moved, []string{"dead", "preempt", "rest"})
 	return r
+}
+
+// zero makes the series of all combinations of labels: rate and increase see nothing of an event that makes its series.
+func zero(c *prometheus.CounterVec, labels ...[]string) {
+	all := [][]string{nil}
+	for _, values := range labels {
+		var next [][]string
+		for _, before := range all {
+			for _, v := range values {
+				next = append(next, append(slices.Clone(before), v))
+			}
+		}
+		all = next
+	}
+	for _, l := range all {
+		c.WithLabelValues(l...)
+	}
+}
+
+// texts are values as labels.
+func texts[T ~string](values ...T) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = string(v)
+	}
+	return out
 }
 
 func (r *Registry) counter(name, help string, labels ...string) *prometheus.CounterVec {
@@ -103,6 +131,13 @@ func (r *Registry) Handler() http.Handler {
 
 // Worker is a trace that feeds the registry from a worker of one model.
 func (r *Registry) Worker(model string) *worker.Trace {
+	one := []string{model}
+	zero(r.jobs, one, texts(contracts.Classes...), texts(contracts.OutcomeCompleted, contracts.OutcomeCanceled, contracts.OutcomeExpired, contracts.OutcomeFailed))
+	zero(r.left, one, append(texts(contracts.ReleaseDrain, contracts.ReleasePreempt, contracts.ReleaseUnfit, contracts.ReleaseFailed), string(contracts.CodeLeaseLost)))
+	zero(r.tokens, one, []string{"prompt", "output", "shared", "drafted", "accepted"})
+	wasted := texts(contracts.CodeCanceled, contracts.CodeDeadlineExceeded, contracts.CodeInternal)
+	zero(r.overload.wasted, one, wasted)
+	zero(r.overload.device, one, append(wasted, ""))
 	return &worker.Trace{
 		Claimed: func(j worker.Job, queued time.Duration, _ int) {
 			r.queued.WithLabelValues(j.Model, string(j.Class)).Observe(queued.Seconds())
@@ -135,16 +170,20 @@ func (r *Registry) Worker(model string) *worker.Trace {
 		Spent: func(j worker.Job, device time.Duration, wasted contracts.Code) {
 			r.overload.device.WithLabelValues(j.Model, string(wasted)).Add(device.Seconds())
 		},
-		HandedBack: func(j worker.Job, cause error) {
-			r.left.WithLabelValues(j.Model, string(contracts.CodeOf(cause))).Inc()
+		HandedBack: func(j worker.Job, why contracts.Release, _ error) {
+			r.left.WithLabelValues(j.Model, string(why)).Inc()
 		},
 		Fenced:    func(j worker.Job) { r.left.WithLabelValues(j.Model, string(contracts.CodeLeaseLost)).Inc() },
 		Heartbeat: r.heartbeat,
 	}
 }
 
-// Dispatcher is a trace that feeds the registry from a dispatcher.
-func (r *Registry) Dispatcher() *dispatcher.Trace {
+// Dispatcher is a trace that feeds the registry from a dispatcher of models.
+func (r *Registry) Dispatcher(models ...string) *dispatcher.Trace {
+	zero(r.jobs, models, texts(contracts.Classes...), texts(contracts.OutcomeAdmitted, contracts.OutcomeHeld, contracts.OutcomeEvicted, contracts.OutcomeExpired, contracts.OutcomeCanceled, contracts.OutcomeFailed))
+	zero(r.jobs, []string{""}, []string{""}, texts(contracts.OutcomeRejected, contracts.OutcomeShed))
+	zero(r.overload.changes, []string{"ladder"}, []string{"down", "up"})
+	zero(r.overload.changes, []string{"broker", "class", "worker"}, []string{"open", "half-open", "closed"})
 	return &dispatcher.Trace{
 		Admitted: func(j *contracts.Admitted, _ contracts.Size, _ time.Duration) {
 			r.jobs.WithLabelValues(j.Job.Model, string(j.Job.Class), string(contracts.OutcomeAdmitted)).Inc()
@@ -160,10 +199,11 @@ func (r *Registry) Dispatcher() *dispatcher.Trace {
 		FirstChunk: func(j *contracts.Admitted, ttft time.Duration) {
 			r.gateway.WithLabelValues(j.Job.Model, string(j.Job.Class)).Observe(ttft.Seconds())
 		},
-		Expired: func(string, string) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeExpired)).Inc() },
-		Moved:   r.moves,
-		Top:     func(model string, rung float64) { r.overload.top.WithLabelValues(model).Set(rung) },
-		Evicted: func(string, string) { r.jobs.WithLabelValues("", "", string(contracts.OutcomeEvicted)).Inc() },
+		Ended: func(final *contracts.Chunk) {
+			r.jobs.WithLabelValues(final.Claim.Model, string(final.Claim.Class), string(outcome(final))).Inc()
+		},
+		Moved: r.moves,
+		Top:   func(model string, rung float64) { r.overload.top.WithLabelValues(model).Set(rung) },
 		Held: func(j *contracts.Admitted) {
 			r.jobs.WithLabelValues(j.Job.Model, string(j.Job.Class), string(contracts.OutcomeHeld)).Inc()
 		},
@@ -204,6 +244,8 @@ func outcome(final *contracts.Chunk) contracts.Outcome {
 		return contracts.OutcomeCanceled
 	case contracts.StateExpired:
 		return contracts.OutcomeExpired
+	case contracts.StateEvicted:
+		return contracts.OutcomeEvicted
 	}
 	return contracts.OutcomeFailed
 }
@@ -213,7 +255,7 @@ func outcome(final *contracts.Chunk) contracts.Outcome {
 func (r *Registry) Queues(look func(context.Context) ([]dispatcher.QueueDepth, error), workers func() map[string]int) {
 	r.reg.MustRegister(&queues{look: look, workers: workers,
 		ready: prometheus.NewDesc("pelton_workers", "Live workers of a model that take jobs, as a dispatcher sees them.", []string{"model"}, nil),
-		depth: prometheus.NewDesc("pelton_queue_jobs", "Jobs by queue and state: waiting, running.", []string{"model", "class", "size", "state"}, nil)})
+		depth: prometheus.NewDesc("pelton_queue_jobs", "Jobs by queue and state: waiting, running (given to a worker and not ended, also those that it handed back or that its death gave back).", []string{"model", "class", "size", "state"}, nil)})
 }
 
 type queues struct {

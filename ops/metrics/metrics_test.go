@@ -7,8 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher"
 	"github.com/pelton-run/pelton/ops/metrics"
+	"github.com/pelton-run/pelton/worker"
 )
 
 // has fails unless a scrape has the line.
@@ -42,4 +44,30 @@ func TestWorkers(t *testing.T) {
 	r.Queues(func(context.Context) ([]dispatcher.QueueDepth, error) { return nil, context.DeadlineExceeded },
 		func() map[string]int { return map[string]int{"m": 2} })
 	has(t, r, `pelton_workers{model="m"} 2`)
+}
+
+// TestZero: the series by which failures are told are there before the first one, and what a dispatcher ends is
+// counted under its model and class.
+func TestZero(t *testing.T) {
+	t.Parallel()
+	r := metrics.New()
+	d, w := r.Dispatcher("m"), r.Worker("m")
+	for _, line := range []string{
+		`pelton_jobs_total{class="p0",model="m",outcome="failed"} 0`,
+		`pelton_jobs_total{class="p3",model="m",outcome="held"} 0`,
+		`pelton_jobs_total{class="",model="",outcome="shed"} 0`,
+		`pelton_dispatcher_moves_total{cause="dead"} 0`,
+		`pelton_handed_back_total{cause="lease_lost",model="m"} 0`,
+		`pelton_overload_changes_total{kind="broker",to="open"} 0`,
+	} {
+		has(t, r, line)
+	}
+	for _, code := range []contracts.Code{contracts.CodeCanceled, contracts.CodeDeadlineExceeded, contracts.CodeOverloaded, contracts.CodeInternal} {
+		d.Ended(&contracts.Chunk{Code: code, Usage: &contracts.Usage{}, Claim: &contracts.Claim{Model: "m", Class: contracts.P2}})
+	}
+	for _, outcome := range []string{"canceled", "expired", "evicted", "failed"} {
+		has(t, r, `pelton_jobs_total{class="p2",model="m",outcome="`+outcome+`"} 1`)
+	}
+	w.HandedBack(worker.Job{Model: "m"}, contracts.ReleaseDrain, nil)
+	has(t, r, `pelton_handed_back_total{cause="drain",model="m"} 1`)
 }

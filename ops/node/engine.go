@@ -101,6 +101,9 @@ const maxTokenizer = 64 << 20
 
 // Serve prepares the device under a model name.
 func (c SimConfig) Serve(name string) (Served, error) {
+	if c.Context < 0 {
+		return Served{}, fmt.Errorf("context of %d tokens: it must not be negative", c.Context)
+	}
 	cfg := sim.Config{Model: name, ContextLength: c.Context}
 	var err error
 	if cfg.Profile, err = sim.ProfileFor(c.Device); err != nil {

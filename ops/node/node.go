@@ -139,14 +139,15 @@ func (n *Node) startDispatcher(ctx, run context.Context) error {
 		return err
 	}
 	var models []dispatcher.Model
+	var names []string
 	for _, m := range n.cfg.Models {
-		models = append(models, m.Model())
+		models, names = append(models, m.Model()), append(names, m.Name)
 		if m.Tokenizer != nil && errors.Is(m.Tokenizer.ChatError(), tokenizer.ErrTemplate) {
 			n.cfg.Log.Warn("chats are refused, plain prompts are taken", "model", m.Name, "error", m.Tokenizer.ChatError())
 		}
 	}
 	d, err := dispatcher.New(dispatcher.Config{
-		Conn: nc, Doors: doors, Asks: asks, Models: models, Topology: n.cfg.Topology, Overload: n.cfg.Overload, Logger: n.cfg.Log, Trace: n.cfg.Metrics.Dispatcher(),
+		Conn: nc, Doors: doors, Asks: asks, Models: models, Topology: n.cfg.Topology, Overload: n.cfg.Overload, Logger: n.cfg.Log, Trace: n.cfg.Metrics.Dispatcher(names...),
 	})
 	if err != nil {
 		return err
