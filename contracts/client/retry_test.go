@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -155,5 +156,43 @@ func TestCallersTimeEnds(t *testing.T) {
 	go func() { <-got; leave() }()
 	if _, err := client.New(nc, "").Submit(gone, chat("x")); contracts.CodeOf(err) != contracts.CodeCanceled || !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want canceled", err)
+	}
+}
+
+// A job that ends with its reader ends too when the reader leaves before the submit is answered, even if the cancel
+// is there first.
+func TestLeavingBeforeTheAnswer(t *testing.T) {
+	t.Parallel()
+	nc := contractstest.Server(t)
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	var cancels atomic.Int32
+	for subj, answer := range map[string]func(*nats.Msg){
+		subject.Submit("default"): func(*nats.Msg) { leave() },
+		"cancel.default.*": func(m *nats.Msg) {
+			var v any = contracts.Status{Job: "x", State: contracts.StateCanceled}
+			if cancels.Add(1) == 1 {
+				v = contracts.Answer{Outcome: contracts.OutcomeRejected, Code: contracts.CodeNotFound, Message: "not there yet"}
+			}
+			data, err := contracts.Encode(v)
+			if err == nil {
+				err = m.Respond(data)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		if _, err := nc.Subscribe(subj, answer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j := chat("x")
+	j.CancelOnLeave = true
+	if _, err := client.New(nc, "").Run(ctx, j); contracts.CodeOf(err) != contracts.CodeCanceled {
+		t.Errorf("error %v, want canceled", err)
+	}
+	if cancels.Load() != 2 {
+		t.Errorf("%d cancels were sent, want one more than the dispatcher did not know the job", cancels.Load())
 	}
 }

@@ -52,7 +52,8 @@ func (c *Client) Run(ctx context.Context, j *contracts.Job) (*Stream, error) {
 	}
 	s.after, s.cancel = -1, j.CancelOnLeave
 	if s.answer, err = c.persist(ctx, j, data); err != nil {
-		s.Close()
+		s.cancel = s.cancel && ctx.Err() != nil // else it was refused
+		s.leave()
 		return nil, err
 	}
 	return s, nil
@@ -193,8 +194,9 @@ func (s *Stream) leave() {
 		once, enough := context.WithTimeout(ctx, time.Second) // the connection may go with the request
 		_, err := s.c.Cancel(once, s.job)
 		enough()
-		switch contracts.CodeOf(err) {
-		case contracts.CodeUnavailable, contracts.CodeDeadlineExceeded:
+		switch code := contracts.CodeOf(err); {
+		case code == contracts.CodeUnavailable, code == contracts.CodeDeadlineExceeded:
+		case code == contracts.CodeNotFound && s.answer == nil: // the submit is on its way
 		default:
 			return // nobody is left to tell
 		}
