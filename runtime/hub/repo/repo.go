@@ -89,9 +89,10 @@ type Choice struct {
 var texts = []string{"config.json", "genai_config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
 
 // quants are the number formats that GGUF file names end with, the preferred first: 8 bit is what the
-// default variant keeps without loss; then what loses least, small before large.
+// default variant keeps without loss; then what loses least, small before large; what loses most is last.
 var quants = []string{
 	"q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0", "q4_k_m", "q4_k_s", "q4_1", "q4_0", "bf16", "f16", "fp16", "f32", "fp32",
+	"iq4_nl", "iq4_xs", "q3_k_l", "q3_k_m", "q3_k_s", "q2_k",
 }
 
 // graphs are the names of exported graphs, the preferred first: what is not rounded, then what loses

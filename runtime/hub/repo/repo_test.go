@@ -35,6 +35,7 @@ func TestChoose(t *testing.T) {
 		{"a.Q4_K_M.gguf a.Q8_0.gguf a.F16.gguf", "", "a.Q8_0.gguf"},
 		{"a.Q4_K_M.gguf a-q4_0.gguf a.IQ4_XS.gguf", "", "a.Q4_K_M.gguf"},
 		{"a.IQ4_XS.gguf", "", "a.IQ4_XS.gguf"},
+		{"a.Q2_K.gguf a.Q3_K_M.gguf a.IQ4_XS.gguf", "", "a.IQ4_XS.gguf"},
 		{"a.Q4_K_M.gguf a.Q8_0.gguf", "a.Q4_K_M.gguf", "a.Q4_K_M.gguf"},
 		{"a.gguf onnx/model.onnx" + words, "", "a.gguf"},
 		{"a.gguf onnx/model.onnx" + words, "onnx", "onnx/model.onnx"},
