@@ -1,6 +1,7 @@
 package dispatcher_test
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -129,7 +130,9 @@ func TestNobodyYieldsToWhatEndedAtOnce(t *testing.T) {
 	b := contractstest.StartBroker(t, nil)
 	broker, slow := connectStalled(t, b)
 	cfg := testConfig(slow)
-	cfg.Timeout = 30 * time.Second // longer than the jobs may take
+	cfg.Timeout = 90 * time.Second // longer than the jobs may take
+	const jobs = 30
+	cfg.Overload.Quotas = map[string]quota.Limits{tenant: {Concurrent: jobs}} // tells when the ends are known
 	d, _ := startDispatcher(t, cfg)
 	nc := b.Conn()
 	asked, err := nc.SubscribeSync(subject.AllCtlPreempt)
@@ -140,7 +143,6 @@ func TestNobodyYieldsToWhatEndedAtOnce(t *testing.T) {
 	ctx := testContext(t)
 	broker.mute.Lock()
 	var all sync.WaitGroup
-	const jobs = 30
 	for range jobs {
 		all.Go(func() {
 			urgent := textJob("", "hello") // without an id, so that nothing is looked up before
@@ -150,12 +152,17 @@ func TestNobodyYieldsToWhatEndedAtOnce(t *testing.T) {
 			}
 		})
 	}
-	ended := pollFor(20*time.Second, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.finished) == jobs })
+	ended := pollFor(time.Minute, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.finished) == jobs })
 	broker.mute.Unlock()
 	all.Wait()
 	if !ended {
 		t.Fatal("the jobs did not end")
 	}
 	w.stop()
+	for i := range jobs {
+		next := textJob(fmt.Sprint("next", i), "hello")
+		next.Class = contracts.P3
+		waitFor(t, "an end to be known", func() bool { _, err := d.Submit(ctx, next); return err == nil })
+	}
 	nobodyYields(t, nc, asked)
 }
