@@ -79,8 +79,8 @@ func (d *Dispatcher) rescan(ctx context.Context) {
 			seq = m.Seq + 1
 			return ctx.Err() == nil
 		})
-		if made, e := topology.Mend(ctx, d.js, d.cfg.Topology, d.catalog.Names()...); (e != nil || len(made) > 0) && ctx.Err() == nil {
-			d.log.Warn("the broker lacks what the fleet needs", "made", made, "error", e)
+		if round > 0 { // Run has just looked
+			d.mend(ctx)
 		}
 		if err == nil {
 			err = d.turns.Adopt(ctx, round == 0)
@@ -88,5 +88,12 @@ func (d *Dispatcher) rescan(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			d.log.Warn("queue not searched for deadlines", "error", err)
 		}
+	}
+}
+
+// mend makes consumers again that are gone.
+func (d *Dispatcher) mend(ctx context.Context) {
+	if made, err := topology.Mend(ctx, d.js, d.cfg.Topology, d.catalog.Names()...); (err != nil || len(made) > 0) && ctx.Err() == nil {
+		d.log.Warn("the broker lacks what the fleet needs", "made", made, "error", err)
 	}
 }
