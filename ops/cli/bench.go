@@ -96,7 +96,7 @@ func targetFlags(c *cobra.Command) {
 	f.String("endpoint", "chat", "chat or completions")
 	f.Bool("ignore-eos", true, "ask for exactly as many answer tokens as planned; servers that do not know ignore_eos may refuse it")
 	f.String("tenant-keys", "", "`file` with a JSON object of API keys by tenant, for --tenant over HTTP")
-	f.Duration("timeout", 10*time.Minute, "how long an answer is waited for")
+	f.Duration("timeout", loadgen.DefaultTimeout, "how long an answer is waited for")
 	f.Int("max-in-flight", 4096, "open loop: most requests open at once; more are not sent, and the run has failed")
 }
 
@@ -250,7 +250,7 @@ func (a *app) offer(ctx context.Context, l load) error {
 	if err != nil {
 		return err
 	}
-	first, stop := context.WithTimeout(ctx, cmp.Or(a.settings.duration("timeout"), 10*time.Minute))
+	first, stop := context.WithTimeout(ctx, cmp.Or(a.settings.duration("timeout"), loadgen.DefaultTimeout))
 	defer stop()
 	target, header, done, err := a.target(first, mix)
 	if err != nil {

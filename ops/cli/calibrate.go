@@ -30,8 +30,7 @@ func calibrateFlags(c *cobra.Command) {
 
 // calibrate measures an engine and writes the profile of a device that takes as long.
 func (a *app) calibrate(ctx context.Context) error {
-	ref := a.settings.text("model")
-	ref = cmp.Or(ref, hub.Default)
+	ref := cmp.Or(a.settings.text("model"), hub.Default)
 	bar := a.newProgress()
 	defer bar.finish()
 	name, variant := hub.SplitRef(ref)

@@ -226,22 +226,11 @@ func (c *conversation) loop(ctx context.Context) error {
 		if interactive {
 			fmt.Fprint(c.app.err, "> ")
 		}
-		type line struct {
-			text string
-			err  error
-		}
-		next := make(chan line, 1)
-		go func() {
-			text, err := lines.ReadString('\n')
-			next <- line{text, err}
-		}()
-		var text string
-		select {
-		case <-ctx.Done(): // nothing wakes who reads a terminal
+		var line string
+		if line, err = until(ctx, func() (string, error) { return lines.ReadString('\n') }); ctx.Err() != nil {
 			return ctx.Err()
-		case l := <-next:
-			text, err = strings.TrimSpace(l.text), l.err
 		}
+		text := strings.TrimSpace(line)
 		switch text {
 		case "":
 			continue
@@ -260,4 +249,24 @@ func (c *conversation) loop(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// until is what read returns, or ctx's error once that ends: nothing wakes who reads a terminal.
+func until[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := read()
+		done <- result{value, err}
+	}()
+	select {
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	case r := <-done:
+		return r.value, r.err
+	}
 }

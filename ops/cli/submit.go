@@ -159,21 +159,9 @@ func resultOf(j *contracts.Job, final *contracts.Chunk, texts []strings.Builder)
 	return r
 }
 
-// readJobs is parseJobs that ctx ends: nothing wakes who reads a terminal.
+// readJobs is parseJobs, which ctx ends.
 func (a *app) readJobs(ctx context.Context, path string) ([]*contracts.Job, error) {
-	var jobs []*contracts.Job
-	done := make(chan error, 1)
-	go func() {
-		var err error
-		jobs, err = a.parseJobs(path)
-		done <- err
-	}()
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case err := <-done:
-		return jobs, err
-	}
+	return until(ctx, func() ([]*contracts.Job, error) { return a.parseJobs(path) })
 }
 
 // parseJobs reads one JSON job or JSON Lines and fills in what the flags say.

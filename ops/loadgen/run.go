@@ -50,6 +50,9 @@ type Sample struct {
 	End    time.Duration   // of the answer
 }
 
+// DefaultTimeout is how long an answer is waited for when nothing else is said.
+const DefaultTimeout = 10 * time.Minute
+
 // Config says how a plan is run.
 type Config struct {
 	Plan        Plan
@@ -58,7 +61,7 @@ type Config struct {
 	Concurrency int           // closed loop: so many requests at all times, planned times do not count; 0 is the open loop
 	Until       time.Duration // closed loop: no request is sent later; 0 is the whole plan
 	MaxInFlight int           // open loop: most requests open at once; 0 is 4096
-	Timeout     time.Duration // of each request; 0 is 10 minutes
+	Timeout     time.Duration // of each request; 0 is [DefaultTimeout]
 }
 
 // errGaveUp is the cause of a context that ended because the plan says so.
@@ -76,7 +79,7 @@ type runner struct {
 // plan's times. The end of ctx ends the run early: requests that are open are dropped from the result.
 func Run(ctx context.Context, cfg Config) ([]Sample, error) {
 	cfg.MaxInFlight = cmp.Or(cfg.MaxInFlight, 4096)
-	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Minute)
+	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
 	r := &runner{Config: cfg, start: time.Now()}
 	if cfg.Concurrency > 0 {
 		r.closedLoop(ctx)
