@@ -29,8 +29,6 @@ const (
 // errNoReplay says that OUT cannot be read over this connection, for whatever reason.
 var errNoReplay = errors.New("the stream OUT cannot be read")
 
-func directGet(stream string) string { return "$JS.API.DIRECT.GET." + stream }
-
 // record is a chunk with its sequence in OUT.
 type record struct {
 	chunk *contracts.Chunk
@@ -61,10 +59,9 @@ func (c *Client) replay(ctx context.Context, subj string, from uint64, take func
 }
 
 // replayBatch reads one batch whole, so that a slow reader does not run into its time limit, and says
-// whether records are left. The limit is for each
-// record: over a slow line a batch takes as long as it takes.
+// whether records are left. The limit is for each record: over a slow line a batch takes as long as it takes.
 func (c *Client) replayBatch(ctx context.Context, subj string, from uint64) (batch []record, more bool, err error) {
-	watched, stop := c.watch(ctx, directGet(topology.StreamOut))
+	watched, stop := c.watch(ctx, stored.Subject(topology.StreamOut))
 	defer stop()
 	var bad error
 	q := stored.Query{Seq: from, NextFor: subj, Batch: replayBatch, MaxBytes: replayBytes}
@@ -88,7 +85,7 @@ func (c *Client) last(ctx context.Context, stream, subj string) (uint64, error) 
 	}
 	limited, done := context.WithTimeoutCause(ctx, replayTimeout, errNoAnswer)
 	defer done()
-	watched, stop := c.watch(limited, directGet(stream))
+	watched, stop := c.watch(limited, stored.Subject(stream))
 	defer stop()
 	m, err := stored.One(watched, c.nc, stream, stored.Query{LastFor: subj})
 	if err != nil {
@@ -110,7 +107,7 @@ func (c *Client) unread(ctx, watched context.Context, stream string, err error) 
 		cause = errNoAnswer
 	}
 	if errors.Is(cause, errNoAnswer) {
-		if denied := c.denied(nil, directGet(stream)); denied != nil {
+		if denied := c.denied(nil, stored.Subject(stream)); denied != nil {
 			cause = denied
 		}
 	}

@@ -33,7 +33,8 @@ type Message struct {
 	Behind  int // how many follow that were asked for too, in batches
 }
 
-const api = "$JS.API.DIRECT.GET."
+// Subject is where a stream is asked.
+func Subject(stream string) string { return "$JS.API.DIRECT.GET." + stream }
 
 // One asks for one message; nil when there is none.
 func One(ctx context.Context, nc *nats.Conn, stream string, q Query) (*Message, error) {
@@ -41,7 +42,7 @@ func One(ctx context.Context, nc *nats.Conn, stream string, q Query) (*Message, 
 	if err != nil {
 		return nil, err
 	}
-	m, err := nc.RequestWithContext(ctx, api+stream, data)
+	m, err := nc.RequestWithContext(ctx, Subject(stream), data)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +64,7 @@ func Batch(ctx context.Context, nc *nats.Conn, stream string, q Query, quiet tim
 		return 0, false, err
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails only when the connection is closed, and then it is gone
-	if err := nc.PublishRequest(api+stream, sub.Subject, data); err != nil {
+	if err := nc.PublishRequest(Subject(stream), sub.Subject, data); err != nil {
 		return 0, false, err
 	}
 	for {
