@@ -76,8 +76,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w.info = cfg.Engine.Info()
 	w.room = intake.NewRoom(cfg.Memory, w.info.MaxSequences)
-	w.budget = cfg.PrefillTokens
-	w.budget = cmp.Or(w.budget, w.info.MaxStepTokens)
+	w.budget = cmp.Or(cfg.PrefillTokens, w.info.MaxStepTokens)
 	w.room.Bound(w.budget)
 	loop, err := batch.New(batch.Config{Engine: cfg.Engine, PrefillTokens: cfg.PrefillTokens, StepTimeout: cfg.StepTimeout, Logger: cfg.Logger, Stepped: func(s batch.Step) {
 		w.stats.step(s)

@@ -96,8 +96,7 @@ func (s Size) with(c Config, workers int) Size {
 // the others, and the wait for the prompts before it.
 func (s Size) at(c Config, quantile float64) Size {
 	p, n, step := &c.Profile, float64(s.Workers), s.StepMS/1000
-	budget := float64(c.Prefill)
-	budget = cmp.Or(budget, 512)
+	budget := cmp.Or(float64(c.Prefill), 512)
 	own := step/2 + math.Ceil(s.Input/budget)*step
 	prompt := s.Input * max(p.PerToken.Seconds(), p.C0.Seconds()/budget) // of a device's time
 	busy := math.Pow(s.Rho, math.Sqrt(2*(n+1))-1)                        // share of the requests that wait
@@ -112,8 +111,7 @@ func (s Size) at(c Config, quantile float64) Size {
 
 // meets tells whether such a fleet is enough.
 func (s Size) meets(c Config, goals loadgen.Objectives, want float64) bool {
-	slots := c.Slots
-	slots = cmp.Or(slots, 256)
+	slots := cmp.Or(c.Slots, 256)
 	kv := float64(c.Profile.KVMemory) / float64(c.Profile.KVBytesPerToken) / (s.Input + s.Output)
 	if s.Rho >= 1 || s.Slots > min(float64(slots), kv) {
 		return false

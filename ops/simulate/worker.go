@@ -73,9 +73,8 @@ func (w *worker) save() {
 }
 
 func newWorker(of *world, name string) *worker {
-	w := &worker{world: of, name: name, born: of.now(), budget: of.cfg.Prefill}
+	w := &worker{world: of, name: name, born: of.now(), budget: cmp.Or(of.cfg.Prefill, of.info.MaxStepTokens)}
 	w.seat, w.seed = -1, of.cfg.Seed+uint64(of.hired)<<32
-	w.budget = cmp.Or(w.budget, w.info.MaxStepTokens)
 	w.planner.Limits = batch.Limits{Budget: w.budget, Row: w.info.MaxStepTokens, Min: w.info.MinPrefill}
 	w.room = intake.NewRoom(memory.NewBudget(of.cfg.Profile.KVMemory), w.info.MaxSequences)
 	w.room.Bound(w.budget)

@@ -199,8 +199,7 @@ func (d *download) receive(out *os.File, body io.Reader, total int64) error {
 	if err != nil {
 		return err
 	}
-	limit := total
-	limit = cmp.Or(limit, maxFile)
+	limit := cmp.Or(total, maxFile)
 	buf := make([]byte, 256<<10)
 	d.progress.report(d.stage, done, total)
 	for {

@@ -40,8 +40,7 @@ type account struct {
 
 // readAccount reads HF_ENDPOINT, HF_TOKEN and HF_TOKEN_FILE.
 func readAccount(env func(string) string) (account, error) {
-	address := env("HF_ENDPOINT")
-	address = cmp.Or(address, publicHub)
+	address := cmp.Or(env("HF_ENDPOINT"), publicHub)
 	u, err := url.Parse(strings.TrimRight(address, "/"))
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil {
 		return account{}, errors.New("HF_ENDPOINT is no http or https address without credentials")

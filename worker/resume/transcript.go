@@ -24,8 +24,7 @@ type Transcript struct {
 	Checksum stream.Checksum // of the pieces; who goes on writing takes it over
 	Final    *contracts.Chunk
 	// Broken says why the stream cannot be continued: a record is missing, cannot be read, or is of a later
-	// version (CodeUnimplemented). Last, Fence, and of
-	// a later version claims and Final, are right all the same.
+	// version (CodeUnimplemented). Last, Fence, and of a later version claims and Final, are right all the same.
 	Broken error
 }
 

@@ -73,8 +73,7 @@ func (b *Builder) Remove(name string) {
 // Bytes is the file.
 func (b *Builder) Bytes() []byte {
 	le := binary.LittleEndian
-	version, align := b.Version, b.Alignment
-	version = cmp.Or(version, 3)
+	version, align := cmp.Or(b.Version, 3), b.Alignment
 	keys := b.keys
 	if align == 0 {
 		align = 32
