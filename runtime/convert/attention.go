@@ -24,7 +24,7 @@ func (b *builder) attention(i int) error {
 		}
 		in = p + "qkv.normed"
 	}
-	if b.variant == FP16 {
+	if paged(b.variant) {
 		b.pagedAttention(i, in)
 	} else {
 		b.pelton("Attention", p+"attention", []string{in, "keys." + n, "values." + n, "places", "cos", "sin"}, []string{p + "attention.out"},
@@ -75,7 +75,7 @@ func (b *builder) normHeads(p, in string) error {
 
 // kvWidth is the bytes of a number in the cache.
 func kvWidth(variant string) int {
-	if variant == FP16 {
+	if paged(variant) {
 		return 2
 	}
 	return 4

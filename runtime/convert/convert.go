@@ -37,15 +37,18 @@ const (
 	W8A16 = "w8a16"
 	// FP32 is float32 throughout: the reference that the others are compared with.
 	FP32 = "fp32"
-	// FP16 is half precision throughout, with the cache in pages: for GPUs, and for them only.
-	FP16 = "fp16"
+	// FP16 is half precision throughout, with the cache in pages: for GPUs, and for them only. FP16W8 and FP16W4 are the
+	// same with weights in blocks of 32, by ONNX Runtime's products: of 8 bits, and the file's own 4 bits where it has them.
+	FP16   = "fp16"
+	FP16W8 = "fp16-w8"
+	FP16W4 = "fp16-w4"
 	// Fused and Naive are FP32 without some of what makes it fast, to show what that is worth.
 	Fused = "fused"
 	Naive = "naive"
 )
 
 // Variants lists what Options.Variant may be, first what is taken when none is named.
-func Variants() []string { return []string{Q8, Q4, W8A16, FP16, FP32, Fused, Naive} }
+func Variants() []string { return []string{Q8, Q4, W8A16, FP16, FP16W8, FP16W4, FP32, Fused, Naive} }
 
 // Options of a conversion.
 type Options struct {
@@ -104,8 +107,8 @@ func fromFile(ctx context.Context, f *gguf.File, dir string, opt Options) (model
 	for _, t := range f.Tensors {
 		m.Parameters += t.Elements()
 	}
-	if opt.Variant == FP16 {
-		if err := checkPaged(h); err != nil {
+	if paged(opt.Variant) {
+		if err := checkPaged(h, opt.Variant); err != nil {
 			return m, err
 		}
 		h.KVWidth, h.PageTokens = kvWidth(opt.Variant), pageTokens(h.HeadDim)
@@ -142,7 +145,7 @@ func writeWeights(ctx context.Context, f *gguf.File, h hyper, dir string, opt Op
 	if err != nil {
 		return nil, model.File{}, err
 	}
-	if opt.Variant == FP16 {
+	if paged(opt.Variant) {
 		w.real = typeHalf
 	}
 	b := newBuilder(ctx, f, h, opt, w)

@@ -328,7 +328,7 @@ func TestRefused(t *testing.T) {
 			b.Add("blk.1.attn_v.weight", quant.Q80, bytes.Repeat([]byte{0x7e}, 34*64), 64, 32)
 		}, convert.Options{Variant: convert.FP32}, "damaged"},
 		{"NaN in the norm", func(b *gguftest.Builder) { b.Add("output_norm.weight", quant.F32, bytes.Repeat([]byte{0xff}, 256), 64) }, convert.Options{}, "damaged"},
-		{"variant", func(*gguftest.Builder) {}, convert.Options{Variant: "q5"}, "choose one of q8, q4, w8a16, fp16, fp32, fused, naive"},
+		{"variant", func(*gguftest.Builder) {}, convert.Options{Variant: "q5"}, "choose one of q8, q4, w8a16, fp16, fp16-w8, fp16-w4, fp32, fused, naive"},
 		{"name", func(*gguftest.Builder) {}, convert.Options{Name: "../x"}, "../x"},
 		{"tokenizer", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.model", "bert") }, convert.Options{}, `tokenizer "bert" is not supported`},
 		{"scores", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.model", "llama") }, convert.Options{}, "tokenizer.ggml.scores has 0 entries"},

@@ -108,21 +108,34 @@ func checkPaged(t *testing.T, e *evaluator, s model.Shape, ids []int64) []float3
 // runs them.
 func TestHalf(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]tiny{
-		"of F16":                          small(quant.F16, quant.F16),
-		"of Q4_1":                         small(quant.Q41, quant.Q80),
-		"longer heads, head of its own":   with(small(quant.F32, quant.F32), func(c *tiny) { c.headDim, c.tied = 128, false }),
-		"of qwen2":                        with(small(quant.F32, quant.F32), func(c *tiny) { c.arch = "qwen2" }),
-		"of qwen3, one head for the rest": with(small(quant.F16, quant.F32), func(c *tiny) { c.arch, c.kvHeads = "qwen3", 1 }),
+	for name, c := range map[string]struct {
+		tiny
+		variant string
+		within  float64
+	}{
+		"of F16":                          {small(quant.F16, quant.F16), convert.FP16, 5e-3},
+		"of Q4_1":                         {small(quant.Q41, quant.Q80), convert.FP16, 5e-3},
+		"longer heads, head of its own":   {with(small(quant.F32, quant.F32), func(c *tiny) { c.headDim, c.tied = 128, false }), convert.FP16, 5e-3},
+		"of qwen2":                        {with(small(quant.F32, quant.F32), func(c *tiny) { c.arch = "qwen2" }), convert.FP16, 5e-3},
+		"of qwen3, one head for the rest": {with(small(quant.F16, quant.F32), func(c *tiny) { c.arch, c.kvHeads = "qwen3", 1 }), convert.FP16, 5e-3},
+
+		"8 bits of Q8_0":               {small(quant.Q80, quant.Q80), convert.FP16W8, 5e-3},
+		"8 bits of F16":                {small(quant.F16, quant.F16), convert.FP16W8, 3e-2},
+		"8 bits, head of its own":      {with(small(quant.Q80, quant.Q80), func(c *tiny) { c.tied = false }), convert.FP16W8, 3e-2},
+		"4 bits of Q4_0":               {small(quant.Q40, quant.Q80), convert.FP16W4, 5e-3},
+		"4 bits of Q4_1":               {small(quant.Q41, quant.Q80), convert.FP16W4, 5e-3},
+		"4 bits of Q4_K":               {wide(quant.Q4K, quant.Q80), convert.FP16W4, 5e-3},
+		"4 bits of Q8_0, which has 8":  {small(quant.Q80, quant.Q80), convert.FP16W4, 5e-3},
+		"4 bits of Q4_1, qwen3's form": {with(small(quant.Q41, quant.Q80), func(c *tiny) { c.arch = "qwen3" }), convert.FP16W4, 5e-3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir, m, f := converted(t, c, convert.FP16)
+			dir, m, f := converted(t, c.tiny, c.variant)
 			if page := map[bool]int{true: 256, false: 128}[c.headDim <= 64]; m.Shape.PageTokens != page || m.Shape.KVWidth != 2 {
 				t.Errorf("pages of %d tokens, numbers of %d bytes; want %d and 2", m.Shape.PageTokens, m.Shape.KVWidth, page)
 			}
 			ids := []int64{5, 200, 256, 31, 262, 7, 7}
-			compareLogits(t, checkPaged(t, load(t, dir), m.Shape, ids), m.Shape, ids, reference{t, f, c}.logits(ids), 5e-3)
+			compareLogits(t, checkPaged(t, load(t, dir), m.Shape, ids), m.Shape, ids, reference{t, f, c.tiny}.logits(ids), c.within)
 		})
 	}
 }

@@ -173,9 +173,12 @@ func (e *evaluator) run(inputs map[string]array) map[string]array {
 		n := node{op: w.text(4), name: w.text(3), ints: map[string]int{}, floats: map[string]float32{}}
 		for _, b := range w.bytes[5] {
 			a := unwire(e.t, b)
-			if len(a.f32[2]) > 0 {
+			switch {
+			case len(a.f32[2]) > 0:
 				n.floats[a.text(1)] = a.f32[2][0]
-			} else {
+			case len(a.ints[8]) > 0:
+				n.ints[a.text(1)] = int(a.ints[8][0])
+			default:
 				n.ints[a.text(1)] = int(a.ints[3][0])
 			}
 		}
@@ -247,13 +250,20 @@ func (e *evaluator) compute(n node) []array {
 		}
 		return []array{times(x, w.f, n.ints["K"], n.ints["N"])}
 	case "Gemm":
-		return []array{times(x, n.in[1].f, n.in[1].dims[1], n.in[1].dims[0])}
+		if n.ints["transB"] == 1 {
+			return []array{times(x, n.in[1].f, n.in[1].dims[1], n.in[1].dims[0])}
+		}
+		return []array{each(n.in[2], times(x, flipped(n.in[1]), n.in[1].dims[0], n.in[1].dims[1]), func(a, b float32) float32 { return a + b })}
 	case "MatMul":
 		return []array{times(x, flipped(n.in[1]), n.in[1].dims[0], n.in[1].dims[1])}
 	case "Reshape":
 		return []array{reshaped(x, n.in[1].i)}
 	case "ReduceSum":
 		return []array{summed(x, n.ints["keepdims"])}
+	case "ReduceMean":
+		width := float32(x.dims[len(x.dims)-1])
+		sum := summed(x, n.ints["keepdims"])
+		return []array{each(sum, sum, func(a, _ float32) float32 { return a / width })}
 	case "Sqrt":
 		return []array{each(x, x, func(a, _ float32) float32 { return float32(math.Sqrt(float64(a))) })}
 	case "Sigmoid":

@@ -201,7 +201,7 @@ func (b *builder) embedding() error {
 	scalesAt := b.w.floats("embed.scales", scales, h.Vocab, blocks)
 	if b.tied() {
 		b.w.alias("head", typeUint8, at, h.Vocab, blocks, quant.Block)
-		b.w.alias("head.scales", typeFloat, scalesAt, h.Vocab, blocks)
+		b.w.alias("head.scales", b.w.real, scalesAt, h.Vocab, blocks)
 	}
 	return nil
 }
@@ -214,60 +214,52 @@ func (b *builder) tied() bool {
 
 // head adds the choice of rows, the last norm and the logits.
 func (b *builder) head() error {
-	h := b.h
-	rows, logits := "x."+itoa(h.Layers), "logits"
-	switch b.variant {
-	case Fused, Naive:
-		logits = "logits.all"
-	case Q4: // selected in the last layer
-	default:
+	rows, out := "x."+itoa(b.h.Layers), "logits"
+	switch {
+	case b.variant == Fused || b.variant == Naive:
+		out = "logits.all"
+	case paged(b.variant):
+		rows, out = b.selected(rows), "logits.half"
+	case b.variant != Q4: // whose rows are selected in the last layer
 		rows = b.selected(rows)
 	}
 	if err := b.norm(tensorLastNorm); err != nil {
 		return err
 	}
 	b.rmsNorm("output_norm", rows, tensorLastNorm, "normed")
-	p := part{tensorHead, h.Vocab, 0}
-	if b.variant == Q4 {
-		if !b.tied() {
-			return blocks(b, "head", "normed", "logits", h.Hidden, false, p)
-		}
-		blockProduct(b, "head", "normed", "logits", formOf(b, []part{{tensorEmbed, h.Vocab, 0}}), h.Vocab, h.Hidden, false)
-		return nil
+	if err := b.headMatrix("normed", out); err != nil {
+		return err
 	}
-	if !float(b.variant) {
-		b.matMulNBits("head", "normed", "logits", h.Hidden, h.Vocab)
-		if b.tied() {
-			return nil
-		}
-		at, scales, err := b.eight([]part{p}, h.Vocab, h.Hidden)
-		if err != nil {
-			return err
-		}
-		b.w.alias("head", typeUint8, at, h.Vocab, h.Hidden/quant.Block, quant.Block)
-		b.w.floats("head.scales", scales, h.Vocab, h.Hidden/quant.Block)
-		return nil
-	}
-	weight := "embed"
-	if !b.tied() {
-		weight = "head"
-		if err := b.rowMajor(weight, p, h.Hidden); err != nil {
-			return err
-		}
-	}
-	if b.variant == FP16 {
-		logits = "logits.half"
-	}
-	b.onnx("Gemm", "head", []string{"normed", weight}, []string{logits}, attribute{"transB", 1})
-	if b.variant == FP16 {
-		b.onnx("Cast", "logits", []string{logits}, []string{"logits"}, attribute{"to", int(typeFloat)})
-		b.onnx("ArgMax", "best", []string{logits}, []string{"best"}, attribute{"axis", -1}, attribute{"keepdims", 0})
-		return nil
-	}
-	if logits != "logits" {
-		b.onnx("Gather", "select", []string{logits, "sel"}, []string{"logits"}, attribute{"axis", 0})
+	switch out {
+	case "logits.all":
+		b.onnx("Gather", "select", []string{out, "sel"}, []string{"logits"}, attribute{"axis", 0})
+	case "logits.half":
+		b.onnx("Cast", "logits", []string{out}, []string{"logits"}, attribute{"to", int(typeFloat)})
+		b.onnx("ArgMax", "best", []string{out}, []string{"best"}, attribute{"axis", -1}, attribute{"keepdims", 0})
 	}
 	return nil
+}
+
+// headMatrix adds the head's product, with the embedding's table where the file has no other.
+func (b *builder) headMatrix(in, out string) error {
+	h, p := b.h, part{tensorHead, b.h.Vocab, 0}
+	switch {
+	case b.variant == Q4 && b.tied():
+		blockProduct(b, "head", in, out, formOf(b, []part{{tensorEmbed, h.Vocab, 0}}), h.Vocab, h.Hidden, false)
+		return nil
+	case b.variant == Q4:
+		return blocks(b, "head", in, out, h.Hidden, false, p)
+	case float(b.variant) && b.tied():
+		b.onnx("Gemm", "head", []string{in, "embed"}, []string{out}, attribute{"transB", 1})
+		return nil
+	case float(b.variant):
+		b.onnx("Gemm", "head", []string{in, "head"}, []string{out}, attribute{"transB", 1})
+		return b.rowMajor("head", p, h.Hidden)
+	case b.tied():
+		b.matMulNBits("head", in, out, h.Hidden, h.Vocab, 8)
+		return nil
+	}
+	return b.matrix8("head", in, out, []part{p}, h.Vocab, h.Hidden)
 }
 
 // rotary writes cosines and sines of every position and frequency, [ContextLength, HeadDim/2] each.

@@ -30,8 +30,15 @@ func (b *builder) matrix(name, in, out string, columns int, parts ...part) error
 		return integer(b, name, in, out, parts, rows, columns)
 	case b.variant == Q4:
 		return blocks(b, name, in, out, columns, false, parts...)
+	case b.variant == FP16W4 && formOf(b, parts).Bits == 4:
+		return b.matrix4(name, in, out, parts, rows, columns)
 	}
-	b.matMulNBits(name, in, out, columns, rows)
+	return b.matrix8(name, in, out, parts, rows, columns)
+}
+
+// matrix8 adds out = in·Wᵀ with the parts in 8 bits.
+func (b *builder) matrix8(name, in, out string, parts []part, rows, columns int) error {
+	b.matMulNBits(name, in, out, columns, rows, 8)
 	at, scales, err := b.eight(parts, rows, columns)
 	if err != nil {
 		return err
@@ -42,10 +49,54 @@ func (b *builder) matrix(name, in, out string, columns int, parts ...part) error
 }
 
 // matMulNBits adds the node; weight and scales have its name.
-func (b *builder) matMulNBits(name, in, out string, k, n int) {
+func (b *builder) matMulNBits(name, in, out string, k, n, bits int) {
 	b.microsoft("MatMulNBits", name, []string{in, name, name + ".scales"}, []string{out},
-		attribute{"K", k}, attribute{"N", n}, attribute{"bits", 8}, attribute{"block_size", quant.Block},
+		attribute{"K", k}, attribute{"N", n}, attribute{"bits", bits}, attribute{"block_size", quant.Block},
 		attribute{"accuracy_level", accuracyInt8})
+}
+
+// matrix4 adds out = in·Wᵀ with the parts' own 4 bits. A block's weights are d·q + m, of which the operator knows
+// d·(q - 8) only; the rest, m + 8d, is the same for the whole block, so that it takes a product with the mean of the
+// block's activations. (Not with their sum, which can leave half precision.)
+func (b *builder) matrix4(name, in, out string, parts []part, rows, columns int) error {
+	per := columns / quant.Block
+	b.w.begin(name, typeUint8, rows, per, quant.Block/2)
+	scales, rests := make([]float32, 0, rows*per), make([]float32, rows*per) // the latter by block
+	symmetric := true
+	for _, p := range parts {
+		err := b.chunks(p, columns, func(t gguf.Tensor, raw []byte, n int) error {
+			q, s, minima := make([]byte, n*columns), make([]float32, n*per), make([]float32, n*per)
+			if err := quant.Take4(t.Format, q, s, minima, raw); err != nil {
+				return err
+			}
+			for i, m := range minima {
+				rest, at := m+8*s[i], len(scales)+i
+				rests[at%per*rows+at/per] = rest * quant.Block
+				symmetric = symmetric && rest == 0
+			}
+			scales = append(scales, s...)
+			for i := range len(q) / 2 {
+				q[i] = q[2*i] | q[2*i+1]<<4
+			}
+			b.w.write(q[:len(q)/2])
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	b.w.floats(name+".scales", scales, rows, per)
+	if symmetric {
+		b.matMulNBits(name, in, out, columns, rows, 4)
+		return nil
+	}
+	b.matMulNBits(name, in, name+".out", columns, rows, 4)
+	cut := b.constant("blocks."+itoa(per), 0, int64(per), quant.Block)
+	b.onnx("Reshape", name+".cut", []string{in, cut}, []string{name + ".blocks"})
+	b.onnx("ReduceMean", name+".mean", []string{name + ".blocks"}, []string{name + ".means"}, attribute{"axes", []int64{-1}}, attribute{"keepdims", 0})
+	b.w.floats(name+".rests", rests, per, rows)
+	b.onnx("Gemm", name+".add", []string{name + ".means", name + ".rests", name + ".out"}, []string{out})
+	return nil
 }
 
 // eight writes the parts' bytes in 8 bit and returns where they are and their scales, [rows, columns/32].

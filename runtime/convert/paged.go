@@ -7,18 +7,21 @@ import (
 	"github.com/pelton-run/pelton/runtime/model"
 )
 
-// mostPagedDim is the longest head of an FP16 model: that of the operator DecodeAttention.
+// paged reports whether a variant is one for GPUs: in half precision, with the cache in pages.
+func paged(variant string) bool { return variant == FP16 || variant == FP16W8 || variant == FP16W4 }
+
+// mostPagedDim is the longest head of such a model: that of the operator DecodeAttention.
 const mostPagedDim = 128
 
-// checkPaged tells whether a model can be of FP16.
-func checkPaged(h hyper) error {
+// checkPaged tells whether a model can be of a variant for GPUs.
+func checkPaged(h hyper, variant string) error {
 	if h.HeadDim > mostPagedDim || h.HeadDim%8 != 0 {
-		return fmt.Errorf("heads of %d numbers: variant %s is for multiples of 8 up to %d, choose another", h.HeadDim, FP16, mostPagedDim)
+		return fmt.Errorf("heads of %d numbers: variant %s is for multiples of 8 up to %d, choose another", h.HeadDim, variant, mostPagedDim)
 	}
 	return nil
 }
 
-// pageTokens is how many tokens a page of the cache of an FP16 model holds: as few as ONNX Runtime's fast kernel
+// pageTokens is how many tokens a page of the cache of such a model holds: as few as ONNX Runtime's fast kernel
 // for GPUs takes at this size of heads.
 func pageTokens(headDim int) int {
 	if headDim <= 64 {
