@@ -194,7 +194,7 @@ func (e *Engine) allot(budget int64, beside Neighbors) error {
 	page := e.info.KVBytes(s.PageTokens)
 	n := int(min(budget/page, int64(e.info.MaxSequences*pages(s, s.ContextLength))))
 	if n < 1 {
-		return fmt.Errorf("%d MiB of memory are left on %s for the kv cache, a page takes %d: use another GPU or a smaller model", budget>>20, d, page>>20)
+		return fmt.Errorf("%d MiB of memory are left on %s for the kv cache, a page takes %d: use another GPU, a variant of fewer bits (fp16-w8, fp16-w4) or a smaller model", budget>>20, d, page>>20)
 	}
 	if err := e.graph.allot(n + 1); err != nil {
 		return fmt.Errorf("%w: allow less with --memory", err)
