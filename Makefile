@@ -84,11 +84,11 @@ bench-embed: ## texts/s of MiniLM against PyPI sentence-transformers on the same
 	$(GO) test -c -o .cache/onnx.test ./runtime/onnx
 	.cache/embed/bin/python ops/loadgen/testdata/bench_embed.py .cache/onnx.test $(ROUNDS)
 
-ptx: ## compiles the kernels for NVIDIA GPUs, after a change of runtime/onnx/kernels/decode.cu; no GPU is needed
+ptx: ## compiles the kernels for NVIDIA GPUs, after a change of runtime/onnx/kernels/gpu.cu; no GPU is needed
 	mkdir -p .cache
 	test -x .cache/ptx/bin/python || python3 -m venv .cache/ptx
 	.cache/ptx/bin/pip install -q nvidia-cuda-nvrtc-cu12==12.9.86
-	.cache/ptx/bin/python runtime/onnx/kernels/testdata/ptx.py runtime/onnx/kernels/decode.cu runtime/onnx/kernels/decode.ptx
+	.cache/ptx/bin/python runtime/onnx/kernels/testdata/ptx.py runtime/onnx/kernels/gpu.cu runtime/onnx/kernels/gpu.ptx
 
 gpu: ## the conformance suite, a comparison with float32 and embeddings on a GPU; PELTON_ORT_LIB names ONNX Runtime's GPU build, DEVICE the GPU (cuda:0)
 	PELTON_TEST_DEVICE=$(or $(DEVICE),cuda:0) $(GO) test -tags nvml -count 1 -v -run 'Conformance|Agrees|Share' ./runtime/onnx/paged

@@ -190,6 +190,9 @@ func (e *evaluator) run(inputs map[string]array) map[string]array {
 			n.in = append(n.in, v)
 		}
 		for i, name := range w.texts(2) {
+			if _, twice := values[name]; twice {
+				e.t.Fatalf("node %s: %q is there already", n.name, name)
+			}
 			if name != "" {
 				values[name] = e.compute(n)[i]
 			}
@@ -284,7 +287,10 @@ func (e *evaluator) compute(n node) []array {
 		return []array{{dims: []int{x.dims[0] - from, width}, f: x.f[from*width:]}}
 	case "Cast":
 		return []array{x}
-	case "ArgMax":
+	case "Gate":
+		parts := split(x, []int64{int64(x.dims[1] / 2), int64(x.dims[1] / 2)})
+		return []array{each(parts[0], parts[1], func(a, b float32) float32 { return a / float32(1+math.Exp(-float64(a))) * b })}
+	case "Best":
 		return []array{largest(x)}
 	}
 	e.t.Fatalf("%s: operator %s is not known to the evaluator", n.name, n.op)

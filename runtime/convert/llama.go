@@ -123,6 +123,10 @@ func gate(b *builder, p string) error {
 	if err := b.matrix(p+"gate_up", p+"ffn.in", p+"gate_up.out", h.Hidden, gate, up); err != nil {
 		return err
 	}
+	if paged(b.variant) {
+		b.pelton("Gate", p+"gate", []string{p + "gate_up.out"}, []string{p + "ffn.mid"})
+		return nil
+	}
 	halves := b.constant("ffn.halves", int64(h.FFN), int64(h.FFN))
 	b.onnx("Split", p+"split", []string{p + "gate_up.out", halves}, []string{p + "gate", p + "up"}, attribute{"axis", -1})
 	b.microsoft("QuickGelu", p+"silu", []string{p + "gate"}, []string{p + "act"}, attribute{"alpha", float32(1)})
@@ -235,7 +239,7 @@ func (b *builder) head() error {
 		b.onnx("Gather", "select", []string{out, "sel"}, []string{"logits"}, attribute{"axis", 0})
 	case "logits.half":
 		b.onnx("Cast", "logits", []string{out}, []string{"logits"}, attribute{"to", int(typeFloat)})
-		b.onnx("ArgMax", "best", []string{out}, []string{"best"}, attribute{"axis", -1}, attribute{"keepdims", 0})
+		b.pelton("Best", "best", []string{out}, []string{"best"})
 	}
 	return nil
 }

@@ -90,12 +90,12 @@ func (b *builder) matrix4(name, in, out string, parts []part, rows, columns int)
 		b.matMulNBits(name, in, out, columns, rows, 4)
 		return nil
 	}
-	b.matMulNBits(name, in, name+".out", columns, rows, 4)
+	b.matMulNBits(name, in, name+".symmetric", columns, rows, 4)
 	cut := b.constant("blocks."+itoa(per), 0, int64(per), quant.Block)
 	b.onnx("Reshape", name+".cut", []string{in, cut}, []string{name + ".blocks"})
 	b.onnx("ReduceMean", name+".mean", []string{name + ".blocks"}, []string{name + ".means"}, attribute{"axes", []int64{-1}}, attribute{"keepdims", 0})
 	b.w.floats(name+".rests", rests, per, rows)
-	b.onnx("Gemm", name+".add", []string{name + ".means", name + ".rests", name + ".out"}, []string{out})
+	b.onnx("Gemm", name+".add", []string{name + ".means", name + ".rests", name + ".symmetric"}, []string{out})
 	return nil
 }
 

@@ -2,7 +2,7 @@
 
 // Operator DecodeAttention, for ONNX Runtime's CUDA provider: grouped-query attention with rotary embedding (over
 // halves) of sequences that bring one token each, the first of a call, over a cache in pages, which is an input and
-// written to in place. What the others' attention gave is put behind. Its kernels are in decode.cu.
+// written to in place. What the others' attention gave is put behind. Its kernels are in gpu.cu.
 //
 //   inputs      qkv [T, (heads + 2 kv_heads) * dim] half
 //               others [T - n, heads * dim] half
@@ -13,18 +13,14 @@
 //   outputs     [T, heads * dim] half, and memory that the kernels use
 //   attributes  heads, kv_heads
 
-#include "kernel.h"
-#include "register.h"
+#include "gpu.h"
 
-#include <dlfcn.h>
 #include <math.h>
-#include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 
-enum { THREADS = 128, EACH = 8, MOST_DIM = 128, MOST_SPLITS = 64, MOST_DEVICES = 64, BLOCKS_EACH = 3 }; // as in decode.cu; blocks that a multiprocessor runs at once
+enum { THREADS = 128, EACH = 8, MOST_DIM = 128, MOST_SPLITS = 64, MOST_SHARE = 1 << (SHARES - 1), BLOCKS_EACH = 3 }; // as in gpu.cu; blocks that a multiprocessor runs at once
 
-// call is what the kernels get, see decode.cu.
+// call is what the kernels get, see gpu.cu.
 typedef struct {
     const void *qkv, *cos, *sin;
     void *keys, *values, *out, *parts;
@@ -36,74 +32,6 @@ typedef struct {
 typedef struct {
     int64_t heads, kv_heads;
 } form;
-
-// The driver, and what of it is needed of each device.
-static struct {
-    int (*load)(void **module, const void *image);
-    int (*find)(void **function, void *module, const char *name);
-    int (*launch)(void *function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned shared, void *stream, void **parameters, void **extra);
-    int (*copy)(void *to, const void *from, size_t bytes, void *stream);
-    int (*text)(int code, const char **);
-    int (*device)(int *);
-    int (*attribute)(int *, int which, int device);
-} driver;
-
-static const int sizes[] = {1, 2, 4, 8}; // of heads that share reads
-
-typedef struct {
-    void *module, *merge, *decode[2][sizeof sizes / sizeof *sizes];
-    int multiprocessors;
-} gpu;
-
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static gpu gpus[MOST_DEVICES];
-static const char *image; // the compiled kernels
-
-void pelton_image(const char *ptx) { image = ptx; }
-
-static OrtStatus *check(const char *what, int code) {
-    const char *text = NULL;
-    if (!code) return NULL;
-    if (driver.text) driver.text(code, &text);
-    return invalid("CUDA driver: %s: %s", what, text ? text : "unknown error");
-}
-
-static OrtStatus *open_driver(void) {
-    if (driver.attribute) return NULL;
-    void *handle = dlopen("libcuda.so.1", RTLD_LAZY);
-    if (!handle) return invalid("CUDA driver: %s", dlerror());
-    const char *const names[] = {"cuModuleLoadData", "cuModuleGetFunction", "cuLaunchKernel", "cuMemcpyDtoDAsync_v2", "cuGetErrorString", "cuCtxGetDevice", "cuDeviceGetAttribute"};
-    void **const places[] = {(void **)&driver.load, (void **)&driver.find, (void **)&driver.launch, (void **)&driver.copy, (void **)&driver.text, (void **)&driver.device, (void **)&driver.attribute};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!(*places[i] = dlsym(handle, names[i]))) return invalid("CUDA driver: it has no %s", names[i]);
-    return NULL;
-}
-
-static OrtStatus *load(gpu *g, int device) {
-    char name[32];
-    try(check("multiprocessors", driver.attribute(&g->multiprocessors, 16, device)));
-    if (!image) return invalid("the kernels for GPUs are not handed over");
-    try(check("load the attention kernels", driver.load(&g->module, image)));
-    for (int l = 0; l < 2; l++)
-        for (size_t h = 0; h < sizeof sizes / sizeof *sizes; h++) {
-            snprintf(name, sizeof name, "decode_%d_%d", EACH << l, sizes[h]);
-            try(check(name, driver.find(&g->decode[l][h], g->module, name)));
-        }
-    return check("merge", driver.find(&g->merge, g->module, "merge"));
-}
-
-// current is the device that the calling thread uses, with its kernels loaded.
-static OrtStatus *current(gpu **g) {
-    int device = 0;
-    pthread_mutex_lock(&mutex);
-    OrtStatus *error = open_driver();
-    if (!error) error = check("device", driver.device(&device));
-    if (!error && (device < 0 || device >= MOST_DEVICES)) error = invalid("CUDA driver: device %d", device);
-    if (!error && !gpus[device].merge) error = load(&gpus[device], device);
-    pthread_mutex_unlock(&mutex);
-    *g = &gpus[device];
-    return error;
-}
 
 static OrtStatus *create(const OrtKernelInfo *info, void **kernel) {
     form f;
@@ -118,17 +46,16 @@ static OrtStatus *create(const OrtKernelInfo *info, void **kernel) {
 
 static OrtStatus *run(const gpu *g, call *c, int rows, void *stream) {
     int share = c->heads / c->kv_heads, size = 0, lanes = c->dim > 8 * EACH;
-    while (size < 3 && sizes[size] < share) size++;
-    int groups = c->kv_heads * ((share + sizes[size] - 1) / sizes[size]);
-    void *parameters[] = {c};
-    try(check("attention", driver.launch(g->decode[lanes][size], rows, groups, c->splits, THREADS, 1, 1, 0, stream, parameters, NULL)));
+    while (size < SHARES - 1 && 1 << size < share) size++;
+    int groups = c->kv_heads * ((share + (1 << size) - 1) >> size);
+    try(gpu_launch("attention", g->decode[lanes][size], rows, groups, c->splits, THREADS, stream, c));
     if (c->splits == 1) return NULL;
-    return check("merge", driver.launch(g->merge, rows * c->heads, 1, 1, THREADS, 1, 1, 0, stream, parameters, NULL));
+    return gpu_launch("merge", g->merge, rows * c->heads, 1, 1, THREADS, stream, c);
 }
 
 // splits is by how many blocks a head of a sequence is shared, so that all multiprocessors have work.
 static int splits(const gpu *g, const call *c, int rows) {
-    int64_t blocks = (int64_t)rows * c->kv_heads * ((c->heads / c->kv_heads + sizes[3] - 1) / sizes[3]);
+    int64_t blocks = (int64_t)rows * c->kv_heads * ((c->heads / c->kv_heads + MOST_SHARE - 1) / MOST_SHARE);
     int64_t wanted = (BLOCKS_EACH * g->multiprocessors + blocks - 1) / blocks, most = ((int64_t)c->width << c->bits) / 64;
     if (wanted > most) wanted = most;
     return wanted < 1 ? 1 : wanted > MOST_SPLITS ? MOST_SPLITS : (int)wanted;
@@ -151,7 +78,7 @@ static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
         return invalid("cos and sin are not [positions, %lld]", (long long)dim / 2);
     gpu *g;
     void *stream;
-    try(current(&g));
+    try(gpu_current(&g));
     try(ort(KernelContext_GetGPUComputeStream)(context, &stream));
     out.dims[0] = tokens, out.dims[1] = width;
     try(output(context, 0, &out));
@@ -166,7 +93,7 @@ static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
     c.parts = parts.data;
     try(run(g, &c, rows, stream));
     if (tokens == rows) return NULL;
-    return check("copy", driver.copy((char *)out.data + 2 * rows * width, others.data, 2 * (tokens - rows) * width, stream));
+    return gpu_copy((char *)out.data + 2 * rows * width, others.data, 2 * (tokens - rows) * width, stream);
 }
 
 operator decode_attention = {

@@ -1,5 +1,6 @@
 // Package kernels holds operators of our own for ONNX Runtime, domain "pelton": what the library has no operator
-// for, or only a slow one. Those for CPUs are in C, that for NVIDIA GPUs in CUDA behind a C file (decode.c).
+// for, or only a slow one. Those for CPUs are in C, those for NVIDIA GPUs in CUDA (gpu.cu)
+// behind C files (gpu.c, decode.c, gate.c).
 //
 // It is a part of runtime/onnx, which adds them to every session; runtime/convert writes graphs that use
 // them. Each operator for CPUs has kernels for several levels of instructions, all of which give the same bits; the

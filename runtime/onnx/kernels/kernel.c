@@ -12,7 +12,7 @@
 const OrtApi *ort_api;
 enum level level;
 
-static operator *const operators[] = {&attention_operator, &block_product, &block_rows, &decode_attention};
+static operator *const operators[] = {&attention_operator, &block_product, &block_rows, &decode_attention, &gate_operator, &best_operator};
 
 static const operator *of(const OrtCustomOp *op) { return (const operator *)op; }
 

@@ -18,7 +18,7 @@ typedef struct {
 } operator;
 
 // The operators, each in its own file.
-extern operator attention_operator, block_product, block_rows, decode_attention;
+extern operator attention_operator, block_product, block_rows, decode_attention, gate_operator, best_operator;
 
 #define MAX_RANK 8
 

@@ -92,9 +92,9 @@ func (t *Tensor) Read(at int64, b []byte) error {
 	return failure(C.pelton_cuda_copy(unsafe.Pointer(unsafe.SliceData(b)), unsafe.Add(t.data, at), C.size_t(len(b)), 1))
 }
 
-// ptx is decode.cu, compiled by `make ptx`.
+// ptx is gpu.cu, compiled by `make ptx`.
 //
-//go:embed decode.ptx
+//go:embed gpu.ptx
 var ptx string
 
 // image hands ptx over, where it stays.

@@ -1,4 +1,4 @@
-// Runs the kernels of decode.cu on the host, a thread for each of a block's, and compares them with the plain
+// Runs the kernels of gpu.cu on the host, a thread for each of a block's, and compares them with the plain
 // definition of attention. Prints what differs, and a line for each case. Run by TestDecodeEmulated.
 //
 //   c++ -std=c++20 -I.. emulate.cpp -pthread
@@ -27,19 +27,20 @@ struct place3 {
 };
 static thread_local place3 threadIdx;
 static place3 blockIdx;
-static std::barrier<> block(128);
-static std::barrier<> warps[4]{std::barrier<>(32), std::barrier<>(32), std::barrier<>(32), std::barrier<>(32)};
-static float exchanged[128];
+static std::barrier<> *block;
+static std::vector<std::barrier<> *> warps;
+static unsigned exchanged[1024];
 
-static void __syncthreads() { block.arrive_and_wait(); }
+static void __syncthreads() { block->arrive_and_wait(); }
 
-static float __shfl_xor_sync(unsigned, float v, int with) {
+template <typename T>
+static T __shfl_xor_sync(unsigned, T v, int with) {
     const int t = threadIdx.x;
-    exchanged[t] = v;
-    warps[t / 32].arrive_and_wait();
-    const float other = exchanged[t ^ with];
-    warps[t / 32].arrive_and_wait();
-    return other;
+    memcpy(&exchanged[t], &v, sizeof v);
+    warps[t / 32]->arrive_and_wait();
+    memcpy(&v, &exchanged[t ^ with], sizeof v);
+    warps[t / 32]->arrive_and_wait();
+    return v;
 }
 
 static float single(number h) {
@@ -59,14 +60,18 @@ static float low(unsigned pair) { return single(pair & 0xffff); }
 static float high(unsigned pair) { return single(pair >> 16); }
 static float power(float f) { return exp2f(f); }
 
-#include "decode.cu"
+#include "gpu.cu"
 
-static void run(void (*kernel)(call), call c, place3 grid) {
+template <typename T>
+static void run(void (*kernel)(T), T c, place3 grid, int count = 128) {
+    std::barrier<> all(count);
+    block = &all, warps.clear();
+    for (int i = 0; i < count; i += 32) warps.push_back(new std::barrier<>(32));
     for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
         for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
             for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) {
                 std::vector<std::thread> threads;
-                for (int i = 0; i < 128; i++) threads.emplace_back([=] { threadIdx = {i, 0, 0}, kernel(c); });
+                for (int i = 0; i < count; i++) threads.emplace_back([=] { threadIdx = {i, 0, 0}, kernel(c); });
                 for (auto &t : threads) t.join();
             }
 }
@@ -139,6 +144,33 @@ static void check(const test &t) {
     if (worst > 2e-3 || wrong || written > (size_t)rows * t.kv_heads * t.dim) printf("FAIL: %zu numbers of the keys written\n", written);
 }
 
+static void check_gate(int rows, int width) {
+    const auto in = numbers(rows * 2 * width);
+    std::vector<number> out(rows * width, 0x7e00);
+    run(gate, gating{(const unsigned *)in.data(), (unsigned *)out.data(), width / 2}, {rows, (width / 2 + 127) / 128, 1});
+    double worst = 0;
+    for (int i = 0; i < rows * width; i++) {
+        const double g = single(in[i / width * 2 * width + i % width]), u = single(in[i / width * 2 * width + width + i % width]), got = single(out[i]);
+        worst = max(worst, got == got ? std::abs(g / (1 + exp(-g)) * u - got) : 1e9);
+    }
+    printf("gate of %d x %d: off by %g at most\n", rows, width, worst);
+    if (worst > 4e-3) printf("FAIL\n");
+}
+
+static void check_best(int width, std::vector<int> tops) {
+    const int rows = tops.size();
+    auto in = numbers(rows * width);
+    for (int r = 0; r < rows; r++) in[r * width + tops[r]] = half(9);
+    in[tops[0] + 1] = half(9); // an equal one behind
+    std::vector<long long> out(rows, -1);
+    run(best, choice{in.data(), out.data(), width}, {rows, 1, 1}, 1024);
+    for (int r = 0; r < rows; r++)
+        if (out[r] != tops[r]) printf("FAIL: the best of row %d is %lld, want %d\n", r, out[r], tops[r]);
+    printf("best of %d x %d compared\n", rows, width);
+}
+
 int main() {
+    check_gate(3, 96), check_gate(2, 1100);
+    check_best(2500, {1023, 2499}), check_best(3, {1});
     for (const auto &t : {test{9, 3, 64, 4, 1, decode_8_4, 4}, test{4, 2, 128, 4, 3, decode_16_2, 2}, test{7, 1, 32, 5, 2, decode_8_8, 8}, test{10, 1, 80, 4, 1, decode_16_8, 8}, test{2, 2, 64, 5, 2, decode_8_1, 1}}) check(t);
 }

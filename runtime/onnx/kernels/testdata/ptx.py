@@ -1,6 +1,6 @@
-"""Compiles decode.cu to decode.ptx with NVIDIA's runtime compiler (PyPI nvidia-cuda-nvrtc-cu12), which needs no GPU.
+"""Compiles gpu.cu to gpu.ptx with NVIDIA's runtime compiler (PyPI nvidia-cuda-nvrtc-cu12), which needs no GPU.
 
-    ptx.py decode.cu decode.ptx
+    ptx.py gpu.cu gpu.ptx
 
 Run it by `make ptx`. The first line of the result is the checksum of the source, which TestPTX compares.
 """

@@ -1,11 +1,11 @@
-// The kernels of operator DecodeAttention (decode.c) for NVIDIA GPUs: attention of sequences that bring one token
-// each, over a cache in pages, which the token's key and value are appended to. `make ptx` compiles this file to
-// decode.ptx, which drivers compile on for their GPU when a model is loaded.
+// The kernels of the operators for NVIDIA GPUs: DecodeAttention (decode.c), Gate and Best (gate.c). `make ptx` compiles
+// this file to gpu.ptx, which drivers compile on for their GPU when a model is loaded.
 //
-// A block is one sequence's share, from split to split, of one head of the cache and up to HEADS query heads that
-// share it. LANES threads hold a token's key and value between them, eight numbers each; such groups of threads take
-// the tokens in turn, several at once, so that enough reads are under way, and each keeps a running softmax. At the
-// end they are merged, and merge() merges the splits. A head of the cache is read once for all its query heads.
+// DecodeAttention is attention of sequences that bring one token each, over a cache in pages, which the token's key and
+// value are appended to. A block is one sequence's share, from split to split, of one head of the cache and up to HEADS
+// query heads that share it. LANES threads hold a token's key and value between them, eight numbers each; such groups of
+// threads take the tokens in turn, several at once, so that enough reads are under way, and each keeps a running softmax.
+// At the end they are merged, and merge() merges the splits. A head of the cache is read once for all its query heads.
 
 #ifndef EMULATED
 typedef unsigned long long size;
@@ -231,3 +231,60 @@ KERNEL(16, 1, 4)
 KERNEL(16, 2, 4)
 KERNEL(16, 4, 4)
 KERNEL(16, 8, 2)
+
+// gating is what gate gets: rows of 2 width numbers, of which it makes rows of width. They are taken in pairs.
+struct gating {
+    const unsigned *in;
+    unsigned *out;
+    int width; // pairs
+};
+
+__device__ float gated(float gate, float up) { return gate / (1 + power(gate * -1.44269504f)) * up; }
+
+extern "C" __global__ void gate(gating c) {
+    const int at = blockIdx.y * THREADS + threadIdx.x;
+    if (at >= c.width) return;
+    const unsigned *in = c.in + (size)blockIdx.x * 2 * c.width + at;
+    const unsigned gate = in[0], up = in[c.width];
+    c.out[(size)blockIdx.x * c.width + at] = half(gated(low(gate), low(up))) | (unsigned)half(gated(high(gate), high(up))) << 16;
+}
+
+// choice is what best gets: rows of width numbers, for each of which it finds the place of the largest, the first of equals.
+struct choice {
+    const unsigned short *in;
+    long long *out;
+    int width;
+};
+
+#define MANY 1024 // threads of a block, which takes a row
+
+__device__ void better(float *top, int *at, float other, int place) {
+    if (other > *top || other == *top && place < *at) *top = other, *at = place;
+}
+
+// best_of_warp is the best of 32 threads.
+__device__ void best_of_warp(float *top, int *at) {
+#pragma unroll
+    for (int o = 16; o; o /= 2) {
+        const float other = __shfl_xor_sync(0xffffffff, *top, o);
+        const int place = __shfl_xor_sync(0xffffffff, *at, o);
+        better(top, at, other, place);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(MANY) best(choice c) {
+    __shared__ float tops[MANY / 32];
+    __shared__ int places[MANY / 32];
+    const unsigned short *in = c.in + (size)blockIdx.x * c.width;
+    float top = NONE;
+    int at = 0;
+#pragma unroll 8
+    for (int i = threadIdx.x; i < c.width; i += MANY) better(&top, &at, single(in[i]), i);
+    best_of_warp(&top, &at);
+    if (threadIdx.x % 32 == 0) tops[threadIdx.x / 32] = top, places[threadIdx.x / 32] = at;
+    __syncthreads();
+    if (threadIdx.x >= 32) return;
+    top = tops[threadIdx.x], at = places[threadIdx.x];
+    best_of_warp(&top, &at);
+    if (threadIdx.x == 0) c.out[blockIdx.x] = at;
+}
