@@ -24,6 +24,9 @@ type Options struct {
 	Longest int
 	// Checks is the number of random batches that the invariance property tries; 0 means 20.
 	Checks int
+	// Rounding is how far apart, as a part of their length, logits may be that an engine which varies computes twice;
+	// 0 means 0.02.
+	Rounding float64
 }
 
 // suite is one engine under test. Its subtests run one after another: an engine has one driver.
@@ -38,6 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) engine.Engine, opt Options) {
 	t.Helper()
 	opt.Longest = cmp.Or(opt.Longest, 48)
 	opt.Checks = cmp.Or(opt.Checks, 20)
+	opt.Rounding = cmp.Or(opt.Rounding, 0.02)
 	e := open(t)
 	s := &suite{e: e, info: e.Info(), opt: opt}
 	for _, c := range []struct {
@@ -168,9 +172,6 @@ func best(logits []float32) int32 {
 	return int32(at)
 }
 
-// rounding is how far apart, as a part of their length, logits may be that an engine which varies computes twice.
-const rounding = 0.02
-
 // differ tells where two rows of logits are not the same bits, and by how much; of an engine that varies, where
 // they are furthest apart when that is more than rounding.
 func (s *suite) differ(a, b []float32) (at int, by float32, differs bool) {
@@ -188,7 +189,7 @@ func (s *suite) differ(a, b []float32) (at int, by float32, differs bool) {
 		}
 		apart, length = apart+float64(d)*float64(d), length+float64(b[i])*float64(b[i])
 	}
-	return at, by, apart > rounding*rounding*length
+	return at, by, apart > s.opt.Rounding*s.opt.Rounding*length
 }
 
 // wantError checks one row's error.

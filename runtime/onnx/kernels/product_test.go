@@ -137,6 +137,7 @@ func (m matrix) with(s *ort.DynamicAdvancedSession, in ort.Value) ([]float32, er
 // TestBlockProduct checks sums, the gate, and that neither the level nor the rows beside it change a bit of
 // a row. It selects levels, so nothing else of this package may run beside it.
 func TestBlockProduct(t *testing.T) {
+	t.Log(kernels.Levels())
 	defer func() { _ = kernels.Select(kernels.Level()) }()
 	const seed = uint64(1)
 	for _, form := range []quant.Grouping{{Bits: 4}, {Bits: 4, Wide: true}, {Bits: 8}, {Bits: 8, Wide: true}} {

@@ -76,12 +76,15 @@ func variants() []string {
 	return []string{convert.FP16, convert.FP16W8, convert.FP16W4}
 }
 
+// TestConformance allows more rounding where weights have blocks: the library's products of few rows add up in half
+// precision, those of many do not.
 func TestConformance(t *testing.T) {
 	for _, variant := range variants() {
 		t.Run(variant, func(t *testing.T) {
+			rounding := map[string]float64{convert.FP16W8: 0.1, convert.FP16W4: 0.1}[variant]
 			enginetest.Run(t, func(t *testing.T) engine.Engine {
 				return open(t, variant, func(c *onnx.Config) { c.MaxSequences, c.MaxStepTokens = 8, 37 })
-			}, enginetest.Options{SetBudget: func(e engine.Engine, bytes int64) { e.(onnx.Model).SetKVBudget(bytes) }, Longest: 300})
+			}, enginetest.Options{SetBudget: func(e engine.Engine, bytes int64) { e.(onnx.Model).SetKVBudget(bytes) }, Longest: 300, Rounding: rounding})
 		})
 	}
 }
@@ -90,12 +93,15 @@ func TestConformance(t *testing.T) {
 // rounded once more, those of 4 bits are the file's.
 func TestAgrees(t *testing.T) {
 	for _, variant := range variants() {
-		t.Run(variant, func(t *testing.T) { agrees(t, variant, map[string]float64{convert.FP16W8: 0.05}[variant]) })
+		t.Run(variant, func(t *testing.T) { agrees(t, variant, variant == convert.FP16W8) })
 	}
 }
 
-func agrees(t *testing.T, variant string, within float64) {
-	within = max(within, 0.02)
+func agrees(t *testing.T, variant string, rounded bool) {
+	within, others := 0.02, 0.02
+	if rounded {
+		within, others = 0.05, 0.12
+	}
 	e := open(t, variant, nil)
 	reference, err := onnx.OpenModel(onnx.Config{ModelDir: folder(t, convert.FP32), Library: library(t), Device: device.Device{Kind: device.CPU}})
 	if err != nil {
@@ -128,7 +134,7 @@ func agrees(t *testing.T, variant string, within float64) {
 		t.Logf("%d tokens: %d with the same next one, %d with logits that are far apart", n, same, far)
 		// Text without sense has near ties, and a token in some hundred that the model treats in another way when the
 		// last bit of a weight changes.
-		if far > 1+n/100 || same < n-2-n/50 {
+		if far > 1+n/100 || same < n-2-int(others*float64(n)) {
 			t.Errorf("%d tokens: %d with the same next one, %d with logits further apart than %g of their length", n, same, far, within)
 		}
 	}
