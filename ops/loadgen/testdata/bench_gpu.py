@@ -1,15 +1,19 @@
 """What Hugging Face transformers makes of the same model on the same GPU: batches of one length with generate, and its
-continuous batching. The weights are those of a model folder of variant fp16 (the only argument).
+continuous batching. The weights are those of a model folder of variant fp16.
+
+    bench_gpu.py FOLDER         measures
+    bench_gpu.py FOLDER TARGET  only writes the model to the folder TARGET, as other servers read it
 
 Needs torch, transformers, onnx and numpy; run by `make bench-gpu`."""
 import json
+import pathlib
 import sys
 import time
 
 import onnx
 import torch
 from onnx import numpy_helper
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 folder = sys.argv[1]
 with open(folder + "/manifest.json") as f:
@@ -36,6 +40,12 @@ for i in range(shape["layers"]):
     }
 model = LlamaForCausalLM(config).to(torch.float16)
 model.load_state_dict(state, strict=True)
+if len(sys.argv) > 2:
+    words = PreTrainedTokenizerFast(tokenizer_file=folder + "/tokenizer.json", bos_token="<|im_start|>", eos_token="<|im_end|>")
+    words.chat_template = pathlib.Path(folder, "chat_template.jinja").read_text()
+    words.save_pretrained(sys.argv[2])
+    model.save_pretrained(sys.argv[2])
+    sys.exit()
 model = model.cuda().eval()
 PROMPT, OUTPUT = 70, 64
 
