@@ -110,11 +110,11 @@ func TestHang(t *testing.T) {
 		}
 		return nil
 	})
-	sick := f.hire("sick", e, func(c *worker.Config) { c.StepTimeout = 200 * time.Millisecond })
+	sick := f.hire("sick", e, func(c *worker.Config) { c.StepTimeout = 5 * time.Second }) // no step of a busy machine takes so long
 	f.submit(order("j", "hold the line", 80, params(hard)))
 	<-sick.done
 	close(hang)
-	if !errors.Is(sick.err, batch.ErrHung) || !strings.Contains(sick.err.Error(), "200ms") || sick.Snapshot().State != contracts.WorkerStopped {
+	if !errors.Is(sick.err, batch.ErrHung) || !strings.Contains(sick.err.Error(), "5s") || sick.Snapshot().State != contracts.WorkerStopped {
 		t.Errorf("Run = %v, state %s; want %v", sick.err, sick.Snapshot().State, batch.ErrHung)
 	}
 	f.hire("well", newFake())
