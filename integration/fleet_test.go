@@ -25,6 +25,8 @@ import (
 	"github.com/pelton-run/pelton/integration/harness"
 )
 
+func TestMain(m *testing.M) { harness.Main(m) }
+
 // model is the default model; `make race` fetches and converts it before the tests.
 const model = "smollm2-135m-instruct"
 

@@ -36,6 +36,8 @@ const (
 	flood = 100              // inputs of one kind that come at once; floods are spread over the attack
 )
 
+func TestMain(m *testing.M) { harness.Main(m) }
+
 // TestSiege: whatever is sent, every input is answered or cut off as it should be, no process ends, no
 // chat of others fails, and afterwards nothing of it is left.
 func TestSiege(t *testing.T) {
