@@ -312,7 +312,7 @@ func TestManyDeliveries(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 40 {
-		m, err := c.Next(jetstream.FetchMaxWait(5 * time.Second))
+		m, err := c.Next(jetstream.FetchMaxWait(patience))
 		if err != nil {
 			t.Fatal(err)
 		}

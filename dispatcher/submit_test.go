@@ -114,7 +114,7 @@ func TestMicroService(t *testing.T) {
 	t.Parallel()
 	_, b := start(t, nil)
 	for _, verb := range []string{"PING", "INFO", "STATS"} {
-		m, err := b.Conn().Request("$SRV."+verb+".pelton-dispatcher", nil, 5*time.Second)
+		m, err := b.Conn().Request("$SRV."+verb+".pelton-dispatcher", nil, patience)
 		if err != nil || !strings.Contains(string(m.Data), `"name":"pelton-dispatcher"`) {
 			t.Errorf("%s: %v %v", verb, m, err)
 		}
@@ -220,7 +220,7 @@ func TestNATSDoorRefusals(t *testing.T) {
 		{"cancel", subject.Cancel(tenant, "nobody"), nil, contracts.CodeNotFound, "nobody"},
 		{"status", subject.Status(tenant, "nobody"), nil, contracts.CodeNotFound, "nobody"},
 	} {
-		m, err := nc.Request(c.subject, c.data, 10*time.Second)
+		m, err := nc.Request(c.subject, c.data, patience)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
@@ -232,7 +232,7 @@ func TestNATSDoorRefusals(t *testing.T) {
 			t.Errorf("%s: answer %+v, want code %q and job %q", c.name, a, c.code, c.job)
 		}
 	}
-	m, err := nc.Request(subject.Status(tenant, "filled"), nil, 10*time.Second)
+	m, err := nc.Request(subject.Status(tenant, "filled"), nil, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,12 +282,12 @@ func TestWhatIsPublished(t *testing.T) {
 	if _, err := d.Submit(ctx, job); err != nil {
 		t.Fatal(err)
 	}
-	for m, err := bell.NextMsg(5 * time.Second); err != nil || string(m.Data) != "p0.s"; m, err = bell.NextMsg(5 * time.Second) {
+	for m, err := bell.NextMsg(patience); err != nil || string(m.Data) != "p0.s"; m, err = bell.NextMsg(patience) {
 		if err != nil || string(m.Data) != "." {
 			t.Fatalf("bell %v %v, want p0.s", m, err)
 		}
 	}
-	if m, err := bell.NextMsg(5 * time.Second); err != nil || string(m.Data) != "." {
+	if m, err := bell.NextMsg(patience); err != nil || string(m.Data) != "." {
 		t.Errorf("then the bell says %v %v, want a ring for all lines", m, err)
 	}
 	js, err := jetstream.New(nc)

@@ -38,8 +38,8 @@ func StartBroker(t T, change func(*server.Options)) *Broker {
 	srv.Start()
 	b := &Broker{t: t, srv: srv}
 	t.Cleanup(b.Stop)
-	if !srv.ReadyForConnections(20 * time.Second) {
-		t.Fatalf("nats server: not ready after 20 s")
+	if !srv.ReadyForConnections(time.Minute) {
+		t.Fatalf("nats server: not ready after a minute")
 	}
 	return b
 }

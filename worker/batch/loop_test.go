@@ -56,7 +56,7 @@ func (s *sink) Ended(_ int, e batch.End) {
 func (s *sink) wait(t interface{ Fatalf(string, ...any) }) ([]int32, batch.End) {
 	select {
 	case <-s.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("the sequence did not end; it has %d tokens", len(s.tokens))
 	}
 	return s.tokens, s.end
