@@ -169,9 +169,9 @@ func TestDroppedRequestsAreLoggedSeldom(t *testing.T) {
 		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		c.Trace = &dispatcher.Trace{Dropped: func(subject, _ string) { dropped <- subject }}
 	})
-	begin := time.Now()
+	nc, begin := b.Conn(), time.Now()
 	for range many {
-		if err := b.Conn().PublishRequest(subject.Submit(tenant), "nobodys.inbox", nil); err != nil {
+		if err := nc.PublishRequest(subject.Submit(tenant), "nobodys.inbox", nil); err != nil {
 			t.Fatal(err)
 		}
 	}
