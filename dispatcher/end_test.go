@@ -143,6 +143,9 @@ func TestCancelRaces(t *testing.T) {
 			}
 			time.Sleep(time.Duration(i%20) * 10 * time.Millisecond) // the race is the point
 			s, err := d.Cancel(ctx, tenant, id(i))
+			for contracts.CodeOf(err) == contracts.CodeOverloaded { // with so many at once on a busy machine
+				s, err = d.Cancel(ctx, tenant, id(i))
+			}
 			if err != nil {
 				t.Errorf("cancel %d: %v", i, err)
 				return

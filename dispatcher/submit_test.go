@@ -89,7 +89,7 @@ func TestNATSDoor(t *testing.T) {
 	d, b := start(t, nil)
 	startWorker(t, b.Conn(), "w", nil)
 	ctx := testContext(t)
-	c := client.New(b.Conn(), tenant)
+	c := client.New(b.Conn(), tenant, client.WithTimeout(patience))
 	stream, err := c.Run(ctx, &contracts.Job{Model: "first", Kind: contracts.KindChat, Messages: []contracts.Message{{Role: "user", Content: "hello"}},
 		Params: contracts.Params{MaxTokens: ptr(7)}})
 	if err != nil {
@@ -467,7 +467,7 @@ func TestOverload(t *testing.T) {
 	<-entered
 	_, err := d.Submit(ctx, textJob("j", "abc"))
 	wantCode(t, err, contracts.CodeOverloaded, "retry")
-	_, err = client.New(b.Conn(), tenant).Submit(ctx, textJob("j", "abc"))
+	_, err = client.New(b.Conn(), tenant, client.WithTimeout(patience)).Submit(ctx, textJob("j", "abc"))
 	wantCode(t, err, contracts.CodeOverloaded, "retry")
 	drained := make(chan error, 1)
 	go func() { drained <- d.Drain(ctx) }()

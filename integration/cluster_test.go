@@ -147,7 +147,7 @@ func TestReplicatedBroker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	producer := client.New(nc, "default", client.WithIdle(time.Second))
+	producer := client.New(nc, "default", client.WithIdle(time.Second), client.WithTimeout(time.Minute))
 	ctx := testContext(t, 3*time.Minute)
 	var seen atomic.Int64
 	round := func(disturb func()) []string {

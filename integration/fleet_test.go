@@ -44,7 +44,7 @@ func connect(t *testing.T, p *harness.Process) *client.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	return client.New(nc, "default")
+	return client.New(nc, "default", client.WithTimeout(time.Minute))
 }
 
 // collect reads a stream to its end and checks the invariants of its records.

@@ -75,7 +75,7 @@ func TestPoison(t *testing.T) {
 // A job whose holders vanish, one after the other, is not given to a fourth.
 func TestHoldersVanish(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 600*time.Millisecond)
+	f := newFleet(t, 5*time.Second)
 	want := undisturbed(f, "good", 60)
 	bad := order("bad", "deadly", 150)
 	f.submit(bad)
