@@ -315,7 +315,7 @@ func TestManyDeliveries(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 40 {
-		m, err := c.Next(jetstream.FetchMaxWait(patience))
+		m, err := c.Next(jetstream.FetchMaxWait(30 * time.Second)) // the most that the consumer allows
 		if err != nil {
 			t.Fatal(err)
 		}
