@@ -153,8 +153,8 @@ func compare(t *testing.T, samples []loadgen.Sample, from, until time.Duration) 
 	t.Helper()
 	during := loadgen.Reduce(samples, loadgen.Measured{WarmUp: from, Until: until}).All
 	t.Logf("p0 chats under attack: %v, time to first token p50 %.1f ms, p95 %.1f ms", during.Outcomes, during.TTFT.P50, during.TTFT.P95)
-	for at := from; at < until; at += *siege / 10 {
-		part := loadgen.Reduce(samples, loadgen.Measured{WarmUp: at, Until: at + *siege/10}).All
+	for at, tenth := from, (until-from)/10; at+tenth <= until; at += tenth {
+		part := loadgen.Reduce(samples, loadgen.Measured{WarmUp: at, Until: at + tenth}).All
 		t.Logf("  from %s: p50 %.1f ms, p95 %.1f ms", (at - from).Round(time.Second), part.TTFT.P50, part.TTFT.P95)
 	}
 	if during.Outcomes[loadgen.Completed] == 0 || during.Outcomes[loadgen.Failed]+during.Outcomes[loadgen.Expired] > 0 {
