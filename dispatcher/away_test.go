@@ -50,8 +50,8 @@ func TestHeldWithRecordsIsNotEvicted(t *testing.T) {
 	cfg.Rescan = time.Second // so that it is adopted again and again
 	startDispatcher(t, cfg)
 	startWorker(t, b.Conn(), "w", nil)
-	if !pollFor(25*time.Second, func() bool { return stored(t, b, topology.StreamSched) == 0 }) {
-		t.Errorf("after 25 s %d jobs are still held, JOBS had %d messages of 6", stored(t, b, topology.StreamSched), stateOf(t, b.Conn(), topology.StreamJobs).LastSeq)
+	if !pollFor(patience, func() bool { return stored(t, b, topology.StreamSched) == 0 }) {
+		t.Errorf("%d jobs are still held, JOBS had %d messages of 6", stored(t, b, topology.StreamSched), stateOf(t, b.Conn(), topology.StreamJobs).LastSeq)
 	}
 }
 
@@ -103,7 +103,7 @@ func TestDueWhileOutTakesNothing(t *testing.T) {
 	ctx = testContext(t)
 	var s contracts.Status
 	var err error
-	if !pollFor(20*time.Second, func() bool { s, err = d.Status(ctx, tenant, "j"); return err == nil && s.State.Final() }) {
+	if !pollFor(patience, func() bool { s, err = d.Status(ctx, tenant, "j"); return err == nil && s.State.Final() }) {
 		t.Errorf("taken out of SCHED: %v; status %+v, %v, want a final one", gone, s, err)
 	}
 }
@@ -186,8 +186,8 @@ func TestFinalMissedWhileAway(t *testing.T) {
 		s, err := d.Status(ctx, tenant, "first")
 		return err == nil && s.State == contracts.StateCompleted
 	})
-	if !pollFor(16*time.Second, func() bool { _, err = d.Submit(ctx, textJob("second", "abc")); return err == nil }) {
-		t.Errorf("16 s after the only job ended: %v", err)
+	if !pollFor(patience, func() bool { _, err = d.Submit(ctx, textJob("second", "abc")); return err == nil }) {
+		t.Errorf("long after the only job ended: %v", err)
 	}
 }
 

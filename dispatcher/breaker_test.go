@@ -51,7 +51,7 @@ func TestBreaker(t *testing.T) {
 	if _, err := topology.Ensure(t.Context(), js, cfg.Topology, model); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for err = submit(); err != nil; err = submit() {
 		select {

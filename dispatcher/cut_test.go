@@ -70,7 +70,7 @@ func TestTryIsNoJob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := d.ensure(ctx); err != nil {
 		t.Fatal(err)

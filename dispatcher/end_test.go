@@ -143,6 +143,9 @@ func TestCancelRaces(t *testing.T) {
 			}
 			time.Sleep(time.Duration(i%20) * 10 * time.Millisecond) // the race is the point
 			s, err := d.Cancel(ctx, tenant, id(i))
+			for contracts.CodeOf(err) == contracts.CodeOverloaded { // with so many at once on a busy machine
+				s, err = d.Cancel(ctx, tenant, id(i))
+			}
 			if err != nil {
 				t.Errorf("cancel %d: %v", i, err)
 				return
@@ -312,7 +315,7 @@ func TestManyDeliveries(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 40 {
-		m, err := c.Next(jetstream.FetchMaxWait(5 * time.Second))
+		m, err := c.Next(jetstream.FetchMaxWait(30 * time.Second)) // the most that the consumer allows
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -45,7 +45,7 @@ func TestLadderIsShared(t *testing.T) {
 		t.Fatalf("event %+v on %s, %v", e, m.Subject, err)
 	}
 	e = contracts.Event{}
-	if m, err := shut.NextMsg(10 * time.Second); err != nil || contracts.Decode(m.Data, &e) != nil || e.Of != model+" p2" || e.From != "closed" || e.To != "open" || e.Reason == "" {
+	if m, err := shut.NextMsg(patience); err != nil || contracts.Decode(m.Data, &e) != nil || e.Of != model+" p2" || e.From != "closed" || e.To != "open" || e.Reason == "" {
 		t.Errorf("event of the class's breaker: %+v, %v", e, err)
 	}
 	batch := textJob("batch", "abc")

@@ -342,7 +342,7 @@ func TestHeldIsPaidForWhoeverLetsItIn(t *testing.T) {
 	for i := range 8 {
 		j := jobOf("flood", fmt.Sprint("more-", i))
 		var err error
-		want, span := i < 7, 20*time.Second
+		want, span := i < 7, patience
 		if !want {
 			span = time.Second
 		}

@@ -46,7 +46,7 @@ func TestPreempt(t *testing.T) {
 		t.Fatal(err)
 	}
 	var m *nats.Msg
-	for late := time.Now().Add(20 * time.Second); m == nil; { // the worker beats as long as it is to live
+	for late := time.Now().Add(patience); m == nil; { // the worker beats as long as it is to live
 		beat(batch, other)
 		if m, err = asked.NextMsg(100 * time.Millisecond); err != nil && time.Now().After(late) {
 			t.Fatalf("nobody was asked to give way: %v", err)
@@ -152,7 +152,7 @@ func TestNobodyYieldsToWhatEndedAtOnce(t *testing.T) {
 			}
 		})
 	}
-	ended := pollFor(time.Minute, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.finished) == jobs })
+	ended := pollFor(patience, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.finished) == jobs })
 	broker.mute.Unlock()
 	all.Wait()
 	if !ended {

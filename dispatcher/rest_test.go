@@ -3,7 +3,6 @@ package dispatcher_test
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -45,7 +44,7 @@ func TestSickWorkerIsToldToRest(t *testing.T) {
 		}
 		waitFor(t, "the workers to live", alive)
 	}
-	m, err := rests.NextMsg(20 * time.Second)
+	m, err := rests.NextMsg(patience)
 	if err != nil || m.Subject != subject.CtlRest("w1") || len(m.Data) != 0 {
 		t.Fatalf("told to rest: %+v, %v, want w1 without a body", m, err)
 	}

@@ -97,7 +97,7 @@ func start(t testing.TB, change func(*dispatcher.Config)) (*dispatcher.Dispatche
 }
 
 // patience is how long a test waits for what must come, also on a busy machine.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // waitFor polls what has no signal of its own, with a bound.
 func waitFor(t testing.TB, what string, ok func() bool) {

@@ -146,12 +146,12 @@ func TestNoJobIsLost(t *testing.T) {
 	t.Logf("seed %d", seed)
 	d, b := start(t, nil)
 	d2, _ := startDispatcher(t, testConfig(b.Conn()))
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
 	for i := range 2 {
 		startWorker(t, b.Conn(), fmt.Sprintf("w%d", i), nil)
 	}
-	c := client.New(b.Conn(), tenant)
+	c := client.New(b.Conn(), tenant, client.WithTimeout(patience))
 	places := make(chan struct{}, 16)
 	var wg sync.WaitGroup
 	for i := range jobs {

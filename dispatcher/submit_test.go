@@ -89,7 +89,7 @@ func TestNATSDoor(t *testing.T) {
 	d, b := start(t, nil)
 	startWorker(t, b.Conn(), "w", nil)
 	ctx := testContext(t)
-	c := client.New(b.Conn(), tenant)
+	c := client.New(b.Conn(), tenant, client.WithTimeout(patience))
 	stream, err := c.Run(ctx, &contracts.Job{Model: "first", Kind: contracts.KindChat, Messages: []contracts.Message{{Role: "user", Content: "hello"}},
 		Params: contracts.Params{MaxTokens: ptr(7)}})
 	if err != nil {
@@ -114,7 +114,7 @@ func TestMicroService(t *testing.T) {
 	t.Parallel()
 	_, b := start(t, nil)
 	for _, verb := range []string{"PING", "INFO", "STATS"} {
-		m, err := b.Conn().Request("$SRV."+verb+".pelton-dispatcher", nil, 5*time.Second)
+		m, err := b.Conn().Request("$SRV."+verb+".pelton-dispatcher", nil, patience)
 		if err != nil || !strings.Contains(string(m.Data), `"name":"pelton-dispatcher"`) {
 			t.Errorf("%s: %v %v", verb, m, err)
 		}
@@ -169,9 +169,9 @@ func TestDroppedRequestsAreLoggedSeldom(t *testing.T) {
 		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		c.Trace = &dispatcher.Trace{Dropped: func(subject, _ string) { dropped <- subject }}
 	})
-	begin := time.Now()
+	nc, begin := b.Conn(), time.Now()
 	for range many {
-		if err := b.Conn().PublishRequest(subject.Submit(tenant), "nobodys.inbox", nil); err != nil {
+		if err := nc.PublishRequest(subject.Submit(tenant), "nobodys.inbox", nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -220,7 +220,7 @@ func TestNATSDoorRefusals(t *testing.T) {
 		{"cancel", subject.Cancel(tenant, "nobody"), nil, contracts.CodeNotFound, "nobody"},
 		{"status", subject.Status(tenant, "nobody"), nil, contracts.CodeNotFound, "nobody"},
 	} {
-		m, err := nc.Request(c.subject, c.data, 10*time.Second)
+		m, err := nc.Request(c.subject, c.data, patience)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
@@ -232,7 +232,7 @@ func TestNATSDoorRefusals(t *testing.T) {
 			t.Errorf("%s: answer %+v, want code %q and job %q", c.name, a, c.code, c.job)
 		}
 	}
-	m, err := nc.Request(subject.Status(tenant, "filled"), nil, 10*time.Second)
+	m, err := nc.Request(subject.Status(tenant, "filled"), nil, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,12 +282,12 @@ func TestWhatIsPublished(t *testing.T) {
 	if _, err := d.Submit(ctx, job); err != nil {
 		t.Fatal(err)
 	}
-	for m, err := bell.NextMsg(5 * time.Second); err != nil || string(m.Data) != "p0.s"; m, err = bell.NextMsg(5 * time.Second) {
+	for m, err := bell.NextMsg(patience); err != nil || string(m.Data) != "p0.s"; m, err = bell.NextMsg(patience) {
 		if err != nil || string(m.Data) != "." {
 			t.Fatalf("bell %v %v, want p0.s", m, err)
 		}
 	}
-	if m, err := bell.NextMsg(5 * time.Second); err != nil || string(m.Data) != "." {
+	if m, err := bell.NextMsg(patience); err != nil || string(m.Data) != "." {
 		t.Errorf("then the bell says %v %v, want a ring for all lines", m, err)
 	}
 	js, err := jetstream.New(nc)
@@ -467,7 +467,7 @@ func TestOverload(t *testing.T) {
 	<-entered
 	_, err := d.Submit(ctx, textJob("j", "abc"))
 	wantCode(t, err, contracts.CodeOverloaded, "retry")
-	_, err = client.New(b.Conn(), tenant).Submit(ctx, textJob("j", "abc"))
+	_, err = client.New(b.Conn(), tenant, client.WithTimeout(patience)).Submit(ctx, textJob("j", "abc"))
 	wantCode(t, err, contracts.CodeOverloaded, "retry")
 	drained := make(chan error, 1)
 	go func() { drained <- d.Drain(ctx) }()

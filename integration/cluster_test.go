@@ -88,22 +88,25 @@ func (c *cluster) url(first int) string {
 	return strings.Join(urls, ",")
 }
 
-// leader is the server that leads a stream.
+// leader is the server that leads a stream, which a busy cluster may have to elect first.
 func (c *cluster) leader(js jetstream.JetStream, stream string) *server.Server {
 	c.t.Helper()
-	s, err := js.Stream(c.t.Context(), stream)
-	if err != nil {
-		c.t.Fatal(err)
+	for ctx := testContext(c.t, time.Minute); ; {
+		s, err := js.Stream(ctx, stream)
+		if err == nil {
+			info := s.CachedInfo()
+			if info.Config.Replicas != 3 || info.Cluster == nil {
+				c.t.Fatalf("stream %s has %d replicas, want 3", stream, info.Config.Replicas)
+			}
+			if i := slices.IndexFunc(c.servers, func(s *server.Server) bool { return s.Name() == info.Cluster.Leader }); i >= 0 {
+				return c.servers[i]
+			}
+		}
+		if ctx.Err() != nil {
+			c.t.Fatalf("stream %s has no leader: %v", stream, err)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
-	info := s.CachedInfo()
-	if info.Config.Replicas != 3 || info.Cluster == nil {
-		c.t.Fatalf("stream %s has %d replicas, want 3", stream, info.Config.Replicas)
-	}
-	i := slices.IndexFunc(c.servers, func(s *server.Server) bool { return s.Name() == info.Cluster.Leader })
-	if i < 0 {
-		c.t.Fatalf("stream %s has no leader", stream)
-	}
-	return c.servers[i]
 }
 
 // join starts a part of the fleet that connects to the cluster.
@@ -144,7 +147,7 @@ func TestReplicatedBroker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	producer := client.New(nc, "default", client.WithIdle(time.Second))
+	producer := client.New(nc, "default", client.WithIdle(time.Second), client.WithTimeout(time.Minute))
 	ctx := testContext(t, 3*time.Minute)
 	var seen atomic.Int64
 	round := func(disturb func()) []string {

@@ -25,6 +25,8 @@ import (
 	"github.com/pelton-run/pelton/integration/harness"
 )
 
+func TestMain(m *testing.M) { harness.Main(m) }
+
 // model is the default model; `make race` fetches and converts it before the tests.
 const model = "smollm2-135m-instruct"
 
@@ -42,7 +44,7 @@ func connect(t *testing.T, p *harness.Process) *client.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	return client.New(nc, "default")
+	return client.New(nc, "default", client.WithTimeout(time.Minute))
 }
 
 // collect reads a stream to its end and checks the invariants of its records.
@@ -156,15 +158,16 @@ func TestStreamsUnderMemoryLimit(t *testing.T) {
 }
 
 // checkBacklog prints and checks what the run took, and that no queued p3 job was claimed while a p0 job
-// waited, but for one whose pull was under way.
+// waited, but for one whose pull was under way as that p0 job came.
 func checkBacklog(t *testing.T, p *harness.Process, done []timed, limit int64) {
 	t.Helper()
 	var need int64
-	inverted := 0 // p3 jobs, each counted once however many p0 jobs it was claimed before
+	urgent, inverted := 0, 0 // inverted are p3 jobs, each counted once however many p0 jobs it was claimed before
 	var worst float64
 	for _, j := range done {
 		need += j.kv
 		if j.class == contracts.P0 {
+			urgent++
 			worst = max(worst, j.claimed-j.submitted)
 		} else if slices.ContainsFunc(done, func(p0 timed) bool {
 			return p0.class == contracts.P0 && j.claimed > p0.stored+1 && j.claimed < p0.claimed-1
@@ -192,8 +195,8 @@ func checkBacklog(t *testing.T, p *harness.Process, done []timed, limit int64) {
 	if peak > limit {
 		t.Errorf("peak resident memory %d bytes is over the limit of %d", peak, limit)
 	}
-	if inverted > 1 {
-		t.Errorf("%d p3 jobs were claimed while a p0 job waited", inverted)
+	if inverted > urgent {
+		t.Errorf("%d p3 jobs were claimed while one of %d p0 jobs waited", inverted, urgent)
 	}
 }
 

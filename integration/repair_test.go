@@ -85,7 +85,7 @@ func TestRepair(t *testing.T) {
 	c.settled(provisioner, "three copies of all", (*admin.Status).Well)
 	c.creds = keys.Creds(auth.Dispatcher)
 	c.join(node.Config{Remote: node.Remote{URL: c.url(0)}, Dispatcher: true})
-	producer := client.New(c.as(keys, auth.Producer), "default", client.WithoutReplay())
+	producer := client.New(c.as(keys, auth.Producer), "default", client.WithoutReplay(), client.WithTimeout(time.Minute))
 	_, err = producer.Submit(testContext(t, time.Minute), &contracts.Job{ID: "waiting", Model: "m", Kind: contracts.KindText, Prompt: "hello", Params: contracts.Params{MaxTokens: new(5), IgnoreEOS: true}})
 	if err != nil {
 		t.Fatal(err)

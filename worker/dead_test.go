@@ -75,7 +75,7 @@ func TestPoison(t *testing.T) {
 // A job whose holders vanish, one after the other, is not given to a fourth.
 func TestHoldersVanish(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 600*time.Millisecond)
+	f := newFleet(t, 5*time.Second)
 	want := undisturbed(f, "good", 60)
 	bad := order("bad", "deadly", 150)
 	f.submit(bad)
@@ -110,11 +110,11 @@ func TestHang(t *testing.T) {
 		}
 		return nil
 	})
-	sick := f.hire("sick", e, func(c *worker.Config) { c.StepTimeout = 200 * time.Millisecond })
+	sick := f.hire("sick", e, func(c *worker.Config) { c.StepTimeout = 5 * time.Second }) // no step of a busy machine takes so long
 	f.submit(order("j", "hold the line", 80, params(hard)))
 	<-sick.done
 	close(hang)
-	if !errors.Is(sick.err, batch.ErrHung) || !strings.Contains(sick.err.Error(), "200ms") || sick.Snapshot().State != contracts.WorkerStopped {
+	if !errors.Is(sick.err, batch.ErrHung) || !strings.Contains(sick.err.Error(), "5s") || sick.Snapshot().State != contracts.WorkerStopped {
 		t.Errorf("Run = %v, state %s; want %v", sick.err, sick.Snapshot().State, batch.ErrHung)
 	}
 	f.hire("well", newFake())

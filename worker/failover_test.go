@@ -92,7 +92,7 @@ func TestCrash(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			f := newFleet(t, 600*time.Millisecond)
+			f := newFleet(t, 5*time.Second)
 			prompt := strings.Repeat("a long question ", 3)
 			want := undisturbed(f, prompt, 120, params(tt.change))
 			dying, _ := crawl(newFake())

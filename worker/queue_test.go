@@ -232,7 +232,7 @@ func (f *fleet) handBack(class contracts.Class, size contracts.Size) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	msg, err := consumer.Next(jetstream.FetchMaxWait(5 * time.Second))
+	msg, err := consumer.Next(jetstream.FetchMaxWait(30 * time.Second)) // the most that the consumer allows
 	if err == nil {
 		err = msg.Nak()
 	}

@@ -58,7 +58,7 @@ func TestEndedChoicesDoNotCountAsPrompts(t *testing.T) {
 	f.submit(order("other", "hi", 4))
 	select {
 	case <-pulled:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Errorf("with one sequence of %d running and nothing to feed, the worker takes no job", e.info.MaxSequences)
 	}
 	fast.Store(true)

@@ -117,7 +117,7 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	b := contractstest.StartBroker(t, func(o *server.Options) { o.MaxPayload = 4096 })
 	nc := b.Conn()
-	c := client.New(nc, "t", client.WithTimeout(5*time.Second))
+	c := client.New(nc, "t", client.WithTimeout(time.Minute))
 	ctx := t.Context()
 
 	_, err := c.Submit(ctx, chat("hi"))

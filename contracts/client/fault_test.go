@@ -662,13 +662,14 @@ func TestPermissions(t *testing.T) {
 	t.Parallel()
 	admin, nc := permitted(t)
 	l := newJournal(t, admin, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // well below the 10 s of a lost request
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // well below what a lost request is waited for
 	defer cancel()
-	c := client.New(nc, "t", client.WithIdle(10*time.Millisecond))
+	patient := client.WithTimeout(5 * time.Minute)
+	c := client.New(nc, "t", client.WithIdle(10*time.Millisecond), patient)
 
-	_, err := client.New(nc, "other").Submit(ctx, chat("x"))
+	_, err := client.New(nc, "other", patient).Submit(ctx, chat("x"))
 	wantCode(t, err, contracts.CodePermissionDenied, "submit.other")
-	_, err = client.New(nc, "other").Run(ctx, chat("x"))
+	_, err = client.New(nc, "other", patient).Run(ctx, chat("x"))
 	wantCode(t, err, contracts.CodePermissionDenied, "live.other.")
 	_, err = c.Follow(ctx, "j", -1)
 	wantCode(t, err, contracts.CodePermissionDenied, "DIRECT.GET.OUT")

@@ -30,7 +30,7 @@ func TestAddress(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, _, _ = in.Close(), c.Close(), l.Close()
+			_, _, _ = in.Close(), c.Close(), closed(l)
 		}
 	}
 	for range 3000 {

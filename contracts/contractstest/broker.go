@@ -38,8 +38,8 @@ func StartBroker(t T, change func(*server.Options)) *Broker {
 	srv.Start()
 	b := &Broker{t: t, srv: srv}
 	t.Cleanup(b.Stop)
-	if !srv.ReadyForConnections(20 * time.Second) {
-		t.Fatalf("nats server: not ready after 20 s")
+	if !srv.ReadyForConnections(time.Minute) {
+		t.Fatalf("nats server: not ready after a minute")
 	}
 	return b
 }
@@ -90,8 +90,24 @@ func Address(t T) string {
 		t.Fatalf("a free port: %v", err)
 	}
 	t.Cleanup(func() { _, _ = out.Close(), in.Close() })
-	if err := l.Close(); err != nil {
+	if err := closed(l); err != nil {
 		t.Fatalf("a free port: %v", err)
 	}
 	return address
+}
+
+// closed closes a listener and waits until nobody listens there any more: until a process that is being started runs its
+// program, it has the listener too.
+func closed(l net.Listener) error {
+	if err := l.Close(); err != nil {
+		return err
+	}
+	for {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			return nil
+		}
+		_ = c.Close()
+		time.Sleep(time.Millisecond)
+	}
 }

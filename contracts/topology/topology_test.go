@@ -279,7 +279,7 @@ func TestMendWithoutRights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	few, err := jetstream.New(b.Conn(nats.UserInfo("few", "p")), jetstream.WithDefaultTimeout(500*time.Millisecond))
+	few, err := jetstream.New(b.Conn(nats.UserInfo("few", "p")))
 	if err != nil {
 		t.Fatal(err)
 	}

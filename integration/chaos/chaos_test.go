@@ -4,8 +4,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pelton-run/pelton/integration/harness"
 	"github.com/pelton-run/pelton/worker"
 )
+
+func TestMain(m *testing.M) { harness.Main(m) }
 
 // TestChaos: workers and dispatchers of a simulated fleet die, freeze, drain and are preempted in the
 // middle of streams; every answer is whole and that of a calm run.

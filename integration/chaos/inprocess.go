@@ -27,7 +27,7 @@ import (
 )
 
 // patience is how long anything may take that must come.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // Model is what simulated fleets serve.
 const Model = "sim"

@@ -22,12 +22,14 @@ import (
 	"time"
 )
 
+var folder string // of the binary, once it is built
+
 var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "pelton-test-")
-	if err != nil {
+	var err error
+	if folder, err = os.MkdirTemp("", "pelton-test-"); err != nil {
 		return "", err
 	}
-	bin := filepath.Join(dir, "pelton")
+	bin := filepath.Join(folder, "pelton")
 	out, err := exec.Command("go", "build", "-o", bin, "github.com/pelton-run/pelton/ops/cmd/pelton").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
@@ -43,6 +45,15 @@ func Binary(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return bin
+}
+
+// Main is what TestMain of a package that starts fleets calls: it runs the tests, and removes the binary after them.
+func Main(m *testing.M) {
+	code := m.Run()
+	if folder != "" {
+		_ = os.RemoveAll(folder)
+	}
+	os.Exit(code)
 }
 
 // Process is a running `pelton up`, `pelton worker` or `pelton dispatcher`.

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	harness.Main(m)
 }
 
 // look is one comparison: the largest difference within a mix.

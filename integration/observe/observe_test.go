@@ -30,6 +30,8 @@ const (
 	patience = 2 * time.Minute
 )
 
+func TestMain(m *testing.M) { harness.Main(m) }
+
 // TestObserve: promtool accepts configuration, rules and the names of our metrics; the rules' own tests
 // pass; Prometheus scrapes the fleet as compose.yaml's does, evaluates every rule, and every query of the
 // dashboard has data.

@@ -12,6 +12,8 @@ import (
 	"github.com/pelton-run/pelton/ops/loadgen"
 )
 
+func TestMain(m *testing.M) { harness.Main(m) }
+
 var (
 	model     = flag.String("model", "smollm2-135m-instruct", "that BenchmarkModel serves on this machine's processor")
 	objective = flag.Duration("objective", time.Second, "of BenchmarkModel, for the time to the first token")

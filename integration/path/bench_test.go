@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pelton-run/pelton/integration/harness"
 	"github.com/pelton-run/pelton/ops/loadgen"
 	"github.com/pelton-run/pelton/ops/simulate"
 	"github.com/pelton-run/pelton/runtime/sim"
@@ -46,6 +47,8 @@ type Line struct {
 	Shares Shares          `json:"shares"`
 	Report loadgen.Summary `json:"report"`
 }
+
+func TestMain(m *testing.M) { harness.Main(m) }
 
 // BenchmarkPath measures the way of a request where the model takes no time.
 func BenchmarkPath(b *testing.B) {

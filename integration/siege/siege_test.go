@@ -36,6 +36,8 @@ const (
 	flood = 100              // inputs of one kind that come at once; floods are spread over the attack
 )
 
+func TestMain(m *testing.M) { harness.Main(m) }
+
 // TestSiege: whatever is sent, every input is answered or cut off as it should be, no process ends, no
 // chat of others fails, and afterwards nothing of it is left.
 func TestSiege(t *testing.T) {
@@ -151,8 +153,8 @@ func compare(t *testing.T, samples []loadgen.Sample, from, until time.Duration) 
 	t.Helper()
 	during := loadgen.Reduce(samples, loadgen.Measured{WarmUp: from, Until: until}).All
 	t.Logf("p0 chats under attack: %v, time to first token p50 %.1f ms, p95 %.1f ms", during.Outcomes, during.TTFT.P50, during.TTFT.P95)
-	for at := from; at < until; at += *siege / 10 {
-		part := loadgen.Reduce(samples, loadgen.Measured{WarmUp: at, Until: at + *siege/10}).All
+	for at, tenth := from, (until-from)/10; at+tenth <= until; at += tenth {
+		part := loadgen.Reduce(samples, loadgen.Measured{WarmUp: at, Until: at + tenth}).All
 		t.Logf("  from %s: p50 %.1f ms, p95 %.1f ms", (at - from).Round(time.Second), part.TTFT.P50, part.TTFT.P95)
 	}
 	if during.Outcomes[loadgen.Completed] == 0 || during.Outcomes[loadgen.Failed]+during.Outcomes[loadgen.Expired] > 0 {

@@ -20,7 +20,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds the waits for what must happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // fleet is a secured fleet: a broker with TLS, a dispatcher inside its process, a worker that comes over
 // the network.

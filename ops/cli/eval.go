@@ -118,11 +118,11 @@ func (a *app) eval(ctx context.Context, ref string) error {
 
 // openEngine opens a model's engine in this process; what is missing is fetched.
 func (a *app) openEngine(ctx context.Context, name, variant string, bar *progress) (e engine.Engine, dir string, m model.Manifest, err error) {
-	library, err := hub.Library(ctx, a.settings.text("ort-lib"), bar.report)
-	if err != nil {
+	if dir, m, err = hub.Ensure(ctx, a.store(), name, variant, bar.report); err != nil {
 		return nil, "", m, err
 	}
-	if dir, m, err = hub.Ensure(ctx, a.store(), name, variant, bar.report); err != nil {
+	library, err := hub.Library(ctx, a.settings.text("ort-lib"), bar.report)
+	if err != nil {
 		return nil, "", m, err
 	}
 	gpu, err := device.Parse(a.settings.text("device"))

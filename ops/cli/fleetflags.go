@@ -134,16 +134,13 @@ func (a *app) serveWith(ctx context.Context, names []string, run bool) ([]node.S
 	}
 	bar := a.newProgress()
 	defer bar.finish()
-	library := ""
-	if run {
-		var err error
-		if library, err = hub.Library(ctx, a.settings.text("ort-lib"), bar.report); err != nil {
-			return nil, err
-		}
-	}
-	store := model.Store{Root: a.settings.text("models")}
+	given, store := a.settings.text("ort-lib"), model.Store{Root: a.settings.text("models")}
 	serve := func(ctx context.Context, name, variant string, on device.Device, p hub.Progress) (node.Served, error) {
 		dir, m, err := hub.Ensure(ctx, store, name, variant, p)
+		library := ""
+		if err == nil && run { // which is fetched for a model that there is
+			library, err = hub.Library(ctx, given, p)
+		}
 		if err != nil {
 			return node.Served{}, err
 		}
@@ -154,6 +151,12 @@ func (a *app) serveWith(ctx context.Context, names []string, run bool) ([]node.S
 		gpus, err := device.GPUs()
 		if err != nil {
 			a.log.Warn("gpus cannot be counted", "error", err)
+		}
+		library, err := hub.FindLibrary(given)
+		if err != nil && given != "" {
+			return nil, err
+		} else if err != nil {
+			gpus = nil // the one that is fetched is for CPUs
 		}
 		gpu = on.Choose(library, gpus)
 	}

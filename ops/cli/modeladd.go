@@ -25,11 +25,11 @@ model that computes each row by itself.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bar := a.newProgress()
 			defer bar.finish()
-			library, err := hub.Library(cmd.Context(), a.settings.text("ort-lib"), bar.report)
+			graph, err := hub.GraphFile(args[0])
 			if err != nil {
 				return err
 			}
-			graph, err := hub.GraphFile(args[0])
+			library, err := hub.Library(cmd.Context(), a.settings.text("ort-lib"), bar.report)
 			if err != nil {
 				return err
 			}

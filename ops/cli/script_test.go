@@ -30,6 +30,8 @@ func TestScripts(t *testing.T) {
 			for _, k := range []string{"HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
 				e.Setenv(k, e.WorkDir+"/"+k)
 			}
+			e.Setenv("PELTON_PYPI_INDEX", "http://127.0.0.1:1") // nothing is fetched here
+			e.Setenv("GOPROXY", "off")
 			for _, k := range []string{"HTTP_ADDRESS", "NATS_ADDRESS"} {
 				e.Setenv(k, contractstest.Address(t))
 			}

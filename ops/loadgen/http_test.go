@@ -76,13 +76,16 @@ func TestKept(t *testing.T) {
 	srv.Start()
 	defer srv.Close()
 	h := &loadgen.HTTP{URL: srv.URL, Model: "m", Client: loadgen.NewClient(srv.Client(), 8)}
-	for range 5 {
+	for n := int32(1); ; n++ { // a busy machine may miss the time in which net/http keeps a connection
 		if a := h.Send(t.Context(), loadgen.Request{Output: 1}, "hi", func() {}); a.Outcome != loadgen.Completed {
 			t.Fatalf("%+v", a)
 		}
-	}
-	if n := made.Load(); n != 1 {
-		t.Errorf("%d connections for 5 requests", n)
+		if made.Load() < n {
+			return
+		}
+		if n == 100 {
+			t.Fatalf("%d connections for as many requests", n)
+		}
 	}
 }
 
@@ -143,12 +146,18 @@ func TestHTTPConnections(t *testing.T) {
 	}))
 	defer srv.Close()
 	h := &loadgen.HTTP{URL: srv.URL, Model: "m", Client: loadgen.NewClient(http.DefaultClient, 1)}
-	for i := range 3 {
+	for n := 1; ; n++ {
 		if a := h.Send(t.Context(), loadgen.Request{Output: 1}, "hi", func() {}); a.Outcome != loadgen.Completed {
-			t.Fatalf("request %d: %+v", i, a)
+			t.Fatalf("request %d: %+v", n, a)
 		}
-	}
-	if dropped == 0 {
-		t.Error("no connection was used twice: the test tests nothing")
+		mu.Lock()
+		seen := dropped > 0
+		mu.Unlock()
+		if seen {
+			return
+		}
+		if n == 100 {
+			t.Fatal("no connection was used twice: the test tests nothing")
+		}
 	}
 }

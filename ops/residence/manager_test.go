@@ -14,7 +14,7 @@ import (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // fakeModel takes some bytes of the account while it is loaded.
 type fakeModel struct {

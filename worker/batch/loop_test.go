@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -55,7 +56,7 @@ func (s *sink) Ended(_ int, e batch.End) {
 func (s *sink) wait(t interface{ Fatalf(string, ...any) }) ([]int32, batch.End) {
 	select {
 	case <-s.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("the sequence did not end; it has %d tokens", len(s.tokens))
 	}
 	return s.tokens, s.end
@@ -453,38 +454,40 @@ func TestLongPromptDoesNotStall(t *testing.T) {
 // came while it ran, or later) that it was not theirs, and the engine is not called again.
 func TestHang(t *testing.T) {
 	t.Parallel()
-	e := newFake()
-	hang, left := make(chan struct{}), make(chan struct{})
-	var l *batch.Loop
-	one, two, meanwhile, late := newSink(), newSink(), newSink(), newSink()
-	failAt(3, func([]*engine.Row) error {
-		l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(1, 3), MaxTokens: 9, Sampler: newGreedy(), Sink: meanwhile}))
-		<-hang
-		close(left)
-		return nil
-	})(e)
-	l, err := batch.New(batch.Config{Engine: e, StepTimeout: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range []*sink{one, two} {
-		l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(1, 3), MaxTokens: 9, Sampler: newGreedy(), Sink: s}))
-	}
-	if err := l.Run(t.Context()); !errors.Is(err, batch.ErrHung) {
-		t.Errorf("Run = %v, want %v", err, batch.ErrHung)
-	}
-	l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(1, 3), MaxTokens: 9, Sampler: newGreedy(), Sink: late}))
-	for i, s := range []*sink{one, two, meanwhile, late} {
-		want := batch.ErrHung
-		if i >= 2 {
-			want = batch.ErrAbandoned
+	synctest.Test(t, func(t *testing.T) { // whose steps take no time but for the one that hangs
+		e := newFake()
+		hang, left := make(chan struct{}), make(chan struct{})
+		var l *batch.Loop
+		one, two, meanwhile, late := newSink(), newSink(), newSink(), newSink()
+		failAt(3, func([]*engine.Row) error {
+			l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(1, 3), MaxTokens: 9, Sampler: newGreedy(), Sink: meanwhile}))
+			<-hang
+			close(left)
+			return nil
+		})(e)
+		l, err := batch.New(batch.Config{Engine: e, StepTimeout: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if _, end := s.wait(t); !errors.Is(end.Err, want) {
-			t.Errorf("sequence %d ended with %+v, want %v", i, end, want)
+		for _, s := range []*sink{one, two} {
+			l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(1, 3), MaxTokens: 9, Sampler: newGreedy(), Sink: s}))
 		}
-	}
-	close(hang)
-	<-left
+		if err := l.Run(t.Context()); !errors.Is(err, batch.ErrHung) {
+			t.Errorf("Run = %v, want %v", err, batch.ErrHung)
+		}
+		l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(1, 3), MaxTokens: 9, Sampler: newGreedy(), Sink: late}))
+		for i, s := range []*sink{one, two, meanwhile, late} {
+			want := batch.ErrHung
+			if i >= 2 {
+				want = batch.ErrAbandoned
+			}
+			if _, end := s.wait(t); !errors.Is(end.Err, want) {
+				t.Errorf("sequence %d ended with %+v, want %v", i, end, want)
+			}
+		}
+		close(hang)
+		<-left
+	})
 }
 
 func TestAddAfterTheEnd(t *testing.T) {

@@ -26,7 +26,7 @@ func broker(t *testing.T) (*nats.Conn, jetstream.JetStream) {
 		t.Fatal(err)
 	}
 	srv.Start()
-	if !srv.ReadyForConnections(20 * time.Second) {
+	if !srv.ReadyForConnections(time.Minute) {
 		t.Fatal("broker did not start")
 	}
 	nc, err := nats.Connect("", nats.InProcessServer(srv))
@@ -190,7 +190,7 @@ func TestRefusedForGood(t *testing.T) {
 	t.Parallel()
 	nc, _ := broker(t)
 	chain := take(t, nc, "w", 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	err := chain.Append(ctx, &contracts.Chunk{Text: strings.Repeat("x", 2<<20)})
 	if err == nil || ctx.Err() != nil {
@@ -232,7 +232,7 @@ func TestKeepAlive(t *testing.T) {
 	t.Parallel()
 	nc, js := broker(t)
 	sub, _ := deliver(t, nc, js, 2*time.Second) // a busy machine is not silent for so long
-	msg, err := sub.NextMsg(20 * time.Second)
+	msg, err := sub.NextMsg(time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,14 +246,14 @@ func TestKeepAlive(t *testing.T) {
 	if err := l.Nak(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	if msg, err = sub.NextMsg(20 * time.Second); err != nil {
+	if msg, err = sub.NextMsg(time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if l, err = lease.New(nc, msg, time.Hour); err != nil || l.Delivery().Attempt != 2 {
 		t.Fatalf("lease of the second delivery: %v", err)
 	}
 	l.Stop() // as after a loss: the broker hears nothing and delivers again
-	if msg, err = sub.NextMsg(20 * time.Second); err != nil {
+	if msg, err = sub.NextMsg(time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if l, err = lease.New(nc, msg, time.Hour); err != nil {
@@ -273,7 +273,7 @@ func TestGuard(t *testing.T) {
 	t.Parallel()
 	nc, js := broker(t)
 	sub, _ := deliver(t, nc, js, 300*time.Millisecond)
-	msg, err := sub.NextMsg(20 * time.Second)
+	msg, err := sub.NextMsg(time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,10 +290,10 @@ func TestGuard(t *testing.T) {
 	take(t, nc, "second", 2)
 	select {
 	case <-told:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the first holder heard nothing")
 	}
-	if _, err := sub.NextMsg(20 * time.Second); err != nil {
+	if _, err := sub.NextMsg(time.Minute); err != nil {
 		t.Errorf("the job is still kept alive: %v", err)
 	}
 	l.Stop()

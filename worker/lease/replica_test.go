@@ -23,7 +23,7 @@ func TestLaggingReplicaFencesNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	srv.Start()
-	if !srv.ReadyForConnections(20 * time.Second) {
+	if !srv.ReadyForConnections(time.Minute) {
 		t.Fatal("broker did not start")
 	}
 	nc, err := nats.Connect("", nats.InProcessServer(srv))
