@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -14,8 +15,8 @@ import (
 	"github.com/pelton-run/pelton/worker/resume"
 )
 
-// nakFirst is the delay before a job that failed or did not fit for the first time is delivered again; it doubles
-// each time.
+// nakFirst is the delay before a job that failed or did not fit for the first time is delivered again. It doubles
+// with each failure; each unfit worker adds a sixteenth, since a fit one may be among many others.
 const nakFirst = 250 * time.Millisecond
 
 // claim is the record by which this worker takes the job.
@@ -126,7 +127,7 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 		return
 	default:
 		j.w.cfg.Trace.HandedBack(j.name, reason(err), err)
-		delay := nakFirst << min(j.failures+j.unfit, 8)
+		delay := time.Duration(float64(nakFirst<<min(j.failures, 8)) * math.Pow(1+1.0/16, float64(j.unfit)))
 		moved := moves(err)
 		if moved || errors.Is(err, errPreempted) {
 			delay = 0
