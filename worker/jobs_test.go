@@ -373,8 +373,8 @@ func TestDeadlineWhileRunning(t *testing.T) {
 	e := newFake()
 	wasted := make(chan time.Duration, 1)
 	f.hire("w", e, func(c *worker.Config) {
-		c.Trace = &worker.Trace{Spent: func(_ worker.Job, device time.Duration, why contracts.Code) {
-			if why == contracts.CodeDeadlineExceeded {
+		c.Trace = &worker.Trace{Spent: func(_ worker.Job, device time.Duration, why string) {
+			if why == string(contracts.CodeDeadlineExceeded) {
 				wasted <- device
 			}
 		}}

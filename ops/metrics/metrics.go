@@ -133,11 +133,12 @@ func (r *Registry) Handler() http.Handler {
 func (r *Registry) Worker(model string) *worker.Trace {
 	one := []string{model}
 	zero(r.jobs, one, texts(contracts.Classes...), texts(contracts.OutcomeCompleted, contracts.OutcomeCanceled, contracts.OutcomeExpired, contracts.OutcomeFailed))
-	zero(r.left, one, append(texts(contracts.ReleaseDrain, contracts.ReleasePreempt, contracts.ReleaseUnfit, contracts.ReleaseFailed), string(contracts.CodeLeaseLost)))
+	left := append(texts(contracts.ReleaseDrain, contracts.ReleasePreempt, contracts.ReleaseUnfit, contracts.ReleaseFailed), string(contracts.CodeLeaseLost))
+	zero(r.left, one, left)
 	zero(r.tokens, one, []string{"prompt", "output", "shared", "drafted", "accepted"})
 	wasted := texts(contracts.CodeCanceled, contracts.CodeDeadlineExceeded, contracts.CodeInternal)
 	zero(r.overload.wasted, one, wasted)
-	zero(r.overload.device, one, append(wasted, ""))
+	zero(r.overload.device, one, slices.Concat(wasted, left, []string{""}))
 	return &worker.Trace{
 		Claimed: func(j worker.Job, queued time.Duration, _ int) {
 			r.queued.WithLabelValues(j.Model, string(j.Class)).Observe(queued.Seconds())
@@ -167,8 +168,8 @@ func (r *Registry) Worker(model string) *worker.Trace {
 				r.overload.wasted.WithLabelValues(j.Model, string(final.Code)).Add(float64(final.Usage.TotalTokens))
 			}
 		},
-		Spent: func(j worker.Job, device time.Duration, wasted contracts.Code) {
-			r.overload.device.WithLabelValues(j.Model, string(wasted)).Add(device.Seconds())
+		Spent: func(j worker.Job, device time.Duration, wasted string) {
+			r.overload.device.WithLabelValues(j.Model, wasted).Add(device.Seconds())
 		},
 		HandedBack: func(j worker.Job, why contracts.Release, _ error) {
 			r.left.WithLabelValues(j.Model, string(why)).Inc()
