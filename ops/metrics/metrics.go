@@ -189,14 +189,7 @@ func (r *Registry) Dispatcher(models ...string) *dispatcher.Trace {
 		Admitted: func(j *contracts.Admitted, _ contracts.Size, _ time.Duration) {
 			r.jobs.WithLabelValues(j.Job.Model, string(j.Job.Class), string(contracts.OutcomeAdmitted)).Inc()
 		},
-		Refused: func(_, _ string, err *contracts.Error) {
-			// The model is what the producer wrote: no label, or anybody could make any number of series.
-			outcome := contracts.OutcomeRejected
-			if err.Code == contracts.CodeOverloaded {
-				outcome = contracts.OutcomeShed
-			}
-			r.jobs.WithLabelValues("", "", string(outcome)).Inc()
-		},
+		Refused: func(_, _ string, err *contracts.Error) { r.Refused(err) },
 		FirstChunk: func(j *contracts.Admitted, ttft time.Duration) {
 			r.gateway.WithLabelValues(j.Job.Model, string(j.Job.Class)).Observe(ttft.Seconds())
 		},
@@ -215,6 +208,12 @@ func (r *Registry) Dispatcher(models ...string) *dispatcher.Trace {
 		Rested:     func(string) { r.moved.WithLabelValues("rest").Inc() },
 		Preempted:  func(string, string, string) { r.moved.WithLabelValues("preempt").Inc() },
 	}
+}
+
+// Refused counts a job that was not taken. Its model is what the producer wrote: no label, or anybody could make any
+// number of series.
+func (r *Registry) Refused(err *contracts.Error) {
+	r.jobs.WithLabelValues("", "", string(err.Outcome())).Inc()
 }
 
 // emitted spreads the time since the record before over the tokens of this one.
