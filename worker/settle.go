@@ -109,7 +109,7 @@ func (j *job) release(hard context.Context, chain *lease.Chain, claim *contracts
 func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 	switch {
 	case err == nil:
-		j.spent(string(final.Code))
+		spent(j, string(final.Code))
 		j.finished(final)
 		verb := j.lease.Ack
 		if final.Code != "" && final.Code.Info().Verb != contracts.VerbAck {
@@ -123,12 +123,12 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 		if errors.Is(err, errUnsaid) || errors.Is(err, lease.ErrLost) {
 			j.log("job let go", err)
 		}
-		j.spent(string(contracts.CodeLeaseLost))
+		spent(j, string(contracts.CodeLeaseLost))
 		j.w.cfg.Trace.Fenced(j.name)
 		return
 	default:
 		why := reason(err)
-		j.spent(string(why))
+		spent(j, string(why))
 		j.w.cfg.Trace.HandedBack(j.name, why, err)
 		delay := time.Duration(float64(nakFirst<<min(j.failures, 8)) * math.Pow(1+1.0/16, float64(j.unfit)))
 		moved := moves(err)
@@ -147,7 +147,7 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 }
 
 // spent reports the job's share of the device's time, and why it was for nothing.
-func (j *job) spent(wasted string) {
+func spent(j *job, wasted string) {
 	j.mu.Lock()
 	device := j.device
 	j.mu.Unlock()
