@@ -112,7 +112,7 @@ const (
 	OutcomeAdmitted  Outcome = "admitted"
 	OutcomeHeld      Outcome = "held"     // waits durably for its turn
 	OutcomeRejected  Outcome = "rejected" // the caller's fault or quota
-	OutcomeShed      Outcome = "shed"     // overload
+	OutcomeShed      Outcome = "shed"     // overload, or a part of the fleet is away
 	OutcomeEvicted   Outcome = "evicted"  // after queueing
 	OutcomeExpired   Outcome = "expired"
 	OutcomeCanceled  Outcome = "canceled"

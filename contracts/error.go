@@ -103,6 +103,14 @@ type Error struct {
 // Error formats e as "code: message".
 func (e *Error) Error() string { return string(e.Code) + ": " + e.Message }
 
+// Outcome is what becomes of a job that is refused with e: rejected, or shed when that is not the caller's doing.
+func (e *Error) Outcome() Outcome {
+	if e.Code == CodeOverloaded || e.Code == CodeUnavailable {
+		return OutcomeShed
+	}
+	return OutcomeRejected
+}
+
 // Errorf makes an [*Error].
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}

@@ -22,7 +22,7 @@ const (
 	// dueEarly is how much before its time a job leaves the broker, whose timer fires at most every 250 ms;
 	// a delayed negative acknowledgement, which is exact to a millisecond or two, keeps it for the rest.
 	dueEarly = 300 * time.Millisecond
-	// dueAgain is when a due job is tried again that the queue did not take.
+	// dueAgain is when a due job is tried again at the latest.
 	dueAgain = time.Second
 )
 
@@ -88,7 +88,7 @@ func (d *Dispatcher) onDue(ctx context.Context, m jetstream.Msg) {
 		d.log.Warn("due job not queued, trying again", "subject", m.Subject(), "error", err)
 		err = m.NakWithDelay(dueAgain)
 	case wait > 0:
-		err = m.NakWithDelay(wait)
+		err = m.NakWithDelay(min(wait, dueAgain)) // longer by our clock only, which may be set meanwhile
 	default:
 		err = m.Ack()
 	}

@@ -262,3 +262,30 @@ func giveUp(t testing.TB, b *contractstest.Broker, seq uint64) {
 		t.Fatal(err)
 	}
 }
+
+// TestDueByAnotherClock: a job whose time the broker's clock says has come and ours does not is looked at again each
+// second: ours may be set, and that of another dispatcher be right.
+func TestDueByAnotherClock(t *testing.T) {
+	t.Parallel()
+	_, b := start(t, nil)
+	js, err := jetstream.New(b.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := textJob("j", "hi")
+	j.Tenant, j.Model, j.Class, j.NotBefore = tenant, model, contracts.P2, time.Now().Add(time.Hour).UnixMilli()
+	data, err := contracts.Encode(&contracts.Admitted{V: contracts.Version, Job: *j, Tokens: []int32{1}, KVTokens: 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), subject.Due(tenant, "j"), data); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "a second look", func() bool {
+		c, err := js.Consumer(t.Context(), topology.StreamSched, topology.ConsumerDue)
+		return err == nil && c.CachedInfo().Delivered.Consumer > 1
+	})
+	if n := leftInQueue(t, b.Conn()); n != 0 {
+		t.Errorf("%d jobs are queued before their time", n)
+	}
+}

@@ -72,15 +72,24 @@ func TestPreempt(t *testing.T) {
 				stop := f.tok.Decode(want.tokens[0][17:])
 				tt.change = func(p *contracts.Params) { p.Stop = []string{stop} }
 			}
-			heard := make(chan contracts.Code, 8)
+			heard, wasted := make(chan contracts.Code, 8), make(chan string, 8)
 			e := newFake()
 			more := evict(f, e, "j", tt.gives, heard)
 			f.hire("w", e, func(c *worker.Config) {
-				c.Trace = &worker.Trace{Told: func(_ worker.Job, code contracts.Code) { heard <- code }}
+				c.Trace = &worker.Trace{Told: func(_ worker.Job, code contracts.Code) { heard <- code }, Spent: func(_ worker.Job, _ time.Duration, why string) { wasted <- why }}
 			})
 			f.submit(order("j", prompt, 120, params(tt.change)))
 			final := f.final("j")
 			f.empty()
+			for i := range tt.gives + 1 {
+				want := string(contracts.ReleasePreempt)
+				if i == tt.gives {
+					want = ""
+				}
+				if got := receive(t, wasted); got != want {
+					t.Errorf("holder %d: the device's time is said to be wasted by %q, want %q", i, got, want)
+				}
+			}
 			got := f.read("j")
 			f.same(got, want, "after giving way")
 			if len(got.fences) != tt.gives+1 || final.Claim.Preempted != tt.gives || final.Claim.Failures != 0 || len(heard) != 0 {

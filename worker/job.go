@@ -40,7 +40,7 @@ type job struct {
 	claimed  time.Time
 	admitted []byte // as the queue held it
 	failures int    // of earlier holders
-	unfit    int    // earlier holders that were too small or too old
+	unfit    int    // the newest holders, if they were too small or too old
 
 	ctx    context.Context // ends with the cause given to end
 	cancel context.CancelCauseFunc

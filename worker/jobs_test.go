@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -316,13 +317,14 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
-// A job that nobody can hold is handed back until it is given up.
+// A job that nobody can hold is handed back until it is given up, which takes so many in a row that a fit worker
+// among many others gets it before.
 func TestNeverFits(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 15*time.Second)
-	for i := range 16 {
-		for _, released := range []contracts.Release{"", contracts.ReleaseUnfit} {
-			c := contracts.Chunk{V: 1, Job: "big", Fence: uint64(i + 1), Claim: &contracts.Claim{Released: released}}
+	unfit := func(id string, times int, then ...contracts.Release) {
+		for i, released := range append(slices.Repeat([]contracts.Release{"", contracts.ReleaseUnfit}, times), then...) {
+			c := contracts.Chunk{V: 1, Job: id, Fence: uint64(i/2 + 1), Claim: &contracts.Claim{Released: released}}
 			if released != "" {
 				c.Code, c.Message = contracts.CodeResourceExhausted, "too large"
 			}
@@ -330,17 +332,37 @@ func TestNeverFits(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := f.js.Publish(t.Context(), subject.Out(tenant, "big"), data); err != nil {
+			if _, err := f.js.Publish(t.Context(), subject.Out(tenant, id), data); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
+	unfit("big", 100)
+	unfit("many", 30)
+	unfit("ran", 100, "", contracts.ReleaseDrain)
 	e := newFake()
 	e.budget = 2000 // 200 tokens
-	f.hire("w", e)
+	back := make(chan string, 99)
+	small := f.hire("small", e, func(c *worker.Config) {
+		c.Trace = &worker.Trace{HandedBack: func(j worker.Job, _ contracts.Release, _ error) { back <- j.ID }}
+	})
+	for _, id := range []string{"many", "ran"} {
+		f.submit(order(id, "prompt", 300))
+		if got := receive(t, back); got != id {
+			t.Errorf("%s is handed back, want %s", got, id)
+		}
+	}
 	f.submit(order("big", "prompt", 300))
 	if got := f.final("big"); got.Code != contracts.CodeResourceExhausted || got.Claim.Failures != 0 || f.dead("big").Code != got.Code {
 		t.Errorf("got %+v by %+v", got, got.Claim)
+	}
+	small.stop()
+	<-small.done
+	f.hire("large", newFake())
+	for _, id := range []string{"many", "ran"} {
+		if got := f.final(id); got.Code != "" || got.Claim.Worker != "large" {
+			t.Errorf("%s: %+v by %+v", id, got, got.Claim)
+		}
 	}
 	f.empty()
 }
@@ -351,8 +373,8 @@ func TestDeadlineWhileRunning(t *testing.T) {
 	e := newFake()
 	wasted := make(chan time.Duration, 1)
 	f.hire("w", e, func(c *worker.Config) {
-		c.Trace = &worker.Trace{Spent: func(_ worker.Job, device time.Duration, why contracts.Code) {
-			if why == contracts.CodeDeadlineExceeded {
+		c.Trace = &worker.Trace{Spent: func(_ worker.Job, device time.Duration, why string) {
+			if why == string(contracts.CodeDeadlineExceeded) {
 				wasted <- device
 			}
 		}}

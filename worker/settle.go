@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -14,8 +15,8 @@ import (
 	"github.com/pelton-run/pelton/worker/resume"
 )
 
-// nakFirst is the delay before a job that failed or did not fit for the first time is delivered again; it doubles
-// each time.
+// nakFirst is the delay before a job that failed or did not fit for the first time is delivered again. It doubles
+// with each failure; each unfit worker adds a sixteenth, since a fit one may be among many others.
 const nakFirst = 250 * time.Millisecond
 
 // claim is the record by which this worker takes the job.
@@ -106,9 +107,9 @@ func (j *job) release(hard context.Context, chain *lease.Chain, claim *contracts
 // settle says the last word to the queue: acknowledged after a final record, nothing when another
 // worker has the job, handed back otherwise.
 func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
-	spend(j, final, err)
 	switch {
 	case err == nil:
+		spent(j, string(final.Code))
 		j.finished(final)
 		verb := j.lease.Ack
 		if final.Code != "" && final.Code.Info().Verb != contracts.VerbAck {
@@ -122,11 +123,14 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 		if errors.Is(err, errUnsaid) || errors.Is(err, lease.ErrLost) {
 			j.log("job let go", err)
 		}
+		spent(j, string(contracts.CodeLeaseLost))
 		j.w.cfg.Trace.Fenced(j.name)
 		return
 	default:
-		j.w.cfg.Trace.HandedBack(j.name, reason(err), err)
-		delay := nakFirst << min(j.failures+j.unfit, 8)
+		why := reason(err)
+		spent(j, string(why))
+		j.w.cfg.Trace.HandedBack(j.name, why, err)
+		delay := time.Duration(float64(nakFirst<<min(j.failures, 8)) * math.Pow(1+1.0/16, float64(j.unfit)))
 		moved := moves(err)
 		if moved || errors.Is(err, errPreempted) {
 			delay = 0
@@ -142,18 +146,13 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 	}
 }
 
-// spend reports the job's share of the device's time, and whether it was for nothing: the job ends without its
-// answer, or its prompt must be fed again elsewhere.
-func spend(j *job, final *contracts.Chunk, err error) {
+// spent reports the job's share of the device's time, and why it was for nothing.
+func spent(j *job, wasted string) {
 	j.mu.Lock()
-	spent := j.device
+	device := j.device
 	j.mu.Unlock()
-	wasted := contracts.CodeOf(err)
-	if err == nil {
-		wasted = final.Code
-	}
-	if spent > 0 {
-		j.w.cfg.Trace.Spent(j.name, spent, wasted)
+	if device > 0 {
+		j.w.cfg.Trace.Spent(j.name, device, wasted)
 	}
 }
 

@@ -40,9 +40,10 @@ type Trace struct {
 	Told func(Job, contracts.Code)
 	// Finished: the final record was accepted.
 	Finished func(j Job, final *contracts.Chunk)
-	// Spent: the job, which ends here, had so much of the device's time, its share of the steps that it was in. A
-	// code says why it was for nothing.
-	Spent func(j Job, device time.Duration, wasted contracts.Code)
+	// Spent: the job, which leaves this worker, had so much of the device's time, its share of the steps that it was
+	// in. wasted is why that led to no answer, or not here: the code of the final record, the release by which the job
+	// was handed back (its prompt must be fed again), or CodeLeaseLost.
+	Spent func(j Job, device time.Duration, wasted string)
 	// HandedBack: the job went back to the queue before its end.
 	HandedBack func(j Job, why contracts.Release, cause error)
 	// Fenced: another worker has the job, or may have it; it was dropped silently.

@@ -10,7 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -139,11 +139,19 @@ type Drift struct {
 	Change string // Ensure: "created", "updated"; Check: "missing", "differs"
 }
 
+// Values of Drift.Change here.
+const (
+	created = "created"
+	updated = "updated"
+	missing = "missing"
+	differs = "differs"
+)
+
 // Ensure creates what is missing and updates what differs: the streams, and the consumers of models.
 // It reports every change it made. A difference that the broker cannot change in place is an error
 // that names it.
 func Ensure(ctx context.Context, js jetstream.JetStream, c Config, models ...string) ([]Drift, error) {
-	return (&walk{js: js, apply: true}).layout(ctx, c.withDefaults(), models)
+	return (&walk{js: js, create: true, update: true}).layout(ctx, c.withDefaults(), models)
 }
 
 // Check reports what Ensure would create or update, and changes nothing.
@@ -154,54 +162,52 @@ func Check(ctx context.Context, js jetstream.JetStream, c Config, models ...stri
 // Mend creates the consumers that are missing, and changes nothing else. A stream that is missing is an error: what
 // was in it may come back from a backup.
 func Mend(ctx context.Context, js jetstream.JetStream, c Config, models ...string) ([]Drift, error) {
-	drift, err := Check(ctx, js, c, models...)
-	if err != nil {
+	c = c.withDefaults()
+	streams, w := &walk{js: js}, &walk{js: js, create: true}
+	if err := streams.streams(ctx, c); err != nil {
 		return nil, err
 	}
-	lacks := map[string]bool{}
-	for _, d := range drift {
-		if d.Change == "missing" && strings.HasPrefix(d.Object, "stream ") {
+	for _, d := range streams.drift {
+		if d.Change == missing {
 			return nil, fmt.Errorf("%s is missing: restore it from a backup, or start a dispatcher (with credentials: pelton provision) to have an empty one", d.Object)
 		}
-		lacks[d.Object] = d.Change == "missing"
 	}
-	w := &walk{js: js, apply: true}
-	if err = w.consumers(ctx, c.withDefaults(), models, func(object string) bool { return lacks[object] }); err != nil {
-		err = fmt.Errorf("%w: it is missing and could not be made; with credentials that is for pelton provision", err)
-	}
-	return w.drift, err
+	err := w.consumers(ctx, c, models)
+	return slices.DeleteFunc(w.drift, func(d Drift) bool { return d.Change != created }), err
 }
 
 // walk goes through the layout and notes what the broker has otherwise.
 type walk struct {
-	js    jetstream.JetStream
-	apply bool // change it
-	drift []Drift
+	js             jetstream.JetStream
+	create, update bool // what is missing, what differs
+	drift          []Drift
 }
 
 func (w *walk) layout(ctx context.Context, c Config, models []string) ([]Drift, error) {
-	for _, want := range c.Streams() {
-		if err := w.note("stream "+want.Name, func() (string, error) { return w.stream(ctx, want) }); err != nil {
-			return w.drift, err
-		}
+	err := w.streams(ctx, c)
+	if err == nil {
+		err = w.consumers(ctx, c, models)
 	}
-	err := w.consumers(ctx, c, models, func(string) bool { return true })
 	return w.drift, err
 }
 
-// consumers goes through those that are asked for.
-func (w *walk) consumers(ctx context.Context, c Config, models []string, asked func(object string) bool) error {
+func (w *walk) streams(ctx context.Context, c Config) error {
+	for _, want := range c.Streams() {
+		if err := w.note("stream "+want.Name, func() (string, error) { return w.stream(ctx, want) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walk) consumers(ctx context.Context, c Config, models []string) error {
 	consumers := map[string][]jetstream.ConsumerConfig{StreamSched: {c.due()}}
 	for _, model := range models {
 		consumers[StreamJobs] = append(consumers[StreamJobs], c.Consumers(model)...)
 	}
 	for _, stream := range []string{StreamSched, StreamJobs} {
 		for _, want := range consumers[stream] {
-			object := "consumer " + want.Durable
-			if !asked(object) {
-				continue
-			}
-			if err := w.note(object, func() (string, error) { return w.consumer(ctx, stream, want) }); err != nil {
+			if err := w.note("consumer "+want.Durable, func() (string, error) { return w.consumer(ctx, stream, want) }); err != nil {
 				return err
 			}
 		}
@@ -233,8 +239,8 @@ func (w *walk) stream(ctx context.Context, want jetstream.StreamConfig) (string,
 		want.Replicas = s.CachedInfo().Config.Replicas
 	}
 	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound) && !w.apply:
-		return "missing", nil
+	case errors.Is(err, jetstream.ErrStreamNotFound) && !w.create:
+		return missing, nil
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		if want.Replicas == 0 {
 			if want.Replicas, err = w.copies(ctx); err != nil {
@@ -242,16 +248,16 @@ func (w *walk) stream(ctx context.Context, want jetstream.StreamConfig) (string,
 			}
 		}
 		_, err = w.js.CreateOrUpdateStream(ctx, want)
-		return "created", err
+		return created, err
 	case err != nil:
 		return "", err
 	case sameStream(s.CachedInfo().Config, want):
 		return "", nil
-	case !w.apply:
-		return "differs", nil
+	case !w.update:
+		return differs, nil
 	}
 	_, err = w.js.UpdateStream(ctx, want)
-	return "updated", err
+	return updated, err
 }
 
 // copies is how many the streams have that are there, so that a new one beside them survives what they do.
@@ -271,20 +277,22 @@ func (w *walk) copies(ctx context.Context) (most int, err error) {
 func (w *walk) consumer(ctx context.Context, stream string, want jetstream.ConsumerConfig) (string, error) {
 	c, err := w.js.Consumer(ctx, stream, want.Durable)
 	switch {
-	case (errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)) && !w.apply:
-		return "missing", nil
+	case (errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)) && !w.create:
+		return missing, nil
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
-		_, err = w.js.CreateOrUpdateConsumer(ctx, stream, want)
-		return "created", err
+		if _, err = w.js.CreateOrUpdateConsumer(ctx, stream, want); err != nil {
+			err = fmt.Errorf("it is missing and could not be made; with credentials that is for pelton provision: %w", err)
+		}
+		return created, err
 	case err != nil:
 		return "", err
 	case sameConsumer(c.CachedInfo().Config, want):
 		return "", nil
-	case !w.apply:
-		return "differs", nil
+	case !w.update:
+		return differs, nil
 	}
 	_, err = w.js.UpdateConsumer(ctx, stream, want)
-	return "updated", err
+	return updated, err
 }
 
 // sameStream compares the fields that the layout sets; the broker fills in others.

@@ -19,6 +19,8 @@ const (
 	atOnce = 16
 	// later is when a job is looked at again whose expire says so.
 	later = 5 * time.Second
+	// look is how often the clock is looked at: it may be set, and timers stand still while a machine sleeps.
+	look = 5 * time.Second
 )
 
 // due is a job and when it is looked at.
@@ -55,6 +57,7 @@ func (h *dueHeap) Pop() any {
 type Agenda struct {
 	expire func(ctx context.Context, tenant, job string) (again bool)
 	added  chan struct{} // rings when an earlier deadline came
+	now    func() time.Time
 
 	mu    sync.Mutex
 	heap  dueHeap
@@ -63,7 +66,7 @@ type Agenda struct {
 
 // New returns an empty agenda.
 func New(expire func(ctx context.Context, tenant, job string) bool) *Agenda {
-	return &Agenda{expire: expire, added: make(chan struct{}, 1), known: map[[2]string]*due{}}
+	return &Agenda{expire: expire, added: make(chan struct{}, 1), now: time.Now, known: map[[2]string]*due{}}
 }
 
 // Add notes a job; deadline is in Unix milliseconds, 0 is none. Of two that are noted the earlier one counts.
@@ -119,10 +122,10 @@ func (a *Agenda) next(now time.Time) (ready *due, wait time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.heap) == 0 {
-		return nil, time.Hour
+		return nil, look
 	}
 	if wait := a.heap[0].at.Sub(now); wait > 0 {
-		return nil, wait
+		return nil, min(wait, look)
 	}
 	x := heap.Pop(&a.heap).(*due)
 	delete(a.known, [2]string{x.tenant, x.job})
@@ -134,10 +137,10 @@ func (a *Agenda) Run(ctx context.Context) {
 	var work sync.WaitGroup
 	defer work.Wait()
 	places := make(chan struct{}, atOnce)
-	timer := time.NewTimer(time.Hour)
+	timer := time.NewTimer(look)
 	defer timer.Stop()
 	for {
-		ready, wait := a.next(time.Now())
+		ready, wait := a.next(a.now())
 		if ready == nil {
 			timer.Reset(wait)
 			select {
@@ -156,7 +159,7 @@ func (a *Agenda) Run(ctx context.Context) {
 		work.Go(func() {
 			defer func() { <-places }()
 			if a.expire(ctx, ready.tenant, ready.job) && ctx.Err() == nil {
-				a.push(&due{tenant: ready.tenant, job: ready.job, at: time.Now().Add(later)})
+				a.push(&due{tenant: ready.tenant, job: ready.job, at: a.now().Add(later)})
 			}
 		})
 	}

@@ -74,6 +74,9 @@ func (g *gateway) allowWrite(w http.ResponseWriter) {
 func (g *gateway) fail(w *recorder, r *http.Request, err error) {
 	e := contracts.AsError(err)
 	info := e.Code.Info()
+	if w.asks {
+		g.cfg.Refused(e)
+	}
 	if e.Code == contracts.CodeInternal {
 		g.cfg.Logger.ErrorContext(r.Context(), "http request failed", slog.String("request", w.Header().Get("X-Request-Id")), slog.String("error", err.Error()))
 	}

@@ -61,6 +61,7 @@ func (g *gateway) complete(w http.ResponseWriter, r *http.Request, parse func([]
 	if err != nil {
 		return err
 	}
+	given(w)
 	run, err := g.begin(r.Context(), req.Jobs, keep)
 	if err != nil {
 		return promptParam(err, len(req.Jobs))

@@ -47,6 +47,7 @@ func (g *gateway) embeddings(w http.ResponseWriter, r *http.Request) error {
 	if err := g.stamp(w, r, tenant, jobs); err != nil {
 		return err
 	}
+	given(w)
 	finals, err := g.collect(r, jobs)
 	if err != nil {
 		return inputParam(err, most)

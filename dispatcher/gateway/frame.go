@@ -18,6 +18,14 @@ type recorder struct {
 	status int
 	bytes  int64
 	begin  []func(http.Header) // before the status is written
+	asks   bool                // for a job that nobody was given yet
+}
+
+// given notes that the request's jobs go to [Jobs], which counts those that it refuses.
+func given(w http.ResponseWriter) {
+	if rec, ours := w.(*recorder); ours {
+		rec.asks = false
+	}
 }
 
 // first remembers the status of the answer that begins.
@@ -54,7 +62,7 @@ func (g *gateway) frame(h handlerFunc, heavy bool) http.Handler {
 	origin := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
-		rec := &recorder{ResponseWriter: w}
+		rec := &recorder{ResponseWriter: w, asks: heavy && r.Method == http.MethodPost}
 		id := requestID(r)
 		rec.Header().Set("X-Request-Id", id)
 		defer func() {

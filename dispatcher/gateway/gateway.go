@@ -45,7 +45,9 @@ type Config struct {
 	Ready  func() error                   // nil error: jobs can be served; default always
 	// Tenant says whom a request belongs to, or refuses it with unauthenticated or permission_denied.
 	// Default: nobody is asked, jobs belong to tenant "default", and ?tenant= shows any tenant's jobs.
-	Tenant  func(*http.Request) (string, error)
+	Tenant func(*http.Request) (string, error)
+	// Refused hears of requests for jobs that Jobs was not given, because they were refused before. Default: nobody.
+	Refused func(*contracts.Error)
 	Metrics http.Handler     // served at /metrics; default none
 	Beside  map[string]Value // paths of GET beside the gateway's own
 	Logger  *slog.Logger     // default: discard
@@ -63,6 +65,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
+	}
+	if c.Refused == nil {
+		c.Refused = func(*contracts.Error) {}
 	}
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.Version = cmp.Or(c.Version, "dev")

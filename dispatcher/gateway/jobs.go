@@ -66,6 +66,7 @@ func (g *gateway) submitJob(w http.ResponseWriter, r *http.Request) error {
 	if err := job.Validate(); err != nil {
 		return err
 	}
+	given(w)
 	if wait {
 		return g.waitJob(w, r, job, limit)
 	}

@@ -116,6 +116,7 @@ func (g *gateway) infer(w http.ResponseWriter, r *http.Request) error {
 	if err := g.stamp(w, r, tenant, jobs); err != nil {
 		return err
 	}
+	given(w)
 	finals, err := g.collect(r, jobs)
 	if err != nil {
 		return requestParam(err)

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -114,5 +115,59 @@ func TestMetricsStuckReader(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Error("the handler still writes to a reader that does not read")
+	}
+}
+
+// TestRefusedAtTheDoor: a request for a job that is refused before Jobs has it is told once, and no other is.
+func TestRefusedAtTheDoor(t *testing.T) {
+	t.Parallel()
+	told := make(chan contracts.Code, 9)
+	d := open(t, func(c *gateway.Config, f *fakeFleet) {
+		c.Refused = func(e *contracts.Error) { told <- e.Code }
+		c.MaxBody = 4096
+		c.Tenant = func(r *http.Request) (string, error) {
+			if r.Header.Get("Authorization") == "bad" {
+				return "", contracts.Errorf(contracts.CodeUnauthenticated, "who")
+			}
+			return "t", nil
+		}
+		f.refuse = func(j *contracts.Job) error {
+			if j.Class == contracts.P0 {
+				return contracts.Errorf(contracts.CodeOverloaded, "full")
+			}
+			return nil
+		}
+	})
+	chat := chatBody + "}"
+	for _, tt := range []struct {
+		method, path, body, header string
+		status                     int
+		want                       contracts.Code // empty: not the door's
+	}{
+		{"POST", "/v1/chat/completions", "{", "", 400, contracts.CodeInvalidArgument},
+		{"POST", "/v1/chat/completions", strings.Repeat(" ", 5000), "", 413, contracts.CodePayloadTooLarge},
+		{"POST", "/v1/completions", chat, "Authorization: bad", 401, contracts.CodeUnauthenticated},
+		{"POST", "/v1/chat/completions", chat, "X-Pelton-Class: p9", 400, contracts.CodeInvalidArgument},
+		{"POST", "/v1/embeddings", `{"model":"m"}`, "", 400, contracts.CodeInvalidArgument},
+		{"POST", "/v1/jobs", `{"kind":"text","model":"m"}`, "", 400, contracts.CodeInvalidArgument},
+		{"POST", "/v2/models/none/infer", `{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}`, "", 404, contracts.CodeModelNotFound},
+		{"POST", "/v1/chat/completions", chat, "X-Pelton-Class: p0", 429, ""},
+		{"POST", "/v1/chat/completions", `{"model":"none","messages":[{"role":"user","content":"x"}]}`, "", 404, ""},
+		{"POST", "/v1/jobs", `{"kind":"text","model":"none","prompt":"x"}`, "", 404, ""},
+		{"POST", "/v1/chat/completions", chat, "", 200, ""},
+		{"GET", "/v1/jobs/none", "", "", 404, ""},
+		{"GET", "/v1/jobs/none/events", "", "", 404, ""},
+	} {
+		if r := d.do(tt.method, tt.path, tt.body, cmp.Or(tt.header, "X-Request-Id: a")); r.status != tt.status {
+			t.Errorf("%s %s: %d %s, want %d", tt.path, tt.body, r.status, r.text, tt.status)
+		}
+		var got contracts.Code
+		select {
+		case got = <-told:
+		default:
+		}
+		if got != tt.want || len(told) > 0 {
+			t.Errorf("%s %.40s: told %q and %d more, want %q", tt.path, tt.body, got, len(told), tt.want)
+		}
 	}
 }

@@ -108,7 +108,7 @@ func (a *app) submitOne(ctx context.Context, c *client.Client, j *contracts.Job,
 	s, err := c.Run(ctx, j)
 	if err != nil {
 		e := contracts.AsError(err)
-		return errors.Join(err, print(result{Job: j.ID, Outcome: contracts.OutcomeRejected, Code: e.Code, Message: e.Message}))
+		return errors.Join(err, print(result{Job: j.ID, Outcome: e.Outcome(), Code: e.Code, Message: e.Message}))
 	}
 	lost := func(err error) error { // of the job no more is known than that it was admitted
 		return errors.Join(err, print(result{Job: j.ID, Outcome: contracts.OutcomeAdmitted, Code: contracts.CodeOf(err), Message: describe(err)}))

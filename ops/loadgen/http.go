@@ -3,6 +3,7 @@ package loadgen
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -171,16 +172,24 @@ func (p *problem) outcome() Outcome {
 	return Failed
 }
 
-// readEvents reads a stream to [DONE]. Pieces without content (roles, usage) are not reported to got.
+// readEvents reads a stream to [DONE]. Pieces without content (roles, usage) are not reported to got. An answer
+// without any event says how it begins, as the error page of a proxy.
 func readEvents(body io.Reader, got func()) Answer {
 	in := bufio.NewReaderSize(body, 32<<10)
 	var a Answer
+	begin, events := "", false
 	for {
 		line, err := in.ReadString('\n')
+		line = strings.TrimRight(line, "\r\n")
+		data, ok := strings.CutPrefix(line, "data:")
+		begin, events = cmp.Or(begin, strings.TrimSpace(line)), events || ok || strings.HasPrefix(line, ":")
 		if err != nil {
-			return Answer{Outcome: Failed, Message: "the stream broke off: " + err.Error(), InputTokens: a.InputTokens, OutputTokens: a.OutputTokens}
+			a.Outcome, a.Message = Failed, "the stream broke off: "+err.Error()
+			if !events && begin != "" {
+				a.Message = fmt.Sprintf("the answer is no stream of events: it begins with %.200q", begin)
+			}
+			return a
 		}
-		data, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n"), "data:")
 		if !ok {
 			continue // comments, event names, blank lines
 		}

@@ -30,19 +30,24 @@ func TestHTTPAnswers(t *testing.T) {
 		outcome loadgen.Outcome
 		pieces  int
 		output  int
+		says    string
 	}{
-		{"complete", 200, role + one + text + usage + "data: [DONE]\n\n", loadgen.Completed, 2, 2},
-		{"without usage", 200, role + one + "data: [DONE]\n\n", loadgen.Completed, 1, 0},
-		{"broken off", 200, role + one, loadgen.Failed, 1, 0},
-		{"no JSON", 200, "data: {\n\n", loadgen.Failed, 0, 0},
-		{"error in the stream", 200, one + `data: {"error":{"message":"m","code":"internal"}}` + "\n\n", loadgen.Failed, 1, 0},
-		{"deadline in the stream", 200, one + `data: {"error":{"message":"m","code":"deadline_exceeded"}}` + "\n\n", loadgen.Expired, 1, 0},
-		{"evicted while it was held", 200, `data: {"error":{"message":"m","code":"overloaded"}}` + "\n\n", loadgen.Refused, 0, 0},
-		{"vLLM's error in the stream", 200, `data: {"error":{"message":"m","code":503}}` + "\n\n", loadgen.Refused, 0, 0},
-		{"quota", 429, "{}", loadgen.Refused, 0, 0},
-		{"overload", 503, "{}", loadgen.Refused, 0, 0},
-		{"deadline", 504, "{}", loadgen.Expired, 0, 0},
-		{"wrong", 400, "{}", loadgen.Failed, 0, 0},
+		{"complete", 200, role + one + text + usage + "data: [DONE]\n\n", loadgen.Completed, 2, 2, ""},
+		{"without usage", 200, role + one + "data: [DONE]\n\n", loadgen.Completed, 1, 0, ""},
+		{"broken off", 200, role + one, loadgen.Failed, 1, 0, "broke off"},
+		{"broken off before the first", 200, "", loadgen.Failed, 0, 0, "broke off"},
+		{"broken off after a comment", 200, ": wait\n\n", loadgen.Failed, 0, 0, "broke off"},
+		{"an error page", 200, "\n<html>\n<title>upstream</title>\n</html>", loadgen.Failed, 0, 0, `no stream of events: it begins with "<html>"`},
+		{"a whole answer in one line", 200, `{"choices":[]}`, loadgen.Failed, 0, 0, "no stream of events"},
+		{"no JSON", 200, "data: {\n\n", loadgen.Failed, 0, 0, ""},
+		{"error in the stream", 200, one + `data: {"error":{"message":"m","code":"internal"}}` + "\n\n", loadgen.Failed, 1, 0, ""},
+		{"deadline in the stream", 200, one + `data: {"error":{"message":"m","code":"deadline_exceeded"}}` + "\n\n", loadgen.Expired, 1, 0, ""},
+		{"evicted while it was held", 200, `data: {"error":{"message":"m","code":"overloaded"}}` + "\n\n", loadgen.Refused, 0, 0, ""},
+		{"vLLM's error in the stream", 200, `data: {"error":{"message":"m","code":503}}` + "\n\n", loadgen.Refused, 0, 0, ""},
+		{"quota", 429, "{}", loadgen.Refused, 0, 0, ""},
+		{"overload", 503, "{}", loadgen.Refused, 0, 0, ""},
+		{"deadline", 504, "{}", loadgen.Expired, 0, 0, ""},
+		{"wrong", 400, "{}", loadgen.Failed, 0, 0, ""},
 	} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(c.status)
@@ -53,7 +58,7 @@ func TestHTTPAnswers(t *testing.T) {
 		a := h.Send(t.Context(), loadgen.Request{Output: 2}, "hi", func() { pieces++ })
 		h.Client.CloseIdleConnections()
 		srv.Close()
-		if a.Outcome != c.outcome || pieces != c.pieces || a.OutputTokens != c.output {
+		if a.Outcome != c.outcome || pieces != c.pieces || a.OutputTokens != c.output || !strings.Contains(a.Message, c.says) {
 			t.Errorf("%s: %+v with %d pieces, want %s, %d pieces, %d tokens", c.name, a, pieces, c.outcome, c.pieces, c.output)
 		}
 	}

@@ -133,11 +133,12 @@ func (r *Registry) Handler() http.Handler {
 func (r *Registry) Worker(model string) *worker.Trace {
 	one := []string{model}
 	zero(r.jobs, one, texts(contracts.Classes...), texts(contracts.OutcomeCompleted, contracts.OutcomeCanceled, contracts.OutcomeExpired, contracts.OutcomeFailed))
-	zero(r.left, one, append(texts(contracts.ReleaseDrain, contracts.ReleasePreempt, contracts.ReleaseUnfit, contracts.ReleaseFailed), string(contracts.CodeLeaseLost)))
+	left := append(texts(contracts.ReleaseDrain, contracts.ReleasePreempt, contracts.ReleaseUnfit, contracts.ReleaseFailed), string(contracts.CodeLeaseLost))
+	zero(r.left, one, left)
 	zero(r.tokens, one, []string{"prompt", "output", "shared", "drafted", "accepted"})
 	wasted := texts(contracts.CodeCanceled, contracts.CodeDeadlineExceeded, contracts.CodeInternal)
 	zero(r.overload.wasted, one, wasted)
-	zero(r.overload.device, one, append(wasted, ""))
+	zero(r.overload.device, one, slices.Concat(wasted, left, []string{""}))
 	return &worker.Trace{
 		Claimed: func(j worker.Job, queued time.Duration, _ int) {
 			r.queued.WithLabelValues(j.Model, string(j.Class)).Observe(queued.Seconds())
@@ -167,8 +168,8 @@ func (r *Registry) Worker(model string) *worker.Trace {
 				r.overload.wasted.WithLabelValues(j.Model, string(final.Code)).Add(float64(final.Usage.TotalTokens))
 			}
 		},
-		Spent: func(j worker.Job, device time.Duration, wasted contracts.Code) {
-			r.overload.device.WithLabelValues(j.Model, string(wasted)).Add(device.Seconds())
+		Spent: func(j worker.Job, device time.Duration, wasted string) {
+			r.overload.device.WithLabelValues(j.Model, wasted).Add(device.Seconds())
 		},
 		HandedBack: func(j worker.Job, why contracts.Release, _ error) {
 			r.left.WithLabelValues(j.Model, string(why)).Inc()
@@ -188,14 +189,7 @@ func (r *Registry) Dispatcher(models ...string) *dispatcher.Trace {
 		Admitted: func(j *contracts.Admitted, _ contracts.Size, _ time.Duration) {
 			r.jobs.WithLabelValues(j.Job.Model, string(j.Job.Class), string(contracts.OutcomeAdmitted)).Inc()
 		},
-		Refused: func(_, _ string, err *contracts.Error) {
-			// The model is what the producer wrote: no label, or anybody could make any number of series.
-			outcome := contracts.OutcomeRejected
-			if err.Code == contracts.CodeOverloaded {
-				outcome = contracts.OutcomeShed
-			}
-			r.jobs.WithLabelValues("", "", string(outcome)).Inc()
-		},
+		Refused: func(_, _ string, err *contracts.Error) { r.Refused(err) },
 		FirstChunk: func(j *contracts.Admitted, ttft time.Duration) {
 			r.gateway.WithLabelValues(j.Job.Model, string(j.Job.Class)).Observe(ttft.Seconds())
 		},
@@ -214,6 +208,12 @@ func (r *Registry) Dispatcher(models ...string) *dispatcher.Trace {
 		Rested:     func(string) { r.moved.WithLabelValues("rest").Inc() },
 		Preempted:  func(string, string, string) { r.moved.WithLabelValues("preempt").Inc() },
 	}
+}
+
+// Refused counts a job that was not taken. Its model is what the producer wrote: no label, or anybody could make any
+// number of series.
+func (r *Registry) Refused(err *contracts.Error) {
+	r.jobs.WithLabelValues("", "", string(err.Outcome())).Inc()
 }
 
 // emitted spreads the time since the record before over the tokens of this one.

@@ -68,6 +68,11 @@ func TestZero(t *testing.T) {
 	for _, outcome := range []string{"canceled", "expired", "evicted", "failed"} {
 		has(t, r, `pelton_jobs_total{class="p2",model="m",outcome="`+outcome+`"} 1`)
 	}
+	for _, code := range []contracts.Code{contracts.CodeQuotaExceeded, contracts.CodeOverloaded, contracts.CodeUnavailable} {
+		d.Refused("t", "m", contracts.Errorf(code, "no"))
+	}
+	has(t, r, `pelton_jobs_total{class="",model="",outcome="rejected"} 1`)
+	has(t, r, `pelton_jobs_total{class="",model="",outcome="shed"} 2`)
 	w.HandedBack(worker.Job{Model: "m"}, contracts.ReleaseDrain, nil)
 	has(t, r, `pelton_handed_back_total{cause="drain",model="m"} 1`)
 }

@@ -19,7 +19,7 @@ type overloadMetrics struct {
 
 func (r *Registry) newOverload() overloadMetrics {
 	return overloadMetrics{
-		device:  r.counter("pelton_device_seconds_total", "Time of the device that jobs had, by why it was for nothing; an empty code is time that led to an answer.", "model", "wasted"),
+		device:  r.counter("pelton_device_seconds_total", "Time of the device that jobs had, by why it was for nothing: the code of the last record, or why the job left its worker before (as in pelton_handed_back_total). Empty is time that led to an answer.", "model", "wasted"),
 		changes: r.counter("pelton_overload_changes_total", "Steps of the ladders and breakers, by kind (ladder, broker, worker, class) and where to; of ladders down or up.", "kind", "to"),
 		top:     r.gauge("pelton_ladder_rung", "Rung of a model's ladder below which jobs are let through: 512 is all, 128 is p0 alone.", "model"),
 		wrong:   r.histogram("pelton_ttft_prediction_error_seconds", "How far the predicted time to a job's first token was off, either way.", ttftBuckets, "model", "class"),

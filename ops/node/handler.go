@@ -17,7 +17,7 @@ func (n *Node) handler() (http.Handler, error) {
 	}
 	n.cfg.Metrics.Queues(n.dispatcher.Queues, func() map[string]int { return ready(n.dispatcher.Workers()) })
 	door, err := gateway.New(gateway.Config{
-		Jobs: n.dispatcher, Models: n.dispatcher.Models, Ready: n.Ready, Metrics: n.cfg.Metrics.Handler(), Logger: n.cfg.Log, Version: n.cfg.Version, Tenant: n.tenant(), Beside: lists(n.dispatcher),
+		Jobs: n.dispatcher, Models: n.dispatcher.Models, Ready: n.Ready, Metrics: n.cfg.Metrics.Handler(), Logger: n.cfg.Log, Version: n.cfg.Version, Tenant: n.tenant(), Beside: lists(n.dispatcher), Refused: n.cfg.Metrics.Refused,
 	})
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -85,17 +86,42 @@ func FromGGUF(ctx context.Context, ggufPath, outDir string, opt Options) (model.
 	return m, nil
 }
 
-func fromFile(ctx context.Context, f *gguf.File, dir string, opt Options) (model.Manifest, error) {
-	h, err := readHyper(f)
-	if err != nil {
-		return model.Manifest{}, err
+// Check tells why a GGUF file of size bytes cannot be converted to a variant, as far as its beginning says so. Of one
+// that is still being fetched r may hold less: then the error is io.EOF or io.ErrUnexpectedEOF while that is too little
+// to tell.
+func Check(r io.ReaderAt, size int64, variant string) error {
+	f, err := gguf.Parse(r, size)
+	if err == nil {
+		_, _, err = read(f, variant)
 	}
-	words, err := vocabulary.Read(f, h.Vocab)
-	if err != nil {
-		return model.Manifest{}, err
+	return err
+}
+
+// read is all that a file says of a model but its weights, if that can be converted.
+func read(f *gguf.File, variant string) (h hyper, words vocabulary.Vocabulary, err error) {
+	if h, err = readHyper(f); err != nil {
+		return h, words, err
+	}
+	if words, err = vocabulary.Read(f, h.Vocab); err != nil {
+		return h, words, err
 	}
 	if _, err := tokenizer.Parse(words.Tokenizer, words.Template); err != nil { // nobody could load the model
-		return model.Manifest{}, fmt.Errorf("the file's tokens: %w", err)
+		return h, words, fmt.Errorf("the file's tokens: %w", err)
+	}
+	if paged(variant) {
+		if err := checkPaged(h, variant); err != nil {
+			return h, words, err
+		}
+		h.KVWidth, h.PageTokens = kvWidth(variant), pageTokens(h.HeadDim)
+	}
+	_, err = checkTensors(f, h)
+	return h, words, err
+}
+
+func fromFile(ctx context.Context, f *gguf.File, dir string, opt Options) (model.Manifest, error) {
+	h, words, err := read(f, opt.Variant)
+	if err != nil {
+		return model.Manifest{}, err
 	}
 	m := model.Manifest{
 		Format: model.Format, Name: opt.Name, Variant: opt.Variant, Architecture: strings.TrimSuffix(h.arch, "."),
@@ -106,13 +132,6 @@ func fromFile(ctx context.Context, f *gguf.File, dir string, opt Options) (model
 	}
 	for _, t := range f.Tensors {
 		m.Parameters += t.Elements()
-	}
-	if paged(opt.Variant) {
-		if err := checkPaged(h, opt.Variant); err != nil {
-			return m, err
-		}
-		h.KVWidth, h.PageTokens = kvWidth(opt.Variant), pageTokens(h.HeadDim)
-		m.Shape = h.Shape
 	}
 	if err := m.Foresee(model.GraphFile, model.WeightsFile, model.TokenizerFile); err != nil {
 		return m, err

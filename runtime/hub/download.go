@@ -50,6 +50,7 @@ type download struct {
 	progress Progress
 	header   http.Header                     // sent with each request; nil for none
 	refused  func(resp *http.Response) error // what a refusal means; nil for an index's
+	check    func(part io.ReaderAt) error    // says early that the file is of no use; io.EOF or io.ErrUnexpectedEOF: not yet
 }
 
 func newDownload(h *Hub, f file, dir, label string, p Progress) *download {
@@ -200,7 +201,7 @@ func (d *download) receive(out *os.File, body io.Reader, total int64) error {
 		return err
 	}
 	limit := cmp.Or(total, maxFile)
-	buf := make([]byte, 256<<10)
+	buf, look := make([]byte, 256<<10), int64(0)
 	d.progress.report(d.stage, done, total)
 	for {
 		n, readErr := body.Read(buf)
@@ -212,6 +213,15 @@ func (d *download) receive(out *os.File, body io.Reader, total int64) error {
 		}
 		done += int64(n)
 		d.progress.report(d.stage, done, total)
+		if d.check != nil && done >= look && done < total { // a whole file has a checksum
+			look = 2 * done
+			switch err := d.check(out); {
+			case err == nil:
+				d.check = nil
+			case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+				return errors.Join(err, restart(out)) // or else what a damaged part holds would be refused for ever
+			}
+		}
 		switch {
 		case errors.Is(readErr, io.EOF) && total > 0 && done < total:
 			return transient{error: fmt.Errorf("the connection ended after %d of %d bytes", done, total)}

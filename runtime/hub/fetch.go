@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path"
@@ -56,7 +57,7 @@ func (h *Hub) Fetch(ctx context.Context, store model.Store, ref, variant string,
 		}
 	}
 	folder := filepath.Join(downloads(store), "hf", strings.ReplaceAll(r.ID, "/", "--"))
-	c := &checkout{visit: v, snapshot: s, folder: filepath.Join(folder, s.commit)}
+	c := &checkout{visit: v, snapshot: s, folder: filepath.Join(folder, s.commit), variant: variant}
 	if dir, m, ok := c.stored(store, choice, variant); ok {
 		return dir, m, nil
 	}
@@ -127,6 +128,7 @@ type checkout struct {
 	visit
 	snapshot snapshot
 	folder   string
+	variant  string // that a GGUF file is converted to
 }
 
 // at is where a file of the repository lies.
@@ -213,6 +215,9 @@ func (c *checkout) file(f repo.File) file {
 func (c *checkout) download(f repo.File) *download {
 	d := newDownload(c.hub, c.file(f), filepath.Dir(c.at(f.Path)), path.Base(f.Path), c.progress)
 	d.header = c.account.header()
+	if strings.HasSuffix(f.Path, ".gguf") {
+		d.check = func(part io.ReaderAt) error { return convert.Check(part, f.Size, c.variant) }
+	}
 	d.refused = func(resp *http.Response) error { return accessError(resp, c.account, c.ref) }
 	return d
 }

@@ -22,9 +22,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pelton-run/pelton/runtime/gguf/gguftest"
 	"github.com/pelton-run/pelton/runtime/hub"
 	"github.com/pelton-run/pelton/runtime/hub/repo"
 	"github.com/pelton-run/pelton/runtime/model"
+	"github.com/pelton-run/pelton/runtime/quant"
 )
 
 const commit = "0123456789abcdef0123456789abcdef01234567"
@@ -327,6 +329,41 @@ func TestFetchResumes(t *testing.T) {
 	}
 	if _, fetched, _ := h.log(); !slices.Equal(fetched, []string{"a.gguf", "a.gguf bytes=1000-"}) {
 		t.Errorf("fetched %q, want the rest from byte 1000", fetched)
+	}
+}
+
+// TestFetchRefusesEarly: a file that cannot be converted is refused by its beginning, not after gigabytes, and what came
+// of it is not kept: it may have been damaged.
+func TestFetchRefusesEarly(t *testing.T) {
+	t.Parallel()
+	var b gguftest.Builder
+	b.Set("general.architecture", "mamba")
+	b.Add("w", quant.F32, make([]byte, 1<<20), 1<<18)
+	gguf := b.Bytes()
+	h := newHugging(t, map[string][]byte{"a.gguf": gguf})
+	for _, sent := range []int{1 << 10, 40} { // 40 bytes are not enough to tell
+		h.large = func(w http.ResponseWriter, r *http.Request, _ int) bool {
+			w.Header().Set("Content-Length", fmt.Sprint(len(gguf)))
+			_, _ = w.Write(gguf[:sent])
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done() // the rest never comes
+			return true
+		}
+		root := t.TempDir()
+		_, _, err := h.hubWith(nil, hub.Config{Retries: -1, Stall: time.Second}).Ensure(t.Context(), model.Store{Root: filepath.Join(root, "models")}, ref, "q8", nil)
+		if early := err != nil && strings.Contains(err.Error(), `architecture "mamba" is not supported`); err == nil || early != (sent > 100) {
+			t.Errorf("%d bytes sent: %v", sent, err)
+		}
+		kept := int64(0)
+		_ = filepath.Walk(root, func(path string, info fs.FileInfo, err error) error {
+			if err == nil && strings.HasSuffix(path, ".part") {
+				kept = info.Size()
+			}
+			return nil
+		})
+		if want := int64(40); sent < 100 && kept != want || sent > 100 && kept != 0 {
+			t.Errorf("%d bytes sent: %d are kept", sent, kept)
+		}
 	}
 }
 

@@ -97,12 +97,16 @@ func (t *Transcript) Failures() int {
 	return n
 }
 
-// Unfit is how often a holder was too small for the job, or too old to read it.
+// Unfit is how many of the newest holders, one after the other, were too small for the job or too old to read it.
 func (t *Transcript) Unfit() int {
 	n := 0
 	for _, c := range t.History {
-		if c.Released == contracts.ReleaseUnfit {
+		switch c.Released {
+		case "":
+		case contracts.ReleaseUnfit:
 			n++
+		default:
+			n = 0
 		}
 	}
 	return n

@@ -74,6 +74,7 @@ func TestFailures(t *testing.T) {
 		name                string
 		history             []contracts.Claim
 		failures, preempted int
+		unfit               int
 		says                *contracts.Error
 	}{
 		{name: "nobody"},
@@ -81,7 +82,8 @@ func TestFailures(t *testing.T) {
 		{name: "moves are no failures", history: []contracts.Claim{{}, {Released: contracts.ReleaseDrain}, {}, {Released: contracts.ReleasePreempt}}, preempted: 1},
 		{name: "failed", history: []contracts.Claim{{}, {Released: contracts.ReleaseFailed}}, failures: 1, says: said},
 		{name: "failed, then gone", history: []contracts.Claim{{}, {Released: contracts.ReleaseFailed}, {Failures: 1}}, failures: 2},
-		{name: "too small", history: []contracts.Claim{{}, {Released: contracts.ReleaseUnfit}}},
+		{name: "too small", history: []contracts.Claim{{}, {Released: contracts.ReleaseUnfit}, {}, {Released: contracts.ReleaseUnfit}}, unfit: 2},
+		{name: "too small, then one that it fitted, then too small", history: []contracts.Claim{{}, {Released: contracts.ReleaseUnfit}, {}, {Released: contracts.ReleaseDrain}, {}, {Released: contracts.ReleaseUnfit}}, unfit: 1},
 		{name: "lost", history: []contracts.Claim{{}, {Released: contracts.ReleaseLost}}, failures: 1},
 		{name: "each in turn", history: []contracts.Claim{{}, {}, {Failures: 1}, {Failures: 2, Released: contracts.ReleasePreempt}, {Failures: 2, Preempted: 1}, {Failures: 2, Preempted: 1, Released: contracts.ReleaseLost}}, failures: 3, preempted: 1},
 		{name: "the beginning aged out", history: []contracts.Claim{{Failures: 2, Preempted: 3}, {Failures: 2, Preempted: 3, Released: contracts.ReleaseDrain}}, failures: 2, preempted: 3},
@@ -97,8 +99,8 @@ func TestFailures(t *testing.T) {
 				records = append(records, r)
 			}
 			got := fold(t, records...)
-			if got.Failures() != tt.failures || got.Preempted() != tt.preempted || !cmp.Equal(got.Failure, tt.says) {
-				t.Errorf("%d failures, preempted %d times, says %v; want %d, %d, %v", got.Failures(), got.Preempted(), got.Failure, tt.failures, tt.preempted, tt.says)
+			if got.Failures() != tt.failures || got.Preempted() != tt.preempted || got.Unfit() != tt.unfit || !cmp.Equal(got.Failure, tt.says) {
+				t.Errorf("%d failures, preempted %d times, unfit %d times, says %v; want %d, %d, %d, %v", got.Failures(), got.Preempted(), got.Unfit(), got.Failure, tt.failures, tt.preempted, tt.unfit, tt.says)
 			}
 		})
 	}
