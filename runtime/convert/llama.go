@@ -231,7 +231,7 @@ func (b *builder) head() error {
 		return err
 	}
 	b.rmsNorm("output_norm", rows, tensorLastNorm, "normed")
-	if err := b.headMatrix("normed", out); err != nil {
+	if err := headMatrix(b, "normed", out); err != nil {
 		return err
 	}
 	switch out {
@@ -245,7 +245,7 @@ func (b *builder) head() error {
 }
 
 // headMatrix adds the head's product, with the embedding's table where the file has no other.
-func (b *builder) headMatrix(in, out string) error {
+func headMatrix(b *builder, in, out string) error {
 	h, p := b.h, part{tensorHead, b.h.Vocab, 0}
 	switch {
 	case b.variant == Q4 && b.tied():
@@ -263,7 +263,7 @@ func (b *builder) headMatrix(in, out string) error {
 		b.matMulNBits("head", in, out, h.Hidden, h.Vocab, 8)
 		return nil
 	}
-	return b.matrix8("head", in, out, []part{p}, h.Vocab, h.Hidden)
+	return matrix8(b, "head", in, out, []part{p}, h.Vocab, h.Hidden)
 }
 
 // rotary writes cosines and sines of every position and frequency, [ContextLength, HeadDim/2] each.

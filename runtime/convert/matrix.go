@@ -31,13 +31,13 @@ func (b *builder) matrix(name, in, out string, columns int, parts ...part) error
 	case b.variant == Q4:
 		return blocks(b, name, in, out, columns, false, parts...)
 	case b.variant == FP16W4 && formOf(b, parts).Bits == 4:
-		return b.matrix4(name, in, out, parts, rows, columns)
+		return matrix4(b, name, in, out, parts, rows, columns)
 	}
-	return b.matrix8(name, in, out, parts, rows, columns)
+	return matrix8(b, name, in, out, parts, rows, columns)
 }
 
 // matrix8 adds out = in·Wᵀ with the parts in 8 bits.
-func (b *builder) matrix8(name, in, out string, parts []part, rows, columns int) error {
+func matrix8(b *builder, name, in, out string, parts []part, rows, columns int) error {
 	b.matMulNBits(name, in, out, columns, rows, 8)
 	at, scales, err := b.eight(parts, rows, columns)
 	if err != nil {
@@ -58,7 +58,7 @@ func (b *builder) matMulNBits(name, in, out string, k, n, bits int) {
 // matrix4 adds out = in·Wᵀ with the parts' own 4 bits. A block's weights are d·q + m, of which the operator knows
 // d·(q - 8) only; the rest, m + 8d, is the same for the whole block, so that it takes a product with the mean of the
 // block's activations. (Not with their sum, which can leave half precision.)
-func (b *builder) matrix4(name, in, out string, parts []part, rows, columns int) error {
+func matrix4(b *builder, name, in, out string, parts []part, rows, columns int) error {
 	per := columns / quant.Block
 	b.w.begin(name, typeUint8, rows, per, quant.Block/2)
 	scales, rests := make([]float32, 0, rows*per), make([]float32, rows*per) // the latter by block
