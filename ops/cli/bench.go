@@ -259,12 +259,12 @@ func (a *app) offer(ctx context.Context, l load) error {
 	defer stop()
 	target, header, done, err := a.target(first, mix)
 	if err != nil {
-		return err
+		return cmp.Or(ctx.Err(), err)
 	}
 	defer done()
 	prompter, err := loadgen.Gauge(first, target, plan[0].Tenant)
 	if err != nil {
-		return coded{err, exitUnavailable}
+		return cmp.Or(ctx.Err(), error(coded{err, exitUnavailable}))
 	}
 	header.Date, header.Load, header.Seed, header.Settings = time.Now().UTC().Format(time.RFC3339), l.label, seed, a.given()
 	header.Version, header.Objectives, header.Traffic = version(), a.objectives(), l.of(plan)

@@ -143,8 +143,9 @@ type event struct {
 	Choices []struct {
 		Text  string `json:"text"`
 		Delta struct {
-			Content   string `json:"content"`
-			Reasoning string `json:"reasoning_content"`
+			Content  string `json:"content"`
+			Thought  string `json:"reasoning"`
+			Thoughts string `json:"reasoning_content"` // the older name
 		} `json:"delta"`
 	} `json:"choices"`
 	Usage *struct {
@@ -175,13 +176,19 @@ func (p *problem) outcome() Outcome {
 func readEvents(body io.Reader, got func()) Answer {
 	in := bufio.NewReaderSize(body, 32<<10)
 	var a Answer
+	begins := "" // an answer that is no stream
 	for {
 		line, err := in.ReadString('\n')
-		if err != nil {
-			return Answer{Outcome: Failed, Message: "the stream broke off: " + err.Error(), InputTokens: a.InputTokens, OutputTokens: a.OutputTokens}
-		}
 		data, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n"), "data:")
-		if !ok {
+		if !ok && begins == "" && strings.ContainsAny(line[:min(1, len(line))], "{[<") {
+			begins = strings.TrimSpace(line[:min(200, len(line))])
+		}
+		switch {
+		case err != nil && begins != "":
+			return Answer{Outcome: Failed, Message: "no stream of events, but " + strings.ToValidUTF8(begins, "")}
+		case err != nil:
+			return Answer{Outcome: Failed, Message: "the stream broke off: " + err.Error(), InputTokens: a.InputTokens, OutputTokens: a.OutputTokens}
+		case !ok:
 			continue // comments, event names, blank lines
 		}
 		if data = strings.TrimSpace(data); data == "[DONE]" {
@@ -197,7 +204,7 @@ func readEvents(body io.Reader, got func()) Answer {
 			return a
 		}
 		for _, c := range e.Choices {
-			if c.Text != "" || c.Delta.Content != "" || c.Delta.Reasoning != "" {
+			if c.Text != "" || c.Delta.Content != "" || c.Delta.Thought != "" || c.Delta.Thoughts != "" {
 				got()
 				break
 			}

@@ -34,6 +34,7 @@ func TestHTTPAnswers(t *testing.T) {
 		{"complete", 200, role + one + text + usage + "data: [DONE]\n\n", loadgen.Completed, 2, 2},
 		{"without usage", 200, role + one + "data: [DONE]\n\n", loadgen.Completed, 1, 0},
 		{"broken off", 200, role + one, loadgen.Failed, 1, 0},
+		{"reasoning", 200, "data: {\"choices\":[{\"delta\":{\"reasoning\":\"a\"}}]}\n\n" + usage + "data: [DONE]\n\n", loadgen.Completed, 1, 2},
 		{"no JSON", 200, "data: {\n\n", loadgen.Failed, 0, 0},
 		{"error in the stream", 200, one + `data: {"error":{"message":"m","code":"internal"}}` + "\n\n", loadgen.Failed, 1, 0},
 		{"deadline in the stream", 200, one + `data: {"error":{"message":"m","code":"deadline_exceeded"}}` + "\n\n", loadgen.Expired, 1, 0},
@@ -55,6 +56,21 @@ func TestHTTPAnswers(t *testing.T) {
 		srv.Close()
 		if a.Outcome != c.outcome || pieces != c.pieces || a.OutputTokens != c.output {
 			t.Errorf("%s: %+v with %d pieces, want %s, %d pieces, %d tokens", c.name, a, pieces, c.outcome, c.pieces, c.output)
+		}
+	}
+}
+
+// TestNoStream: what a server says instead of a stream is shown.
+func TestNoStream(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{`{"error":{"message":"no credit"}}`, "<html>\nlog in\n</html>\n"} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
+		h := &loadgen.HTTP{URL: srv.URL, Model: "m", Client: loadgen.NewClient(http.DefaultClient, 1)}
+		a := h.Send(t.Context(), loadgen.Request{Output: 2}, "hi", func() {})
+		h.Client.CloseIdleConnections()
+		srv.Close()
+		if begins, _, _ := strings.Cut(body, "\n"); a.Outcome != loadgen.Failed || !strings.Contains(a.Message, begins) {
+			t.Errorf("of %q: %+v", body, a)
 		}
 	}
 }
