@@ -367,6 +367,21 @@ func (b *Backlog) Unheard() []priority.Key {
 	return keys
 }
 
+// Held is how many jobs of each class wait for their turn, by model, as far as this dispatcher knows: its own, and those
+// of others that have waited for a while.
+func (b *Backlog) Held() map[string]map[contracts.Class]int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := map[string]map[contracts.Class]int{}
+	for name, m := range b.models {
+		out[name] = map[contracts.Class]int{}
+		for _, c := range contracts.Classes {
+			out[name][c] = m.queue.Held(c).Jobs
+		}
+	}
+	return out
+}
+
 // Inside lists the jobs that were let in and have no first token.
 func (b *Backlog) Inside() []priority.Key {
 	b.mu.Lock()
