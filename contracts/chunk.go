@@ -137,6 +137,14 @@ type Answer struct {
 	Attached     bool    `msgpack:"attached,omitempty" json:"attached,omitempty"` // to a job that was there before
 }
 
+// OutcomeOf is the outcome of a submit that is refused with a code: shed may be taken later, as it is.
+func OutcomeOf(refused Code) Outcome {
+	if refused == CodeOverloaded || refused == CodeUnavailable {
+		return OutcomeShed
+	}
+	return OutcomeRejected
+}
+
 // Err is the refusal in a as an [*Error], nil when the job was taken.
 func (a *Answer) Err() error {
 	if a.Code == "" {

@@ -132,11 +132,7 @@ func (d *Dispatcher) refused(tenant, model string, err error) *contracts.Error {
 
 // refusal is the answer that carries e.
 func refusal(job string, e *contracts.Error) *contracts.Answer {
-	outcome := contracts.OutcomeRejected
-	if e.Code == contracts.CodeOverloaded || e.Code == contracts.CodeUnavailable {
-		outcome = contracts.OutcomeShed
-	}
-	return &contracts.Answer{V: contracts.Version, Job: job, Outcome: outcome,
+	return &contracts.Answer{V: contracts.Version, Job: job, Outcome: contracts.OutcomeOf(e.Code),
 		Code: e.Code, Message: e.Message, Param: e.Param, RetryAfterMS: e.RetryAfterMS, NoRetry: e.NoRetry}
 }
 

@@ -190,11 +190,7 @@ func (r *Registry) Dispatcher(models ...string) *dispatcher.Trace {
 		},
 		Refused: func(_, _ string, err *contracts.Error) {
 			// The model is what the producer wrote: no label, or anybody could make any number of series.
-			outcome := contracts.OutcomeRejected
-			if err.Code == contracts.CodeOverloaded {
-				outcome = contracts.OutcomeShed
-			}
-			r.jobs.WithLabelValues("", "", string(outcome)).Inc()
+			r.jobs.WithLabelValues("", "", string(contracts.OutcomeOf(err.Code))).Inc()
 		},
 		FirstChunk: func(j *contracts.Admitted, ttft time.Duration) {
 			r.gateway.WithLabelValues(j.Job.Model, string(j.Job.Class)).Observe(ttft.Seconds())

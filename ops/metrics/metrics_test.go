@@ -79,6 +79,8 @@ func TestZero(t *testing.T) {
 	for _, outcome := range []string{"canceled", "expired", "evicted", "failed"} {
 		has(t, r, `pelton_jobs_total{class="p2",model="m",outcome="`+outcome+`"} 1`)
 	}
+	d.Refused("t", "m", contracts.Errorf(contracts.CodeUnavailable, "the broker does not answer"))
+	has(t, r, `pelton_jobs_total{class="",model="",outcome="shed"} 1`) // as its producer was told
 	w.HandedBack(worker.Job{Model: "m"}, contracts.ReleaseDrain, nil)
 	has(t, r, `pelton_handed_back_total{cause="drain",model="m"} 1`)
 }
