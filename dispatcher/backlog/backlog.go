@@ -272,8 +272,8 @@ func (b *Backlog) forget(k priority.Key) {
 }
 
 // Adopt counts a job in that another dispatcher, or this one before a restart, put into JOBS (seq 0) or
-// into SCHED.
-func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64) {
+// into SCHED, where it has been stored since a time: its producer's clock may be another.
+func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64, stored time.Time) {
 	k := priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -284,7 +284,7 @@ func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64) {
 	b.track(m, k)
 	b.ledger.begin(k)
 	i := b.item(m, a)
-	i.Adopted, i.Seq, i.By = true, seq, by(time.UnixMilli(a.Job.Submitted), b.cfg.Objectives.Of(a, a.Job.Class))
+	i.Adopted, i.Seq, i.By = true, seq, by(stored, b.cfg.Objectives.Of(a, a.Job.Class))
 	if seq > 0 {
 		m.queue.Hold(i)
 	} else {
