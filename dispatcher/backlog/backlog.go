@@ -181,7 +181,7 @@ func (b *Backlog) load(m *model, a *contracts.Admitted, c contracts.Class, now t
 	if !s.Known {
 		return l
 	}
-	share := b.share(m, c, now)
+	share := m.share(b.cfg.Reserve, c, now)
 	way, factor := m.bias[rank(c)].fit()
 	l.Margin = m.margin[rank(c)].part(c, now)
 	wait := max(s.Feed(float64(ahead.Prompt), share), s.Drain(ahead.Jobs+1-s.Free, int(m.output)))
@@ -198,11 +198,11 @@ func (b *Backlog) load(m *model, a *contracts.Admitted, c contracts.Class, now t
 
 // share is the part of the fleet that a class can count on: what more urgent ones use, or have reserved,
 // is theirs.
-func (b *Backlog) share(m *model, c contracts.Class, now time.Time) float64 {
+func (m *model) share(reserve map[contracts.Class]float64, c contracts.Class, now time.Time) float64 {
 	used, reserved := 0.0, 0.0
 	for i := range rank(c) {
 		used += m.use[i].rate(now) / m.speed.Prompt
-		reserved += b.cfg.Reserve[contracts.Classes[i]]
+		reserved += reserve[contracts.Classes[i]]
 	}
 	return max(0.05, 1-max(used, reserved))
 }
@@ -301,7 +301,7 @@ func (b *Backlog) Lost(now time.Time) (priority.Item, bool) {
 		if !m.look(b.live, now).Known {
 			continue
 		}
-		if i, ok := m.queue.Late(func(i priority.Item) bool { return now.Add(m.least(i, b.share(m, i.Class, now))).After(i.By) }); ok {
+		if i, ok := m.queue.Late(func(i priority.Item) bool { return now.Add(m.least(i, m.share(b.cfg.Reserve, i.Class, now))).After(i.By) }); ok {
 			delete(m.predicts, i.Key)
 			return i, true
 		}

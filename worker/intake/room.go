@@ -12,13 +12,18 @@ var ErrNeverFits = errors.New("the job does not fit into this worker's memory")
 
 // Bytes is the memory that a Room gives out; memory.Budget is one. Safe from any goroutine.
 type Bytes interface {
-	Total() int64                    // what an empty worker could reserve now
-	Size() int64                     // what it could reserve again after a while, if Total is less for a while
-	Free() int64                     // what may be reserved now, or after a Want
-	Promise(bytes int64) bool        // reserves what is perhaps not needed, or nothing
-	Redeem(before, after int64) bool // turns a promise into a reservation, or changes nothing
-	Resize(before, after int64) bool // turns one reservation into another, or changes nothing
-	Watch() <-chan struct{}          // a new channel that tells that bytes became free
+	Total() int64           // what an empty worker could reserve now
+	Size() int64            // what it could reserve again after a while, if Total is less for a while
+	Free() int64            // what may be reserved now, or after a Want
+	Watch() <-chan struct{} // a new channel that tells that bytes became free
+	Books
+}
+
+// Books are the reservations of Bytes. What is not granted changes nothing.
+type Books interface {
+	Promise(bytes int64) bool        // reserves what is perhaps not needed
+	Redeem(before, after int64) bool // turns a promise into a reservation
+	Resize(before, after int64) bool // turns one reservation into another
 }
 
 // Shared is what Bytes may be besides: a part in memory that several models have together, in which
