@@ -301,7 +301,9 @@ func (b *Backlog) Lost(now time.Time) (priority.Item, bool) {
 		if !m.look(b.live, now).Known {
 			continue
 		}
-		if i, ok := m.queue.Late(func(i priority.Item) bool { return now.Add(m.least(i, m.share(b.cfg.Reserve, i.Class, now))).After(i.By) }); ok {
+		if i, ok := m.queue.Late(func(i priority.Item) bool {
+			return now.Add(m.least(i, m.share(b.cfg.Reserve, i.Class, now))).After(i.By)
+		}); ok {
 			delete(m.predicts, i.Key)
 			return i, true
 		}
