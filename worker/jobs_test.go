@@ -372,7 +372,7 @@ func TestDeadlineWhileRunning(t *testing.T) {
 	f := newFleet(t, 15*time.Second)
 	e := newFake()
 	wasted := make(chan time.Duration, 1)
-	f.hire("w", e, func(c *worker.Config) {
+	w := f.hire("w", e, func(c *worker.Config) {
 		c.Trace = &worker.Trace{Spent: func(_ worker.Job, device time.Duration, why string) {
 			if why == string(contracts.CodeDeadlineExceeded) {
 				wasted <- device
@@ -400,6 +400,9 @@ func TestDeadlineWhileRunning(t *testing.T) {
 		t.Errorf("%v of the device are said to be wasted on %d tokens of at least 10 ms", device, len(answer.tokens[0]))
 	}
 	f.empty()
+	if s := w.Snapshot().Stats; s.JobsDone != 1 || s.JobsFailed != 0 {
+		t.Errorf("an expired job is no failure: %d done, %d failed", s.JobsDone, s.JobsFailed)
+	}
 }
 
 // A cancel ends a job wherever it is; its memory is free when the final record appears.

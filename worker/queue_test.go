@@ -215,6 +215,8 @@ func (s *sleeper) Started() { s.started.Add(1) }
 
 func (s *sleeper) Awake() bool { return s.awake.Load() }
 
+func (s *sleeper) Promise(bytes int64) bool { return s.Awake() && s.Budget.Promise(bytes) }
+
 func (s *sleeper) Resize(before, after int64) bool {
 	return (after <= before || s.Awake()) && s.Budget.Resize(before, after)
 }

@@ -162,10 +162,10 @@ func (j *job) ring() {
 }
 
 func (j *job) finished(final *contracts.Chunk) {
-	if final.Code == "" || final.Code == contracts.CodeCanceled {
-		j.w.stats.done.Add(1)
-	} else {
+	if contracts.FinalState(final) == contracts.StateFailed {
 		j.w.stats.failed.Add(1)
+	} else {
+		j.w.stats.done.Add(1)
 	}
 	j.w.cfg.Trace.Finished(j.name, final)
 }

@@ -181,7 +181,7 @@ func (b *Backlog) load(m *model, a *contracts.Admitted, c contracts.Class, now t
 	if !s.Known {
 		return l
 	}
-	share := b.share(m, c, now)
+	share := m.share(b.cfg.Reserve, c, now)
 	way, factor := m.bias[rank(c)].fit()
 	l.Margin = m.margin[rank(c)].part(c, now)
 	wait := max(s.Feed(float64(ahead.Prompt), share), s.Drain(ahead.Jobs+1-s.Free, int(m.output)))
@@ -198,11 +198,11 @@ func (b *Backlog) load(m *model, a *contracts.Admitted, c contracts.Class, now t
 
 // share is the part of the fleet that a class can count on: what more urgent ones use, or have reserved,
 // is theirs.
-func (b *Backlog) share(m *model, c contracts.Class, now time.Time) float64 {
+func (m *model) share(reserve map[contracts.Class]float64, c contracts.Class, now time.Time) float64 {
 	used, reserved := 0.0, 0.0
 	for i := range rank(c) {
 		used += m.use[i].rate(now) / m.speed.Prompt
-		reserved += b.cfg.Reserve[contracts.Classes[i]]
+		reserved += reserve[contracts.Classes[i]]
 	}
 	return max(0.05, 1-max(used, reserved))
 }
@@ -272,8 +272,8 @@ func (b *Backlog) forget(k priority.Key) {
 }
 
 // Adopt counts a job in that another dispatcher, or this one before a restart, put into JOBS (seq 0) or
-// into SCHED.
-func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64) {
+// into SCHED, where it has been stored since a time: its producer's clock may be another.
+func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64, stored time.Time) {
 	k := priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -284,7 +284,7 @@ func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64) {
 	b.track(m, k)
 	b.ledger.begin(k)
 	i := b.item(m, a)
-	i.Adopted, i.Seq, i.By = true, seq, by(time.UnixMilli(a.Job.Submitted), b.cfg.Objectives.Of(a, a.Job.Class))
+	i.Adopted, i.Seq, i.By = true, seq, by(stored, b.cfg.Objectives.Of(a, a.Job.Class))
 	if seq > 0 {
 		m.queue.Hold(i)
 	} else {
@@ -301,7 +301,9 @@ func (b *Backlog) Lost(now time.Time) (priority.Item, bool) {
 		if !m.look(b.live, now).Known {
 			continue
 		}
-		if i, ok := m.queue.Late(func(i priority.Item) bool { return now.Add(m.least(i, b.share(m, i.Class, now))).After(i.By) }); ok {
+		if i, ok := m.queue.Late(func(i priority.Item) bool {
+			return now.Add(m.least(i, m.share(b.cfg.Reserve, i.Class, now))).After(i.By)
+		}); ok {
 			delete(m.predicts, i.Key)
 			return i, true
 		}
@@ -365,6 +367,21 @@ func (b *Backlog) Unheard() []priority.Key {
 		}
 	}
 	return keys
+}
+
+// Held is how many jobs of each class wait for their turn, by model, as far as this dispatcher knows: its own, and those
+// of others that have waited for a while.
+func (b *Backlog) Held() map[string]map[contracts.Class]int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := map[string]map[contracts.Class]int{}
+	for name, m := range b.models {
+		out[name] = map[contracts.Class]int{}
+		for _, c := range contracts.Classes {
+			out[name][c] = m.queue.Held(c).Jobs
+		}
+	}
+	return out
 }
 
 // Inside lists the jobs that were let in and have no first token.

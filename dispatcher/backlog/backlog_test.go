@@ -197,3 +197,19 @@ func TestQuota(t *testing.T) {
 	}
 	place(t, b, job("a", "3", contracts.P2, 90), start)
 }
+
+// A held job that another dispatcher adopts is lost when its objective has passed since it was stored, whatever the
+// clock of its producer says.
+func TestAdoptedByTheBrokersClock(t *testing.T) {
+	t.Parallel()
+	b := backlog.New(backlog.Settings{Objectives: admission.Objectives{contracts.P2: 10 * time.Second}}, fleet)
+	a := job("a", "1", contracts.P2, 100)
+	a.Job.Submitted = start.Add(-50 * time.Second).UnixMilli()
+	b.Adopt(a, 1, start)
+	if i, lost := b.Lost(start.Add(time.Second)); lost {
+		t.Errorf("a job of 10 s is given up after one: %+v", i)
+	}
+	if _, lost := b.Lost(start.Add(10 * time.Second)); !lost {
+		t.Error("a job whose objective is over is not given up")
+	}
+}

@@ -34,7 +34,7 @@ func chargeOf(a *contracts.Admitted, running int) charge {
 	if a.Job.Kind == contracts.KindEmbed || a.Job.Kind == contracts.KindTensor {
 		return charge{prompt: a.KVTokens, most: a.KVTokens, running: running}
 	}
-	prompt, most := choices(a)*len(a.Tokens), 0
+	prompt, most := len(a.Tokens), 0 // which several choices share, as in the usage
 	if n := a.Job.Params.MaxTokens; n != nil {
 		most = choices(a) * *n
 	}

@@ -34,6 +34,12 @@ func TestPromptIsPaidFor(t *testing.T) {
 	left(610)
 	ended(b, embed, true)
 	left(610)
+	three := job("a", "4", contracts.P2, 90) // of 10 at most each: one prompt, as the usage says
+	three.Job.Params.N = new(3)
+	place(t, b, three, start)
+	left(490)
+	b.Ended(key(three), "m", 25, true, false)
+	left(495)
 }
 
 // TestEndBeforeWhoseItIs: a job that is submitted at two dispatchers at once is paid for at the one that was first,

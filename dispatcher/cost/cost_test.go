@@ -49,6 +49,26 @@ func TestSpeed(t *testing.T) {
 	}
 }
 
+// A worker whose memory holds fewer sequences than it has slots takes only so many.
+func TestMemoryBoundsSpeed(t *testing.T) {
+	t.Parallel()
+	const each = 100
+	h := contracts.Heartbeat{Model: "m", State: contracts.WorkerReady, Slots: 256, KV: contracts.KVMemory{Total: 6 * each}}
+	free := func() int { return cost.SpeedOf([]contracts.Heartbeat{h}, "m").Free }
+	if got := free(); got != 256 {
+		t.Errorf("of a worker that has nothing %d are free, want its slots", got)
+	}
+	for jobs := 1; jobs <= 6; jobs++ {
+		h.Jobs = append(h.Jobs, contracts.RunningJob{Index: 1, Slots: 1, KV: each})
+		if got := free(); got != 6-jobs {
+			t.Errorf("with %d of 6 sequences that fit, %d more are free", jobs, got)
+		}
+	}
+	if h.Jobs[5].Index = 0; free() != 1 {
+		t.Errorf("beside a job without a token there is room for %d, want its own", free())
+	}
+}
+
 func TestLengths(t *testing.T) {
 	t.Parallel()
 	l := cost.NewLengths()

@@ -15,7 +15,7 @@ type Speed struct {
 	Budget  int     // prompt tokens of a step, all workers together
 	Rows    int     // sequences that run
 	Slots   int     // of all workers
-	Free    int     // slots that nobody has, or jobs without a token
+	Free    int     // sequences more that the workers have slots and memory for; jobs without a token have none yet
 	Full    float64 // milliseconds of a step with prompts, on the mean worker
 	Plain   float64 // milliseconds of a step without
 	Error   float64 // of the fit, on the mean worker: a share of a step
@@ -55,19 +55,32 @@ func SpeedOf(workers []contracts.Heartbeat, model string) Speed {
 	s := Speed{Workers: len(ready)}
 	known := 0.0
 	for _, h := range ready {
-		rows := 0
-		for _, j := range h.Jobs {
-			if j.Index > 0 {
-				rows += max(1, j.Slots)
-			}
-		}
-		s.Rows, s.Slots, s.Free = s.Rows+rows, s.Slots+h.Slots, s.Free+max(0, h.Slots-rows)
+		rows, free := room(h)
+		s.Rows, s.Slots, s.Free = s.Rows+rows, s.Slots+h.Slots, s.Free+free
 		if f := fits[device{h.Variant, h.Device}]; f.Known() && h.Steps != nil {
 			known++
 			s.add(f, float64(h.Steps.Budget), float64(rows))
 		}
 	}
 	return s.mean(known)
+}
+
+// room is the sequences that run on a worker, and how many more it has slots and memory for, if they need as much
+// as those that it has.
+func room(h contracts.Heartbeat) (rows, free int) {
+	all, kv, used := 0, 0.0, 0.0
+	for _, j := range h.Jobs {
+		n := max(1, j.Slots)
+		all, kv = all+n, kv+float64(j.KV)
+		if j.Index > 0 {
+			rows, used = rows+n, used+float64(j.KV)
+		}
+	}
+	free = h.Slots - rows
+	if kv > 0 {
+		free = int(min(float64(free), (float64(h.KV.Total)-used)*float64(all)/kv))
+	}
+	return rows, max(0, free)
 }
 
 func (s *Speed) add(f contracts.StepFit, budget, rows float64) {

@@ -200,7 +200,7 @@ func (t *Turns) Adopt(ctx context.Context, first bool) error {
 		switch err := contracts.Decode(m.Data, &a); {
 		case err == nil:
 			t.cfg.Deadline(a.Job.Tenant, a.Job.ID, a.Job.Deadline)
-			t.cfg.Backlog.Adopt(&a, m.Seq)
+			t.cfg.Backlog.Adopt(&a, m.Seq, m.Time)
 		case contracts.CodeOf(err) != contracts.CodeUnimplemented:
 			damaged = append(damaged, m.Subject)
 		}

@@ -225,6 +225,8 @@ func (a *app) sound() error {
 	return errors.Join(errs...)
 }
 
+var errWarmUp = usageError{errors.New("--warm-up leaves no request to report")}
+
 // plan draws what is sent, from a seed.
 func (a *app) plan(l load) (plan loadgen.Plan, mix loadgen.Mix, seed uint64, err error) {
 	mix, err = a.mix()
@@ -241,6 +243,9 @@ func (a *app) plan(l load) (plan loadgen.Plan, mix loadgen.Mix, seed uint64, err
 	if len(plan) == 0 {
 		return nil, mix, 0, usageError{errors.New("the plan holds no request: raise --duration or --rate, or choose another part of the trace")}
 	}
+	if a.settings.number("concurrency") == 0 && plan[len(plan)-1].At < a.settings.duration("warm-up") {
+		return nil, mix, 0, errWarmUp
+	}
 	return mix.Fill(rng, plan), mix, seed, nil
 }
 
@@ -254,12 +259,12 @@ func (a *app) offer(ctx context.Context, l load) error {
 	defer stop()
 	target, header, done, err := a.target(first, mix)
 	if err != nil {
-		return err
+		return cmp.Or(ctx.Err(), err)
 	}
 	defer done()
 	prompter, err := loadgen.Gauge(first, target, plan[0].Tenant)
 	if err != nil {
-		return coded{err, exitUnavailable}
+		return cmp.Or(ctx.Err(), error(coded{err, exitUnavailable}))
 	}
 	header.Date, header.Load, header.Seed, header.Settings = time.Now().UTC().Format(time.RFC3339), l.label, seed, a.given()
 	header.Version, header.Objectives, header.Traffic = version(), a.objectives(), l.of(plan)
@@ -457,7 +462,7 @@ func (a *app) judge(r *loadgen.Report) error {
 		fmt.Fprintf(a.err, "failed: %s\n", f)
 	}
 	if r.All.Requests == 0 {
-		return usageError{errors.New("--warm-up leaves no request to report")}
+		return errWarmUp
 	}
 	warning := r.Warning()
 	if r.All.Outcomes[loadgen.Unsent] > 0 {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -31,6 +32,18 @@ func calibrateFlags(c *cobra.Command) {
 // calibrate measures an engine and writes the profile of a device that takes as long.
 func (a *app) calibrate(ctx context.Context) error {
 	ref := cmp.Or(a.settings.text("model"), hub.Default)
+	span := a.settings.duration("calibrate-for")
+	if span < 0 {
+		return usageError{errors.New("--calibrate-for must not be negative")}
+	}
+	var to *os.File
+	if path := a.settings.text("profile"); path != "" { // before minutes of work
+		var err error
+		if to, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644); err != nil { // what it holds stays until there is better
+			return err
+		}
+		defer func() { _ = to.Close() }()
+	}
 	bar := a.newProgress()
 	defer bar.finish()
 	name, variant := hub.SplitRef(ref)
@@ -39,7 +52,7 @@ func (a *app) calibrate(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = e.Shutdown() }()
-	points, err := calibrate.Sweep(ctx, e, a.settings.duration("calibrate-for"), time.Now)
+	points, err := calibrate.Sweep(ctx, e, span, time.Now)
 	if err != nil {
 		return err
 	}
@@ -54,8 +67,9 @@ func (a *app) calibrate(ctx context.Context) error {
 	if err := r.Profile.Write(&profile); err != nil {
 		return err
 	}
-	if path := a.settings.text("profile"); path != "" {
-		if err := os.WriteFile(path, profile.Bytes(), 0o644); err != nil {
+	if to != nil {
+		_ = to.Truncate(0) // a pipe has no length
+		if _, err := to.Write(profile.Bytes()); err != nil {
 			return err
 		}
 	}

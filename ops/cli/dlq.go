@@ -59,13 +59,15 @@ func (a *app) dlqShow() *cobra.Command {
 				q.Set("payload", "true")
 			}
 			var d deadLetter
-			if err := a.call(cmd.Context(), http.MethodGet, a.dlqPath(args[0], "", q), nil, &d); err != nil {
+			if err := a.call(cmd.Context(), http.MethodGet, a.pathOf("/v1/dlq/", args[0], "", q), nil, &d); err != nil {
 				return err
 			}
 			return a.print(deadTable(d))
 		},
 	}
-	a.dlqFlags(c)
+	serverFlag(c)
+	outputFlags(c)
+	tenantFlag(c)
 	c.Flags().Bool("payload", false, "show the job itself too, prompt included (as token ids)")
 	return c
 }
@@ -98,14 +100,16 @@ func (a *app) retry(use, short string) *cobra.Command {
 				body["job"] = id
 			}
 			var answer contracts.Answer
-			err := a.call(cmd.Context(), http.MethodPost, a.dlqPath(args[0], "/retry", url.Values{}), body, &answer)
+			err := a.call(cmd.Context(), http.MethodPost, a.pathOf("/v1/dlq/", args[0], "/retry", url.Values{}), body, &answer)
 			if err != nil {
 				return err
 			}
 			return a.print(table{head: []string{"JOB", "OUTCOME"}, rows: [][]string{{answer.Job, string(answer.Outcome)}}, value: answer})
 		},
 	}
-	a.dlqFlags(c)
+	serverFlag(c)
+	outputFlags(c)
+	tenantFlag(c)
 	c.Flags().String("id", "", "`id` of the new job (default: the old one with .retry1, .retry2 and so on)")
 	return c
 }
@@ -116,7 +120,7 @@ func (a *app) dlqRemove() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var errs []error
 			for _, job := range args {
-				resp, err := a.open(cmd.Context(), http.MethodDelete, a.dlqPath(job, "", url.Values{}), nil)
+				resp, err := a.open(cmd.Context(), http.MethodDelete, a.pathOf("/v1/dlq/", job, "", url.Values{}), nil)
 				if err != nil {
 					errs = append(errs, err)
 					continue
@@ -127,19 +131,19 @@ func (a *app) dlqRemove() *cobra.Command {
 		},
 	}
 	serverFlag(c)
-	c.Flags().String("tenant", "", "`tenant` of the jobs")
+	tenantFlag(c)
 	return c
 }
 
-func (a *app) dlqFlags(c *cobra.Command) {
-	serverFlag(c)
-	outputFlags(c)
+// tenantFlag says whose job it is; where keys are asked for, the key says it.
+func tenantFlag(c *cobra.Command) {
 	c.Flags().String("tenant", "", "`tenant` of the job")
 }
 
-func (a *app) dlqPath(job, action string, q url.Values) string {
+// pathOf is the path of one job among those under a path, of the tenant of tenantFlag.
+func (a *app) pathOf(under, job, action string, q url.Values) string {
 	if tenant := a.settings.text("tenant"); tenant != "" {
 		q.Set("tenant", tenant)
 	}
-	return "/v1/dlq/" + url.PathEscape(job) + action + "?" + q.Encode()
+	return under + url.PathEscape(job) + action + "?" + q.Encode()
 }

@@ -158,7 +158,7 @@ func (a *app) askHTTP(ctx context.Context, j *contracts.Job) (iter.Seq2[*contrac
 
 // events follows GET /v1/jobs/{id}/events.
 func (a *app) events(ctx context.Context, job string) (iter.Seq2[*contracts.Chunk, error], error) {
-	resp, err := a.open(ctx, http.MethodGet, "/v1/jobs/"+url.PathEscape(job)+"/events", nil)
+	resp, err := a.open(ctx, http.MethodGet, a.pathOf("/v1/jobs/", job, "/events", url.Values{}), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func (a *app) oneJob(use, short, method string) *cobra.Command {
 		Use: use, Short: short, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var s contracts.Status
-			if err := a.call(cmd.Context(), method, "/v1/jobs/"+url.PathEscape(args[0]), nil, &s); err != nil {
+			if err := a.call(cmd.Context(), method, a.pathOf("/v1/jobs/", args[0], "", url.Values{}), nil, &s); err != nil {
 				return err
 			}
 			return a.print(statusTable(s))
@@ -97,6 +97,7 @@ func (a *app) oneJob(use, short, method string) *cobra.Command {
 	}
 	serverFlag(c)
 	outputFlags(c)
+	tenantFlag(c)
 	return c
 }
 
@@ -137,6 +138,7 @@ func (a *app) jobWatch() *cobra.Command {
 		},
 	}
 	serverFlag(c)
+	tenantFlag(c)
 	c.Flags().Bool("json", false, "print chunks as JSON Lines")
 	return c
 }

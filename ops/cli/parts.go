@@ -135,7 +135,7 @@ func (a *app) workerList() *cobra.Command {
 }
 
 func workerTable(workers []contracts.Heartbeat) table {
-	t := table{head: []string{"WORKER", "STATE", "MODEL", "VARIANT", "DEVICE", "JOBS", "KV USED", "KV FREE", "RESIDENT", "FINGERPRINT", "STARTED"}, wide: 9, value: workers}
+	t := table{head: []string{"WORKER", "STATE", "MODEL", "VARIANT", "DEVICE", "JOBS", "KV RESERVED", "KV FREE", "RESIDENT", "FINGERPRINT", "STARTED"}, wide: 9, value: workers}
 	for _, w := range workers {
 		t.rows = append(t.rows, []string{
 			w.Worker, workerState(w), w.Model, w.Variant, w.Device, strconv.Itoa(len(w.Jobs)), size(w.KV.Reserved),
@@ -206,9 +206,9 @@ func (a *app) queueCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := table{head: []string{"MODEL", "CLASS", "SIZE", "WAITING", "RUNNING"}, value: queues}
+			t := table{head: []string{"MODEL", "CLASS", "SIZE", "WAITING", "RUNNING", "HELD"}, value: queues}
 			for _, q := range queues {
-				t.rows = append(t.rows, []string{q.Model, string(q.Class), string(q.Size), strconv.Itoa(q.Pending), strconv.Itoa(q.Running)})
+				t.rows = append(t.rows, []string{q.Model, string(q.Class), dash(string(q.Size)), strconv.Itoa(q.Pending), strconv.Itoa(q.Running), strconv.Itoa(q.Held)})
 			}
 			return a.print(t)
 		},
@@ -226,6 +226,7 @@ type queueDepth struct {
 	Size    contracts.Size  `json:"size"`
 	Pending int             `json:"pending"`
 	Running int             `json:"running"`
+	Held    int             `json:"held"`
 }
 
 func needSubcommand(cmd *cobra.Command, _ []string) error {

@@ -144,8 +144,9 @@ type event struct {
 	Choices []struct {
 		Text  string `json:"text"`
 		Delta struct {
-			Content   string `json:"content"`
-			Reasoning string `json:"reasoning_content"`
+			Content  string `json:"content"`
+			Thought  string `json:"reasoning"`
+			Thoughts string `json:"reasoning_content"` // the older name
 		} `json:"delta"`
 	} `json:"choices"`
 	Usage *struct {
@@ -175,21 +176,14 @@ func (p *problem) outcome() Outcome {
 // readEvents reads a stream to [DONE]. Pieces without content (roles, usage) are not reported to got. An answer
 // without any event says how it begins, as the error page of a proxy.
 func readEvents(body io.Reader, got func()) Answer {
-	in := bufio.NewReaderSize(body, 32<<10)
+	lines := bufio.NewScanner(body)
+	lines.Buffer(make([]byte, 32<<10), 16<<20)
 	var a Answer
 	begin, events := "", false
-	for {
-		line, err := in.ReadString('\n')
-		line = strings.TrimRight(line, "\r\n")
+	for lines.Scan() {
+		line := lines.Text()
 		data, ok := strings.CutPrefix(line, "data:")
 		begin, events = cmp.Or(begin, strings.TrimSpace(line)), events || ok || strings.HasPrefix(line, ":")
-		if err != nil {
-			a.Outcome, a.Message = Failed, "the stream broke off: "+err.Error()
-			if !events && begin != "" {
-				a.Message = fmt.Sprintf("the answer is no stream of events: it begins with %.200q", begin)
-			}
-			return a
-		}
 		if !ok {
 			continue // comments, event names, blank lines
 		}
@@ -206,7 +200,7 @@ func readEvents(body io.Reader, got func()) Answer {
 			return a
 		}
 		for _, c := range e.Choices {
-			if c.Text != "" || c.Delta.Content != "" || c.Delta.Reasoning != "" {
+			if c.Text != "" || c.Delta.Content != "" || c.Delta.Thought != "" || c.Delta.Thoughts != "" {
 				got()
 				break
 			}
@@ -215,4 +209,9 @@ func readEvents(body io.Reader, got func()) Answer {
 			a.InputTokens, a.OutputTokens = e.Usage.Prompt, e.Usage.Completion
 		}
 	}
+	a.Outcome, a.Message = Failed, "the stream broke off: "+cmp.Or(lines.Err(), io.ErrUnexpectedEOF).Error()
+	if !events && begin != "" {
+		a.Message = fmt.Sprintf("the answer is no stream of events: it begins with %.200q", begin)
+	}
+	return a
 }

@@ -39,6 +39,7 @@ func TestHTTPAnswers(t *testing.T) {
 		{"broken off after a comment", 200, ": wait\n\n", loadgen.Failed, 0, 0, "broke off"},
 		{"an error page", 200, "\n<html>\n<title>upstream</title>\n</html>", loadgen.Failed, 0, 0, `no stream of events: it begins with "<html>"`},
 		{"a whole answer in one line", 200, `{"choices":[]}`, loadgen.Failed, 0, 0, "no stream of events"},
+		{"reasoning", 200, "data: {\"choices\":[{\"delta\":{\"reasoning\":\"a\"}}]}\n\n" + usage + "data: [DONE]\n\n", loadgen.Completed, 1, 2, ""},
 		{"no JSON", 200, "data: {\n\n", loadgen.Failed, 0, 0, ""},
 		{"error in the stream", 200, one + `data: {"error":{"message":"m","code":"internal"}}` + "\n\n", loadgen.Failed, 1, 0, ""},
 		{"deadline in the stream", 200, one + `data: {"error":{"message":"m","code":"deadline_exceeded"}}` + "\n\n", loadgen.Expired, 1, 0, ""},

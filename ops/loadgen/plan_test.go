@@ -157,12 +157,15 @@ func TestTraces(t *testing.T) {
 	if err != nil || len(late) != 2 || late[0].Input != 2162 || late[1].Output != 1 {
 		t.Errorf("azure of 2024: %+v, %v", late, err)
 	}
+	if slow := trace(t, "azure_conv.csv", loadgen.Window{Speed: 1e-12}); len(slow) != 1 || slow[0].At != 0 {
+		t.Errorf("of a trace so slow that the second request comes after centuries: %+v", slow)
+	}
 	half := trace(t, "azure_code.csv", loadgen.Window{Share: 0.5})
 	if len(half) < 430 || len(half) > 570 {
 		t.Errorf("half of 1000 requests are %d", len(half))
 	}
 	for _, bad := range []string{"", "a,b\n1,2\n", "TIMESTAMP,ContextTokens,GeneratedTokens\nx,1,2\n", `{"timestamp": "x"}`,
-		`{"timestamp": -1}`, `{"timestamp": 1e300}`, `{"input_length": -1}`, `{"output_length": 1000000000000}`,
+		`{"timestamp": -1}`, `{"timestamp": 1e300}`, `{"timestamp": 0, "input_length": -1}`, `{"timestamp": 0, "output_length": 1000000000000}`, `{"prompt": "of pelton submit"}`,
 		"TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:01+00:00,1000000000000,1\n",
 		"client,start_s,rate_rps,cv,distribution,p1,p2\n1,0,1,1,Pareto,1,1\n", "client,start_s,rate_rps,cv,distribution,p1,p2\n1,x,1,1,Gamma,1,1\n",
 		"client,start_s,rate_rps,cv,distribution,p1,p2\n1,0,-1,1,Gamma,1,1\n", "client,start_s,rate_rps,cv,distribution,p1,p2\n1,0,1e300,1,Gamma,1,1\n",

@@ -65,7 +65,11 @@ func (w Window) cut(rng *rand.Rand, p Plan) Plan {
 		if r.At < w.From || r.At >= w.end() || rng.Float64() >= w.Share {
 			continue
 		}
-		r.At = time.Duration(float64(r.At-w.From) / w.Speed)
+		at := float64(r.At-w.From) / w.Speed
+		if at >= math.MaxInt64 {
+			return out // it never comes, nor do those after it
+		}
+		r.At = time.Duration(at)
 		out = append(out, r)
 	}
 	return out
@@ -76,23 +80,27 @@ func readMooncake(in io.Reader) (Plan, error) {
 	dec := json.NewDecoder(in)
 	for {
 		var line struct {
-			Timestamp float64 `json:"timestamp"`
-			Input     int     `json:"input_length"`
-			Output    int     `json:"output_length"`
-			Blocks    []int64 `json:"hash_ids"`
+			Timestamp *float64 `json:"timestamp"`
+			Input     int      `json:"input_length"`
+			Output    int      `json:"output_length"`
+			Blocks    []int64  `json:"hash_ids"`
 		}
 		if err := dec.Decode(&line); errors.Is(err, io.EOF) {
 			return p, nil
 		} else if err != nil {
 			return nil, fmt.Errorf("trace, request %d: %w", len(p)+1, err)
 		}
-		if !(line.Timestamp >= 0 && line.Timestamp < 1e12) {
-			return nil, fmt.Errorf("trace, request %d: timestamp %g: wanted milliseconds since the first", len(p)+1, line.Timestamp)
+		at := line.Timestamp
+		switch {
+		case at == nil:
+			return nil, fmt.Errorf("trace, request %d: no timestamp: the JSON Lines of a trace are Mooncake's", len(p)+1)
+		case !(*at >= 0 && *at < 1e12):
+			return nil, fmt.Errorf("trace, request %d: timestamp %g: wanted milliseconds since the first", len(p)+1, *at)
 		}
 		if err := sound(line.Input, line.Output); err != nil {
 			return nil, fmt.Errorf("trace, request %d: %w", len(p)+1, err)
 		}
-		p = append(p, Request{At: time.Duration(line.Timestamp * float64(time.Millisecond)), Input: line.Input, Output: line.Output, Blocks: line.Blocks})
+		p = append(p, Request{At: time.Duration(*at * float64(time.Millisecond)), Input: line.Input, Output: line.Output, Blocks: line.Blocks})
 	}
 }
 

@@ -255,7 +255,7 @@ func outcome(final *contracts.Chunk) contracts.Outcome {
 func (r *Registry) Queues(look func(context.Context) ([]dispatcher.QueueDepth, error), workers func() map[string]int) {
 	r.reg.MustRegister(&queues{look: look, workers: workers,
 		ready: prometheus.NewDesc("pelton_workers", "Live workers of a model that take jobs, as a dispatcher sees them.", []string{"model"}, nil),
-		depth: prometheus.NewDesc("pelton_queue_jobs", "Jobs by queue and state: waiting, running (given to a worker and not ended, also those that it handed back or that its death gave back).", []string{"model", "class", "size", "state"}, nil)})
+		depth: prometheus.NewDesc("pelton_queue_jobs", "Jobs by queue and state: waiting, running (given to a worker and not ended, also those that it handed back or that its death gave back), held (of no size: for their turn, as far as this dispatcher knows).", []string{"model", "class", "size", "state"}, nil)})
 }
 
 type queues struct {
@@ -283,6 +283,10 @@ func (q *queues) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	for _, d := range list {
+		if d.Size == "" {
+			out <- prometheus.MustNewConstMetric(q.depth, prometheus.GaugeValue, float64(d.Held), d.Model, string(d.Class), "", "held")
+			continue
+		}
 		out <- prometheus.MustNewConstMetric(q.depth, prometheus.GaugeValue, float64(d.Pending), d.Model, string(d.Class), string(d.Size), "waiting")
 		out <- prometheus.MustNewConstMetric(q.depth, prometheus.GaugeValue, float64(d.Running), d.Model, string(d.Class), string(d.Size), "running")
 	}

@@ -46,6 +46,17 @@ func TestWorkers(t *testing.T) {
 	has(t, r, `pelton_workers{model="m"} 2`)
 }
 
+// TestHeldJobsAreTold: what waits outside of the queue is told beside what waits in it.
+func TestHeldJobsAreTold(t *testing.T) {
+	t.Parallel()
+	r := metrics.New()
+	r.Queues(func(context.Context) ([]dispatcher.QueueDepth, error) {
+		return []dispatcher.QueueDepth{{Model: "m", Class: contracts.P3, Held: 17}, {Model: "m", Class: contracts.P3, Size: contracts.SizeS, Pending: 3}}, nil
+	}, func() map[string]int { return nil })
+	has(t, r, `pelton_queue_jobs{class="p3",model="m",size="",state="held"} 17`)
+	has(t, r, `pelton_queue_jobs{class="p3",model="m",size="s",state="waiting"} 3`)
+}
+
 // TestZero: the series by which failures are told are there before the first one, and what a dispatcher ends is
 // counted under its model and class.
 func TestZero(t *testing.T) {

@@ -87,10 +87,20 @@ func (s *Seat) Free() int64 {
 }
 
 // Resize turns a reservation of its jobs into another. None is given while the model is asleep.
-func (s *Seat) Resize(before, after int64) bool {
+func (s *Seat) Resize(before, after int64) bool { return s.resize(before, after, s.m.budget.Resize) }
+
+// Promise is Resize from nothing for a job that may come, see memory.Budget.
+func (s *Seat) Promise(bytes int64) bool {
+	return s.resize(0, bytes, func(_, after int64) bool { return s.m.budget.Promise(after) })
+}
+
+// Redeem is Resize of a promise.
+func (s *Seat) Redeem(before, after int64) bool { return s.resize(before, after, s.m.budget.Redeem) }
+
+func (s *Seat) resize(before, after int64, how func(before, after int64) bool) bool {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
-	if after > before && s.loaded == nil || !s.m.budget.Resize(before, after) {
+	if after > before && s.loaded == nil || !how(before, after) {
 		return false
 	}
 	s.reserved += after - before

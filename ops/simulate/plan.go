@@ -101,9 +101,9 @@ func (s Size) at(c Config, quantile float64) Size {
 	prompt := s.Input * max(p.PerToken.Seconds(), p.C0.Seconds()/budget) // of a device's time
 	busy := math.Pow(s.Rho, math.Sqrt(2*(n+1))-1)                        // share of the requests that wait
 	mean := (s.CV*s.CV + 1) / 2 * prompt / (n * (1 - s.Rho))             // of those
-	wait := 0.0
-	if busy > 1-quantile {
-		wait = mean * math.Log(busy/(1-quantile))
+	wait, late := 0.0, max(1-quantile, 1/float64(len(c.Plan)))           // of all none is late: of so many, fewer than one
+	if busy > late {
+		wait = mean * math.Log(busy/late)
 	}
 	s.TTFTMS = 1000 * (own + wait + (c.Path.Submit + c.Path.Publish + c.Path.Pull + c.Path.Claim + c.Path.Emit).Seconds())
 	return s

@@ -13,6 +13,7 @@ type Budget struct {
 	total    int64
 	size     int64 // what total comes back to, as far as is known
 	reserved int64
+	promised int64 // of reserved: nobody uses it yet
 	watchers []chan struct{}
 	lent     []func(bytes int64)
 }
@@ -54,6 +55,10 @@ func (b *Budget) Release(n int64) bool {
 func (b *Budget) Resize(before, after int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.resize(before, after)
+}
+
+func (b *Budget) resize(before, after int64) bool {
 	if before < 0 || after < 0 || before > b.reserved || after > before && after > b.total-(b.reserved-before) {
 		return false
 	}
@@ -65,7 +70,34 @@ func (b *Budget) Resize(before, after int64) bool {
 	return true
 }
 
-// Lend lets to hold what is free, without a reservation: it is told how much that is at each change, all
+// Promise is Reserve for bytes that are perhaps not needed: until it is redeemed, what is lent stays.
+func (b *Budget) Promise(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n < 0 || n > b.total-b.reserved {
+		return false
+	}
+	b.reserved += n
+	b.promised += n
+	return true
+}
+
+// Redeem is Resize of a promise, which is then a reservation as any other.
+func (b *Budget) Redeem(before, after int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if before < 0 || before > b.promised {
+		return false
+	}
+	b.promised -= before
+	if b.resize(before, after) {
+		return true
+	}
+	b.promised += before
+	return false
+}
+
+// Lend lets to hold what is free or only promised, without a reservation: it is told how much that is at each change, all
 // borrowers alike, and must have given back what is more when it returns. It must not call the budget.
 func (b *Budget) Lend(to func(bytes int64)) {
 	b.mu.Lock()
@@ -76,7 +108,7 @@ func (b *Budget) Lend(to func(bytes int64)) {
 
 func (b *Budget) lend() {
 	for _, to := range b.lent {
-		to(max(b.total-b.reserved, 0) / int64(len(b.lent)))
+		to(max(b.total-b.reserved+b.promised, 0) / int64(len(b.lent)))
 	}
 }
 

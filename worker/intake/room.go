@@ -12,11 +12,18 @@ var ErrNeverFits = errors.New("the job does not fit into this worker's memory")
 
 // Bytes is the memory that a Room gives out; memory.Budget is one. Safe from any goroutine.
 type Bytes interface {
-	Total() int64                    // what an empty worker could reserve now
-	Size() int64                     // what it could reserve again after a while, if Total is less for a while
-	Free() int64                     // what may be reserved now, or after a Want
-	Resize(before, after int64) bool // turns one reservation into another, or changes nothing
-	Watch() <-chan struct{}          // a new channel that tells that bytes became free
+	Total() int64           // what an empty worker could reserve now
+	Size() int64            // what it could reserve again after a while, if Total is less for a while
+	Free() int64            // what may be reserved now, or after a Want
+	Watch() <-chan struct{} // a new channel that tells that bytes became free
+	Books
+}
+
+// Books are the reservations of Bytes. What is not granted changes nothing.
+type Books interface {
+	Promise(bytes int64) bool        // reserves what is perhaps not needed
+	Redeem(before, after int64) bool // turns a promise into a reservation
+	Resize(before, after int64) bool // turns one reservation into another
 }
 
 // Shared is what Bytes may be besides: a part in memory that several models have together, in which
@@ -129,23 +136,25 @@ func (r *Room) Takes(now time.Time) (bytes int64, slots int) {
 	return r.bytes.Free(), r.freeSlots
 }
 
-// Reserve takes bytes and slots, or nothing and returns nil.
+// Reserve takes bytes and slots for a job that may come, or nothing and returns nil. Until it is there, and made to
+// fit, what is lent of the bytes stays lent: most questions for a job are answered with none.
 func (r *Room) Reserve(bytes int64, slots int) *Reservation {
-	v := &Reservation{room: r}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !v.resize(bytes, slots) {
+	if slots < 0 || slots > r.freeSlots || !r.bytes.Promise(bytes) {
 		return nil
 	}
-	return v
+	r.freeSlots -= slots
+	return &Reservation{room: r, bytes: bytes, slots: slots, promised: true}
 }
 
 // Reservation is what one job holds of a Room. Safe from any goroutine.
 type Reservation struct {
-	room  *Room
-	bytes int64 // guarded by room.mu
-	slots int
-	fed   int // prompt tokens that wait to be fed and count
+	room     *Room
+	bytes    int64 // guarded by room.mu
+	slots    int
+	fed      int  // prompt tokens that wait to be fed and count
+	promised bool // and nothing more
 }
 
 // Feed says that the job brought a prompt, of so many tokens.
@@ -184,12 +193,15 @@ func (v *Reservation) feed(counted int) {
 // locked.
 func (v *Reservation) resize(bytes int64, slots int) bool {
 	r := v.room
-	ds := slots - v.slots
-	if slots < 0 || ds > r.freeSlots || !r.bytes.Resize(v.bytes, bytes) {
+	ds, resize := slots-v.slots, r.bytes.Resize
+	if v.promised {
+		resize = r.bytes.Redeem
+	}
+	if slots < 0 || ds > r.freeSlots || !resize(v.bytes, bytes) {
 		return false
 	}
 	r.freeSlots -= ds
-	v.bytes, v.slots = bytes, slots
+	v.bytes, v.slots, v.promised = bytes, slots, false
 	return true
 }
 

@@ -140,3 +140,27 @@ func fitHearsThatMemoryIsGone(t *testing.T) {
 		t.Errorf("Fit = %v, want %v", err, intake.ErrNeverFits)
 	}
 }
+
+// What is lent stays while a worker only asks for a job, and goes when one has come that needs it.
+func TestAskingLeavesWhatIsLent(t *testing.T) {
+	t.Parallel()
+	b := memory.NewBudget(100)
+	var lent int64
+	b.Lend(func(bytes int64) { lent = bytes })
+	room := intake.NewRoom(b, 4)
+	ask := room.Reserve(100, 1)
+	if free, slots := room.Free(); free != 0 || slots != 3 || lent != 100 {
+		t.Errorf("while it asks: %d bytes and %d slots are free, %d lent, want 0, 3 and 100", free, slots, lent)
+	}
+	if ask.Close(); lent != 100 {
+		t.Errorf("after no answer %d are lent, want 100", lent)
+	}
+	came := room.Reserve(100, 1)
+	if !came.Try(30, 1) || lent != 70 {
+		t.Errorf("beside a job of 30 bytes %d are lent, want 70", lent)
+	}
+	came.Close()
+	if free, slots := room.Free(); free != 100 || slots != 4 || lent != 100 {
+		t.Errorf("at the end: %d bytes and %d slots are free, %d lent", free, slots, lent)
+	}
+}

@@ -58,7 +58,7 @@ export function figures(before, now, seconds) {
     "jobs admitted / s": rate("pelton_jobs_total", { outcome: "admitted" }),
     "jobs shed / s": rate("pelton_jobs_total", { outcome: "shed" }),
     "first token at the door, p95, ms": 1000 * p95("pelton_gateway_time_to_first_token_seconds"),
-    "jobs that wait": total(now, "pelton_queue_jobs", { state: "waiting" }),
+    "jobs that wait": total(now, "pelton_queue_jobs", { state: "waiting" }) + total(now, "pelton_queue_jobs", { state: "held" }),
   };
 }
 
