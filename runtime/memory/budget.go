@@ -27,11 +27,19 @@ func NewBudget(total int64) *Budget {
 func (b *Budget) Reserve(n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if !b.take(n) {
+		return false
+	}
+	b.lend()
+	return true
+}
+
+// take counts n bytes as reserved if they are free. The caller holds b.mu.
+func (b *Budget) take(n int64) bool {
 	if n < 0 || n > b.total-b.reserved {
 		return false
 	}
 	b.reserved += n
-	b.lend()
 	return true
 }
 
@@ -58,6 +66,7 @@ func (b *Budget) Resize(before, after int64) bool {
 	return b.resize(before, after)
 }
 
+// resize is Resize for a caller that holds b.mu.
 func (b *Budget) resize(before, after int64) bool {
 	if before < 0 || after < 0 || before > b.reserved || after > before && after > b.total-(b.reserved-before) {
 		return false
@@ -74,10 +83,9 @@ func (b *Budget) resize(before, after int64) bool {
 func (b *Budget) Promise(n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if n < 0 || n > b.total-b.reserved {
+	if !b.take(n) {
 		return false
 	}
-	b.reserved += n
 	b.promised += n
 	return true
 }
