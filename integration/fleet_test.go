@@ -158,16 +158,15 @@ func TestStreamsUnderMemoryLimit(t *testing.T) {
 }
 
 // checkBacklog prints and checks what the run took, and that no queued p3 job was claimed while a p0 job
-// waited, but for one whose pull was under way as that p0 job came.
+// waited, but for one whose pull was under way.
 func checkBacklog(t *testing.T, p *harness.Process, done []timed, limit int64) {
 	t.Helper()
 	var need int64
-	urgent, inverted := 0, 0 // inverted are p3 jobs, each counted once however many p0 jobs it was claimed before
+	inverted := 0 // p3 jobs, each counted once however many p0 jobs it was claimed before
 	var worst float64
 	for _, j := range done {
 		need += j.kv
 		if j.class == contracts.P0 {
-			urgent++
 			worst = max(worst, j.claimed-j.submitted)
 		} else if slices.ContainsFunc(done, func(p0 timed) bool {
 			return p0.class == contracts.P0 && j.claimed > p0.stored+1 && j.claimed < p0.claimed-1
@@ -195,8 +194,8 @@ func checkBacklog(t *testing.T, p *harness.Process, done []timed, limit int64) {
 	if peak > limit {
 		t.Errorf("peak resident memory %d bytes is over the limit of %d", peak, limit)
 	}
-	if inverted > urgent {
-		t.Errorf("%d p3 jobs were claimed while one of %d p0 jobs waited", inverted, urgent)
+	if inverted > 1 {
+		t.Errorf("%d p3 jobs were claimed while a p0 job waited", inverted)
 	}
 }
 
