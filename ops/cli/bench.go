@@ -294,7 +294,7 @@ func (a *app) objectives() loadgen.Objectives {
 func (a *app) given() map[string]string {
 	out := map[string]string{}
 	for _, name := range a.settings.names() {
-		if a.settings.source[name] != "default" && !secretFlags[name] {
+		if a.settings.source[name] != "default" {
 			out[name] = redacted(a.settings.text(name))
 		}
 	}

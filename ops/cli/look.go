@@ -99,9 +99,6 @@ func settingsTable(s *settings) table {
 			continue
 		}
 		v := value{name, redacted(s.text(name)), s.source[name]}
-		if secretFlags[name] && v.Value != "" {
-			v.Value = "(secret)"
-		}
 		values = append(values, v)
 		t.rows = append(t.rows, []string{v.Key, dash(v.Value), v.Source})
 	}

@@ -21,9 +21,6 @@ type settings struct {
 	source map[string]string // flag name -> "flag", "environment PELTON_X", "file F", "default"
 }
 
-// secretFlags may also come from a file that PELTON_<NAME>_FILE names.
-var secretFlags = map[string]bool{"api-key": true}
-
 // loadSettings fills every flag that was not given from PELTON_<FLAG> and then from the file of
 // --config, whose keys are the flag names; one file serves all commands, and only keys
 // that no command of known has are errors.
@@ -59,16 +56,6 @@ func (s *settings) fill(f *pflag.Flag, env func(string) (string, bool), file map
 	if v, ok := env(name); ok {
 		s.source[f.Name] = "environment " + name
 		return s.set(f, []string{v}, name)
-	}
-	if secretFlags[f.Name] {
-		if p, ok := env(name + "_FILE"); ok {
-			b, err := os.ReadFile(p)
-			if err != nil {
-				return fmt.Errorf("%s_FILE: %w", name, err)
-			}
-			s.source[f.Name] = "file " + p
-			return s.set(f, []string{strings.TrimSpace(string(b))}, name)
-		}
 	}
 	if v, ok := file[f.Name]; ok {
 		s.source[f.Name] = "file " + path
