@@ -9,11 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pelton-run/pelton/contracts/topology"
 	"github.com/pelton-run/pelton/dispatcher/gateway/apikey"
 	"github.com/pelton-run/pelton/ops/auth"
 	"github.com/pelton-run/pelton/ops/node"
-	"github.com/pelton-run/pelton/runtime/hub"
 )
 
 func (a *app) authCommand() *cobra.Command {
@@ -212,19 +210,13 @@ func (a *app) provisionCommand() *cobra.Command {
 after upgrades. Where credentials have roles, only the provisioner's allow it.`,
 		Example: example("pelton provision --nats tls://broker:4222 --creds DIR/creds/provisioner.creds --tls-ca DIR/tls/ca.pem --model smollm2-135m-instruct"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			nc, err := a.remote().Connect("pelton provision")
+			nc, err := connect(cmd.Context(), a.remote(), "pelton provision")
 			if err != nil {
-				return coded{err, exitUnavailable}
+				return err
 			}
 			defer nc.Close()
-			var served []node.Served
-			for _, name := range a.settings.list("model") {
-				if e, ok := hub.Lookup(name); ok {
-					name = e.Name
-				}
-				served = append(served, node.Served{Name: name})
-			}
-			return node.Provision(cmd.Context(), nc, topology.Config{Replicas: a.settings.number("replicas")}, served)
+			layout, models := a.layout()
+			return node.Provision(cmd.Context(), nc, layout, models...)
 		},
 	}
 	brokerFlags(c)

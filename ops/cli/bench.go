@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -329,17 +330,22 @@ func (a *app) target(ctx context.Context, mix loadgen.Mix) (_ loadgen.Target, h 
 	if a.settings.source["url"] != "default" || h.Model == "" {
 		return nil, h, nil, usageError{errors.New("--nats needs --model and excludes --url")}
 	}
-	nc, err := a.remote().Connect("pelton bench")
+	nc, err := connect(ctx, a.remote(), "pelton bench")
 	if err != nil {
-		return nil, h, nil, coded{err, exitUnavailable}
-	}
-	clients := map[string]*client.Client{"": client.New(nc, "")}
-	for _, t := range mix.Tenants.Names() {
-		clients[t] = client.New(nc, t)
+		return nil, h, nil, err
 	}
 	h.Target = "pelton over NATS"
-	n := &loadgen.NATS{Client: func(t string) *client.Client { return clients[t] }, Model: h.Model, Text: text, IgnoreEOS: a.settings.yes("ignore-eos")}
+	n := &loadgen.NATS{Client: clients(nc, mix), Model: h.Model, Text: text, IgnoreEOS: a.settings.yes("ignore-eos")}
 	return n, h, nc.Close, nil
+}
+
+// clients has one of each tenant of a load.
+func clients(nc *nats.Conn, mix loadgen.Mix) func(tenant string) *client.Client {
+	of := map[string]*client.Client{}
+	for _, tenant := range append(mix.Tenants.Names(), "") {
+		of[tenant] = client.New(nc, tenant)
+	}
+	return func(tenant string) *client.Client { return of[tenant] }
 }
 
 func (a *app) httpTarget(ctx context.Context, mix loadgen.Mix, h loadgen.Header, text bool) (loadgen.Target, loadgen.Header, func(), error) {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -118,8 +117,8 @@ func (a *app) doctorCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "doctor", Short: "Check whether this machine can run a fleet", Args: cobra.NoArgs, Example: example("pelton doctor"),
 		Long: "doctor looks at the library, the model, memory, disk and ports, and says what to do about what is missing.\nIt changes nothing. Exit code 8 means that something is missing.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			checks := a.diagnose(cmd.Context())
+		RunE: func(*cobra.Command, []string) error {
+			checks := a.diagnose()
 			t := table{head: []string{"CHECK", "STATE", "FOUND", "TO DO"}, value: checks}
 			bad := false
 			for _, k := range checks {
@@ -145,7 +144,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) diagnose(_ context.Context) []check {
+func (a *app) diagnose() []check {
 	checks := []check{{Name: "cores", OK: true, Found: fmt.Sprintf("%d (%s/%s)", runtime.GOMAXPROCS(0), runtime.GOOS, runtime.GOARCH)}}
 	limit, from, err := memory.Limit()
 	k := check{Name: "memory", OK: err == nil && limit >= 400<<20, Found: size(limit) + " (" + from + ")"}

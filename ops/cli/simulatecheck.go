@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pelton-run/pelton/contracts/client"
 	"github.com/pelton-run/pelton/ops/loadgen"
 	"github.com/pelton-run/pelton/ops/node"
 	"github.com/pelton-run/pelton/ops/simulate"
@@ -33,11 +32,7 @@ func (a *app) check(ctx context.Context, cfg simulate.Config, mix loadgen.Mix) e
 		return err
 	}
 	defer nc.Close()
-	clients := map[string]*client.Client{}
-	for _, tenant := range append(mix.Tenants.Names(), "") {
-		clients[tenant] = client.New(nc, tenant)
-	}
-	target := &loadgen.NATS{Client: func(t string) *client.Client { return clients[t] }, Model: simModel, Text: true, IgnoreEOS: true}
+	target := &loadgen.NATS{Client: clients(nc, mix), Model: simModel, Text: true, IgnoreEOS: true}
 	path, err := measurePath(ctx, target, cfg)
 	if err != nil {
 		return err

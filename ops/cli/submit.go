@@ -53,9 +53,9 @@ func (a *app) submit(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	nc, err := a.remote().Connect("pelton submit")
+	nc, err := connect(ctx, a.remote(), "pelton submit")
 	if err != nil {
-		return coded{err, exitUnavailable}
+		return err
 	}
 	defer nc.Close()
 	c := client.New(nc, a.settings.text("tenant"), client.WithRetries(submitRetries))

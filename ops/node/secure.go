@@ -55,20 +55,20 @@ func (n *Node) startBroker(ctx, run context.Context) error {
 		return err
 	}
 	defer nc.Close()
-	return Provision(ctx, nc, n.cfg.Topology, n.cfg.Models)
+	var models []string
+	for _, m := range n.cfg.Models {
+		models = append(models, m.Name)
+	}
+	return Provision(ctx, nc, n.cfg.Topology, models...)
 }
 
 // Provision makes the broker's streams and consumers match the layout that models need.
-func Provision(ctx context.Context, nc *nats.Conn, layout topology.Config, models []Served) error {
+func Provision(ctx context.Context, nc *nats.Conn, layout topology.Config, models ...string) error {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return err
 	}
-	var names []string
-	for _, m := range models {
-		names = append(names, m.Name)
-	}
-	if _, err := topology.Ensure(ctx, js, layout, names...); err != nil {
+	if _, err := topology.Ensure(ctx, js, layout, models...); err != nil {
 		return fmt.Errorf("topology: %w", err)
 	}
 	return nil
