@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"net/http"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -9,26 +8,10 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
 )
 
-// DeadLetters is what Jobs may be able to do beyond: it keeps the jobs that were given up. Without it the
-// endpoints below /v1/dlq answer unimplemented.
-type DeadLetters interface {
-	ListDead(ctx context.Context, tenant string, limit int) ([]contracts.Dead, error)
-	DeadLetter(ctx context.Context, tenant, job string) (*contracts.Dead, error)
-	RetryDead(ctx context.Context, tenant, job, id string) (*contracts.Answer, error)
-	RemoveDead(ctx context.Context, tenant, job string) error
-}
-
 // letter is a dead letter as it is shown; the payload only when it is asked for, for prompts are private.
 type letter struct {
 	*contracts.Dead
 	Payload *contracts.Admitted `json:"payload,omitempty"`
-}
-
-func (g *gateway) deadLetters() (DeadLetters, error) {
-	if dead, ok := g.cfg.Jobs.(DeadLetters); ok {
-		return dead, nil
-	}
-	return nil, contracts.Errorf(contracts.CodeUnimplemented, "dead letters are not kept here")
 }
 
 // listDead serves GET /v1/dlq.
@@ -44,32 +27,20 @@ func (g *gateway) listDead(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	dead, err := g.deadLetters()
-	if err != nil {
-		return err
-	}
-	list, err := dead.ListDead(r.Context(), tenant, limit)
+	list, err := g.cfg.Jobs.ListDead(r.Context(), tenant, limit)
 	if err != nil {
 		return err
 	}
 	return g.writeJSON(w, http.StatusOK, openai.NewList(list))
 }
 
-// oneDead is the part that the handlers of one dead letter share.
-func (g *gateway) oneDead(r *http.Request) (dead DeadLetters, tenant, id string, err error) {
-	if tenant, id, err = g.jobAsked(r); err == nil {
-		dead, err = g.deadLetters()
-	}
-	return dead, tenant, id, err
-}
-
 // showDead serves GET /v1/dlq/{id}.
 func (g *gateway) showDead(w http.ResponseWriter, r *http.Request) error {
-	dead, tenant, id, err := g.oneDead(r)
+	tenant, id, err := g.jobAsked(r)
 	if err != nil {
 		return err
 	}
-	d, err := dead.DeadLetter(r.Context(), tenant, id)
+	d, err := g.cfg.Jobs.DeadLetter(r.Context(), tenant, id)
 	if err != nil {
 		return err
 	}
@@ -86,7 +57,7 @@ func (g *gateway) showDead(w http.ResponseWriter, r *http.Request) error {
 
 // retryDead serves POST /v1/dlq/{id}/retry; the body, {"job": ID}, may be left out.
 func (g *gateway) retryDead(w http.ResponseWriter, r *http.Request) error {
-	dead, tenant, id, err := g.oneDead(r)
+	tenant, id, err := g.jobAsked(r)
 	if err != nil {
 		return err
 	}
@@ -104,7 +75,7 @@ func (g *gateway) retryDead(w http.ResponseWriter, r *http.Request) error {
 			return f.Err()
 		}
 	}
-	answer, err := dead.RetryDead(r.Context(), tenant, id, name)
+	answer, err := g.cfg.Jobs.RetryDead(r.Context(), tenant, id, name)
 	if err != nil {
 		return err
 	}
@@ -113,11 +84,11 @@ func (g *gateway) retryDead(w http.ResponseWriter, r *http.Request) error {
 
 // removeDead serves DELETE /v1/dlq/{id}.
 func (g *gateway) removeDead(w http.ResponseWriter, r *http.Request) error {
-	dead, tenant, id, err := g.oneDead(r)
+	tenant, id, err := g.jobAsked(r)
 	if err != nil {
 		return err
 	}
-	if err := dead.RemoveDead(r.Context(), tenant, id); err != nil {
+	if err := g.cfg.Jobs.RemoveDead(r.Context(), tenant, id); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

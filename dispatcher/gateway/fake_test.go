@@ -17,6 +17,8 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/admission"
+	"github.com/pelton-run/pelton/dispatcher/gateway"
+	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
 const (
@@ -30,6 +32,8 @@ var vocabulary = []string{" the", " sky", " is", " blue", ",", " because", "\n",
 // fakeFleet stands for dispatcher and workers: it keeps the streams of its jobs, generates words that
 // depend on seed and place only, and can be told to wait.
 type fakeFleet struct {
+	gateway.DeadLetters // none
+
 	pace   time.Duration // of one token, as a modelled device
 	hold   chan struct{} // jobs start when it is closed; nil: at once
 	refuse func(*contracts.Job) error
@@ -329,6 +333,9 @@ func (f *fakeFleet) Leave(ctx context.Context, tenant, job string) error {
 	_, err = f.Cancel(ctx, tenant, job)
 	return err
 }
+
+// Quota is no limit.
+func (*fakeFleet) Quota(string) (requests, tokens quota.State) { return requests, tokens }
 
 func (f *fakeFleet) List(_ context.Context, filter contracts.Filter) ([]contracts.Status, error) {
 	f.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/gate"
+	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
 // Jobs is what the gateway needs of the dispatcher. All methods are safe for concurrent use, return
@@ -33,6 +34,19 @@ type Jobs interface {
 	Cancel(ctx context.Context, tenant, job string) (contracts.Status, error)
 	// List is the jobs that pass the filter.
 	List(ctx context.Context, filter contracts.Filter) ([]contracts.Status, error)
+	// Leave is told that a reader of a job left; it cancels the job if that asked for it and has no other reader.
+	Leave(ctx context.Context, tenant, job string) error
+	// Quota is what a tenant's requests and tokens of a minute allow now; a limit of 0 is none.
+	Quota(tenant string) (requests, tokens quota.State)
+	DeadLetters
+}
+
+// DeadLetters are the jobs that were given up.
+type DeadLetters interface {
+	ListDead(ctx context.Context, tenant string, limit int) ([]contracts.Dead, error)
+	DeadLetter(ctx context.Context, tenant, job string) (*contracts.Dead, error)
+	RetryDead(ctx context.Context, tenant, job, id string) (*contracts.Answer, error)
+	RemoveDead(ctx context.Context, tenant, job string) error
 }
 
 // Value is what a path answers as JSON.

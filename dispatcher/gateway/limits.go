@@ -9,21 +9,14 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/quota"
 )
 
-// limiter is what Jobs may be able to do beyond: Quota is what a tenant's requests and tokens of a minute
-// allow now.
-type limiter interface {
-	Quota(tenant string) (requests, tokens quota.State)
-}
-
 // limitsOf makes the answer say what the tenant has left, as the clients of OpenAI read it.
 func (g *gateway) limitsOf(w http.ResponseWriter, tenant string) {
-	jobs, able := g.cfg.Jobs.(limiter)
 	rec, ours := w.(*recorder)
-	if !able || !ours {
+	if !ours {
 		return
 	}
 	rec.begin = append(rec.begin, func(h http.Header) {
-		requests, tokens := jobs.Quota(tenant)
+		requests, tokens := g.cfg.Jobs.Quota(tenant)
 		for kind, s := range map[string]quota.State{"Requests": requests, "Tokens": tokens} {
 			if s.Limit > 0 {
 				h.Set("X-Ratelimit-Limit-"+kind, strconv.Itoa(s.Limit))

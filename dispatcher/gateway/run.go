@@ -175,23 +175,13 @@ func (g *gateway) cancel(ctx context.Context, tenant, job string) {
 	g.left(ctx, tenant, job, err)
 }
 
-// leaver is what Jobs may be able to do beyond: Leave is told that a reader of a job left, and cancels the
-// job if it asked for that and has no other reader.
-type leaver interface {
-	Leave(ctx context.Context, tenant, job string) error
-}
-
 // leave ends the reading of a job that outlives the request, and tells that its reader left.
 func (r *run) leave(tenant, job string) {
 	r.stop()
 	r.follows.Wait()
-	jobs, able := r.g.cfg.Jobs.(leaver)
-	if !able {
-		return
-	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(r.ctx), r.g.cfg.CancelTime)
 	defer stop()
-	r.g.left(ctx, tenant, job, jobs.Leave(ctx, tenant, job))
+	r.g.left(ctx, tenant, job, r.g.cfg.Jobs.Leave(ctx, tenant, job))
 }
 
 // left logs why the job of a caller that left was not canceled; that it is gone already is fine.
