@@ -42,6 +42,22 @@ type Status struct {
 	Message   string   `msgpack:"message,omitempty" json:"message,omitempty"`
 }
 
+// StatusOf is the status of a job of which record is the last one and claim the last claim, or nil.
+func StatusOf(tenant, job string, claim *Claim, record *Chunk) Status {
+	s := Status{Job: job, State: StateRunning, Tenant: tenant}
+	if claim != nil {
+		s.Class, s.Model, s.Submitted, s.Worker, s.Attempt = claim.Class, claim.Model, claim.Submitted, claim.Worker, claim.Attempt
+	}
+	if record.Final() {
+		s.State, s.Finish, s.Usage, s.Timings = FinalState(record), record.Finish, record.Usage, record.Timings
+		s.Code, s.Message = record.Code, record.Message
+	}
+	return s
+}
+
+// Outcome is what became of a job in this state, which is a final one.
+func (s State) Outcome() Outcome { return Outcome(s) }
+
 // FinalState is the state that a final record puts its job in.
 func FinalState(c *Chunk) State {
 	switch c.Code {
@@ -126,10 +142,16 @@ type WorkerStats struct {
 	ResidentBytes int64   `msgpack:"resident_bytes" json:"resident_bytes"`
 }
 
+// How many jobs are listed.
+const (
+	DefaultList = 100 // where no limit is named
+	MaxList     = 1000
+)
+
 // Filter narrows a list of jobs; an empty field lets everything through.
 type Filter struct {
 	State  State
 	Class  Class
 	Tenant string
-	Limit  int // most jobs to list; 0 is the lister's default
+	Limit  int // most jobs to list; 0 is DefaultList
 }

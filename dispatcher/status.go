@@ -34,7 +34,7 @@ func (d *Dispatcher) status(ctx context.Context, tenant, job string) (s contract
 		}
 		if last != nil {
 			claim, record, err := state.ClaimOf(ctx, d.out, last)
-			return state.Record(tenant, job, claim, record), err
+			return contracts.StatusOf(tenant, job, claim, record), err
 		}
 		a, m, err := d.queued(ctx, tenant, job)
 		if err != nil {

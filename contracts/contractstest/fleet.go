@@ -230,18 +230,9 @@ func (f *Fleet) cancel(msg *nats.Msg) {
 			return
 		}
 		j, c := &run.job, run.final
-		f.answer(msg, &contracts.Status{
-			Job: j.ID, State: contracts.FinalState(c), Class: classOf(j), Model: j.Model, Tenant: j.Tenant, Submitted: j.Submitted,
-			Worker: c.Claim.Worker, Attempt: c.Claim.Attempt, Finish: c.Finish, Usage: c.Usage, Timings: c.Timings, Code: c.Code, Message: c.Message,
-		})
+		s := contracts.StatusOf(j.Tenant, j.ID, c.Claim, c)
+		f.answer(msg, &s)
 	})
-}
-
-func classOf(j *contracts.Job) contracts.Class {
-	if j.Class == "" {
-		return contracts.P2
-	}
-	return j.Class
 }
 
 // writer appends one job's records to OUT, each only after the one before.
@@ -273,7 +264,7 @@ func (f *Fleet) run(ctx context.Context, run *fakeJob) {
 	began := time.Now()
 	j := &run.job
 	w := &writer{f: f, subj: subject.Out(j.Tenant, j.ID)}
-	claim := &contracts.Claim{Worker: "fake", Attempt: 1, Model: j.Model, Class: classOf(j), Submitted: j.Submitted, Digest: run.digest}
+	claim := &contracts.Claim{Worker: "fake", Attempt: 1, Model: j.Model, Class: cmp.Or(j.Class, contracts.P2), Submitted: j.Submitted, Digest: run.digest}
 	final := &contracts.Chunk{V: contracts.Version, Job: j.ID, Fence: 1, Claim: claim, Usage: &contracts.Usage{PromptTokens: len(strings.Fields(prompt(j)))}}
 	err := w.write(&contracts.Chunk{V: contracts.Version, Job: j.ID, Fence: 1, Claim: claim})
 	close(run.taken)

@@ -3,15 +3,12 @@ package gateway
 import (
 	"context"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
 	"github.com/pelton-run/pelton/dispatcher/gateway/sse"
 )
-
-var running = []contracts.State{contracts.StateScheduled, contracts.StateHeld, contracts.StateQueued, contracts.StateRunning}
 
 // events serves GET /v1/jobs/{id}/events: the job's chunks as events whose id is the chunk's index, with
 // several choices the [position]. It resumes above Last-Event-ID (or ?after=) and closes after the final
@@ -47,7 +44,7 @@ func (g *gateway) events(w http.ResponseWriter, r *http.Request) error {
 		}
 	}()
 	var at position
-	if slices.Contains(running, status.State) && out.flush() != nil {
+	if !status.State.Final() && out.flush() != nil {
 		return nil
 	}
 	silence := time.NewTicker(g.cfg.KeepAlive)

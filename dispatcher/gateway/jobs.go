@@ -17,11 +17,6 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
 )
 
-const (
-	defaultList = 100 // jobs in a list that names no limit
-	maxList     = 1000
-)
-
 // result is a job's status with what it generated, as Prefer: wait answers it.
 type result struct {
 	contracts.Status
@@ -156,13 +151,7 @@ func (out *result) add(job *contracts.Job, c *contracts.Chunk) error {
 	for i := range out.Choices {
 		out.Choices[i].Finish = cmp.Or(out.Choices[i].Finish, c.Finish)
 	}
-	out.Status = contracts.Status{
-		Job: job.ID, State: contracts.FinalState(c), Class: job.Class, Model: job.Model, Tenant: job.Tenant, Submitted: job.Submitted,
-		Finish: c.Finish, Usage: c.Usage, Timings: c.Timings, Code: c.Code, Message: c.Message,
-	}
-	if claim := c.Claim; claim != nil {
-		out.Class, out.Model, out.Submitted, out.Worker, out.Attempt = claim.Class, claim.Model, claim.Submitted, claim.Worker, claim.Attempt
-	}
+	out.Status = contracts.StatusOf(job.Tenant, job.ID, c.Claim, c)
 	return nil
 }
 
@@ -279,11 +268,11 @@ var states = []contracts.State{
 // limitAsked is how many elements of a list are wanted.
 func limitAsked(q url.Values) (int, error) {
 	if !q.Has("limit") {
-		return defaultList, nil
+		return contracts.DefaultList, nil
 	}
 	n, err := strconv.Atoi(q.Get("limit"))
-	if err != nil || n < 1 || n > maxList || len(q["limit"]) > 1 {
-		return 0, queryError("limit", "limit %q is not one number from 1 to %d", brief(strings.Join(q["limit"], " ")), maxList)
+	if err != nil || n < 1 || n > contracts.MaxList || len(q["limit"]) > 1 {
+		return 0, queryError("limit", "limit %q is not one number from 1 to %d", brief(strings.Join(q["limit"], " ")), contracts.MaxList)
 	}
 	return n, nil
 }

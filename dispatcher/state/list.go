@@ -16,8 +16,6 @@ import (
 
 // Bounds of List.
 const (
-	DefaultList = 100 // jobs in a list that names no limit
-	MaxList     = 1000
 	listFirst   = 256     // records of OUT that are read first, from the newest back; then twice as many each time
 	listWindow  = 4096    // most of them that are read at once
 	listRecords = 1 << 17 // records of OUT that are read in all
@@ -111,8 +109,8 @@ func (ls *Lists) Dead(ctx context.Context, tenant string, limit int) ([]contract
 			dead.Admitted = nil
 			list = append(list, dead)
 		}
-		if len(list) == 2*MaxList {
-			list = slices.Delete(list, 0, MaxList)
+		if len(list) == 2*contracts.MaxList {
+			list = slices.Delete(list, 0, contracts.MaxList)
 		}
 		return true
 	})
@@ -126,9 +124,9 @@ func (ls *Lists) Dead(ctx context.Context, tenant string, limit int) ([]contract
 // limited is how many entries a list has at most for which limit were asked.
 func limited(limit int) int {
 	if limit <= 0 {
-		return DefaultList
+		return contracts.DefaultList
 	}
-	return min(limit, MaxList)
+	return min(limit, contracts.MaxList)
 }
 
 // Logs are the streams that are read.
@@ -188,7 +186,7 @@ func (l *lister) pages(ctx context.Context, log *relay.Log, filter string) error
 				return err
 			}
 		}
-		page, err := log.Page(ctx, filter, seq, MaxList)
+		page, err := log.Page(ctx, filter, seq, contracts.MaxList)
 		if err != nil || len(page) == 0 {
 			return err
 		}
@@ -293,7 +291,7 @@ func (l *lister) window(ctx context.Context, begin, end uint64, seen map[string]
 		if err != nil {
 			return err
 		}
-		l.keep(out, Record(tenant, job, claim, record))
+		l.keep(out, contracts.StatusOf(tenant, job, claim, record))
 	}
 	return nil
 }

@@ -27,19 +27,6 @@ func Queued(m *relay.Message, a *contracts.Admitted) (contracts.Status, error) {
 	return s, err
 }
 
-// Record is the status of a job of which record is the last one and claim a claim, or nil.
-func Record(tenant, job string, claim *contracts.Claim, record *contracts.Chunk) contracts.Status {
-	s := contracts.Status{Job: job, State: contracts.StateRunning, Tenant: tenant}
-	if claim != nil {
-		s.Class, s.Model, s.Submitted, s.Worker, s.Attempt = claim.Class, claim.Model, claim.Submitted, claim.Worker, claim.Attempt
-	}
-	if record.Final() {
-		s.State, s.Finish, s.Usage, s.Timings = contracts.FinalState(record), record.Finish, record.Usage, record.Timings
-		s.Code, s.Message = record.Code, record.Message
-	}
-	return s
-}
-
 // ClaimOf is the claim that holds for a job's last record, nil when there is none, and the record
 // decoded. A record without a claim has it in the first record; when a later worker took the job over,
 // the fences differ and all records are read.

@@ -138,17 +138,7 @@ func (a *app) submitOne(ctx context.Context, c *client.Client, j *contracts.Job,
 }
 
 func resultOf(j *contracts.Job, final *contracts.Chunk, texts []strings.Builder) result {
-	r := result{Job: j.ID, Outcome: contracts.OutcomeCompleted, Outputs: final.Outputs, Finish: final.Finish, Usage: final.Usage, Timings: final.Timings, Code: final.Code, Message: final.Message}
-	switch contracts.FinalState(final) {
-	case contracts.StateFailed:
-		r.Outcome = contracts.OutcomeFailed
-	case contracts.StateCanceled:
-		r.Outcome = contracts.OutcomeCanceled
-	case contracts.StateExpired:
-		r.Outcome = contracts.OutcomeExpired
-	case contracts.StateEvicted:
-		r.Outcome = contracts.OutcomeEvicted
-	}
+	r := result{Job: j.ID, Outcome: contracts.FinalState(final).Outcome(), Outputs: final.Outputs, Finish: final.Finish, Usage: final.Usage, Timings: final.Timings, Code: final.Code, Message: final.Message}
 	if j.Params.N == nil || *j.Params.N == 1 {
 		r.Text = texts[0].String()
 		return r

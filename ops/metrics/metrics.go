@@ -161,7 +161,7 @@ func (r *Registry) Worker(model string) *worker.Trace {
 			r.waited.WithLabelValues(model).Observe(s.Waited.Seconds())
 		},
 		Finished: func(j worker.Job, final *contracts.Chunk) {
-			r.jobs.WithLabelValues(j.Model, string(j.Class), string(outcome(final))).Inc()
+			r.jobs.WithLabelValues(j.Model, string(j.Class), string(contracts.FinalState(final).Outcome())).Inc()
 			r.tokens.WithLabelValues(j.Model, "prompt").Add(float64(final.Usage.PromptTokens))
 			r.tokens.WithLabelValues(j.Model, "output").Add(float64(final.Usage.CompletionTokens))
 			if final.Code != "" && final.Usage.CompletionTokens > 0 { // one that never ran cost nothing
@@ -194,7 +194,7 @@ func (r *Registry) Dispatcher(models ...string) *dispatcher.Trace {
 			r.gateway.WithLabelValues(j.Job.Model, string(j.Job.Class)).Observe(ttft.Seconds())
 		},
 		Ended: func(final *contracts.Chunk) {
-			r.jobs.WithLabelValues(final.Claim.Model, string(final.Claim.Class), string(outcome(final))).Inc()
+			r.jobs.WithLabelValues(final.Claim.Model, string(final.Claim.Class), string(contracts.FinalState(final).Outcome())).Inc()
 		},
 		Moved: r.moves,
 		Top:   func(model string, rung float64) { r.overload.top.WithLabelValues(model).Set(rung) },
@@ -233,21 +233,6 @@ func (r *Registry) heartbeat(h *contracts.Heartbeat) {
 	r.kv.WithLabelValues(h.Worker, h.Model, "used").Set(float64(h.KV.Used))
 	r.resident.WithLabelValues(h.Worker).Set(float64(h.Stats.ResidentBytes))
 	r.running.WithLabelValues(h.Worker, h.Model).Set(float64(len(h.Jobs)))
-}
-
-// outcome is the metrics label of a final record.
-func outcome(final *contracts.Chunk) contracts.Outcome {
-	switch contracts.FinalState(final) {
-	case contracts.StateCompleted:
-		return contracts.OutcomeCompleted
-	case contracts.StateCanceled:
-		return contracts.OutcomeCanceled
-	case contracts.StateExpired:
-		return contracts.OutcomeExpired
-	case contracts.StateEvicted:
-		return contracts.OutcomeEvicted
-	}
-	return contracts.OutcomeFailed
 }
 
 // Queues makes every scrape ask for the depths of the queues, where a failing look leaves them out, and for
