@@ -164,20 +164,24 @@ func (g *gateway) relay(out *stream, run *run, reply *reply, rec record) (broken
 // served refuses a model that the fleet knows but no live worker serves. Names that are not in the list
 // go on to the dispatcher, which refuses them and says what there is.
 func (g *gateway) served(name string) (admission.ModelStatus, error) {
-	models := g.cfg.Models()
-	for _, m := range models {
-		if m.Name != name && !slices.Contains(m.Aliases, name) {
-			continue
-		}
-		if m.Workers == 0 {
-			return m, contracts.Errorf(contracts.CodeUnavailable, "no worker serves model %s at the moment: retry, or submit it to /v1/jobs, where it waits", brief(name))
-		}
-		return m, nil
+	m, known := g.model(name)
+	switch {
+	case known && m.Workers == 0:
+		return m, contracts.Errorf(contracts.CodeUnavailable, "no worker serves model %s at the moment: retry, or submit it to /v1/jobs, where it waits", brief(name))
+	case !known && len(g.cfg.Models()) == 0:
+		return m, contracts.Errorf(contracts.CodeUnavailable, "no worker has joined the fleet yet: retry soon")
 	}
-	if len(models) == 0 {
-		return admission.ModelStatus{}, contracts.Errorf(contracts.CodeUnavailable, "no worker has joined the fleet yet: retry soon")
+	return m, nil
+}
+
+// model is the model of a name or an alias.
+func (g *gateway) model(name string) (m admission.ModelStatus, known bool) {
+	for _, m := range g.cfg.Models() {
+		if m.Name == name || slices.Contains(m.Aliases, name) {
+			return m, true
+		}
 	}
-	return admission.ModelStatus{}, nil
+	return m, false
 }
 
 // fingerprint changes when replies to the same request may: with the model's build or our version.

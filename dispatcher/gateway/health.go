@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"net/http"
-	"slices"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/admission"
@@ -23,12 +22,14 @@ func (g *gateway) listModels(w http.ResponseWriter, _ *http.Request) error {
 // oneModel serves GET /v1/models/{id}; ids may hold slashes.
 func (g *gateway) oneModel(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
-	for _, m := range g.cfg.Models() {
-		if m.Workers > 0 && (m.Name == id || slices.Contains(m.Aliases, id)) {
-			return g.writeJSON(w, http.StatusOK, modelObject(m))
-		}
+	if m, _ := g.model(id); m.Workers > 0 {
+		return g.writeJSON(w, http.StatusOK, modelObject(m))
 	}
-	return &contracts.Error{Code: contracts.CodeModelNotFound, Param: "model", Message: "model " + brief(id) + " is not served: ask /v1/models what is"}
+	return unknownModel(id)
+}
+
+func unknownModel(name string) error {
+	return &contracts.Error{Code: contracts.CodeModelNotFound, Param: "model", Message: "model " + brief(name) + " is not served: ask /v1/models what is"}
 }
 
 func modelObject(m admission.ModelStatus) openai.Model {

@@ -3,7 +3,6 @@ package gateway
 import (
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strconv"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -35,16 +34,14 @@ const versionV2 = "1"
 // modelV2 is the model that a path names.
 func (g *gateway) modelV2(r *http.Request) (admission.ModelStatus, error) {
 	name, version := r.PathValue("id"), r.PathValue("version")
-	for _, m := range g.cfg.Models() {
-		if m.Name != name && !slices.Contains(m.Aliases, name) {
-			continue
-		}
-		if version != "" && version != versionV2 {
-			return m, &contracts.Error{Code: contracts.CodeModelNotFound, Param: "version", Message: "model " + brief(name) + " has no version " + brief(version) + ": its only one is " + versionV2}
-		}
-		return m, nil
+	m, known := g.model(name)
+	switch {
+	case !known:
+		return m, unknownModel(name)
+	case version != "" && version != versionV2:
+		return m, &contracts.Error{Code: contracts.CodeModelNotFound, Param: "version", Message: "model " + brief(name) + " has no version " + brief(version) + ": its only one is " + versionV2}
 	}
-	return admission.ModelStatus{}, &contracts.Error{Code: contracts.CodeModelNotFound, Param: "model", Message: "model " + brief(name) + " is not served: ask /v1/models what is"}
+	return m, nil
 }
 
 // showV2 serves GET /v2/models/{id}, with a version or without.
