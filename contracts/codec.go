@@ -176,7 +176,7 @@ func Decode(data []byte, v any) error {
 		if param == "" {
 			return Errorf(CodeInvalidArgument, "msgpack: %v", err)
 		}
-		return invalid(param, "%s has the wrong type: %v", param, err)
+		return Invalid(param, "%s has the wrong type: %v", param, err)
 	}
 	return nil
 }

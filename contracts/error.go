@@ -116,7 +116,8 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-func invalid(param, format string, args ...any) *Error {
+// Invalid is the [*Error] of a parameter that is at fault.
+func Invalid(param, format string, args ...any) *Error {
 	return &Error{Code: CodeInvalidArgument, Param: param, Message: fmt.Sprintf(format, args...)}
 }
 

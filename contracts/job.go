@@ -160,13 +160,13 @@ func (j *Job) Validate() error {
 	case j.V > Version:
 		return &Error{Code: CodeUnimplemented, Param: "v", Message: fmt.Sprintf("version %d is newer than this dispatcher's %d: upgrade it", j.V, Version)}
 	case j.V < 0:
-		return invalid("v", "version %d does not exist", j.V)
+		return Invalid("v", "version %d does not exist", j.V)
 	case j.ID == "" || len(j.ID) > MaxIDLength || !utf8.ValidString(j.ID):
-		return invalid("job", "job id must be 1 to %d bytes of UTF-8, got %d", MaxIDLength, len(j.ID))
+		return Invalid("job", "job id must be 1 to %d bytes of UTF-8, got %d", MaxIDLength, len(j.ID))
 	case j.Deadline < 0 || j.Submitted < 0 || j.NotBefore < 0:
-		return invalid("deadline", "times are Unix milliseconds and not negative")
+		return Invalid("deadline", "times are Unix milliseconds and not negative")
 	case j.NotBefore > 0 && j.Deadline > 0 && j.Deadline <= j.NotBefore:
-		return invalid("not_before", "the job may start only after its deadline: move one of them")
+		return Invalid("not_before", "the job may start only after its deadline: move one of them")
 	}
 	if err := validName("tenant", j.Tenant); err != nil {
 		return err
@@ -175,17 +175,17 @@ func (j *Job) Validate() error {
 		return err
 	}
 	if j.Class != "" && !j.Class.Valid() {
-		return invalid("class", "class %.40q is not one of p0, p1, p2, p3", j.Class)
+		return Invalid("class", "class %.40q is not one of p0, p1, p2, p3", j.Class)
 	}
 	if err := j.validateInput(); err != nil {
 		return err
 	}
 	if len(j.Labels) > MaxLabels {
-		return invalid("labels", "%d labels, at most %d are allowed", len(j.Labels), MaxLabels)
+		return Invalid("labels", "%d labels, at most %d are allowed", len(j.Labels), MaxLabels)
 	}
 	for k, v := range j.Labels {
 		if len(k) == 0 || len(k) > MaxLabelLength || len(v) > MaxLabelValue || !utf8.ValidString(k) || !utf8.ValidString(v) {
-			return invalid("labels", "label names must be 1 to %d bytes of UTF-8, values at most %d", MaxLabelLength, MaxLabelValue)
+			return Invalid("labels", "label names must be 1 to %d bytes of UTF-8, values at most %d", MaxLabelLength, MaxLabelValue)
 		}
 	}
 	return j.Params.validate()
@@ -200,13 +200,13 @@ func (j *Job) validateInput() error {
 		return j.validateChat()
 	case KindText:
 		if len(j.Messages) > 0 {
-			return invalid("messages", "a text job takes prompt, not messages: use kind chat")
+			return Invalid("messages", "a text job takes prompt, not messages: use kind chat")
 		}
 		if (j.Prompt == "") == (len(j.Tokens) == 0) {
-			return invalid("prompt", "a text job needs a prompt that is not empty (or tokens, not both)")
+			return Invalid("prompt", "a text job needs a prompt that is not empty (or tokens, not both)")
 		}
 		if len(j.Tokens) > MaxMaxTokens || slices.ContainsFunc(j.Tokens, func(t int32) bool { return t < 0 }) {
-			return invalid("tokens", "tokens must be at most %d ids, none negative", MaxMaxTokens)
+			return Invalid("tokens", "tokens must be at most %d ids, none negative", MaxMaxTokens)
 		}
 		return validText("prompt", j.Prompt)
 	case KindEmbed:
@@ -214,23 +214,23 @@ func (j *Job) validateInput() error {
 	case KindTensor:
 		return j.validateTensor()
 	case "":
-		return invalid("kind", "kind is missing: use chat, text, embed or tensor")
+		return Invalid("kind", "kind is missing: use chat, text, embed or tensor")
 	}
-	return invalid("kind", "kind %.40q is not one of chat, text, embed, tensor", j.Kind)
+	return Invalid("kind", "kind %.40q is not one of chat, text, embed, tensor", j.Kind)
 }
 
 func (j *Job) validateChat() error {
 	if j.Prompt != "" || len(j.Tokens) > 0 {
-		return invalid("prompt", "a chat job takes messages, not prompt or tokens: use kind text")
+		return Invalid("prompt", "a chat job takes messages, not prompt or tokens: use kind text")
 	}
 	if len(j.Messages) == 0 || len(j.Messages) > MaxMessages {
-		return invalid("messages", "a chat job needs 1 to %d messages, got %d", MaxMessages, len(j.Messages))
+		return Invalid("messages", "a chat job needs 1 to %d messages, got %d", MaxMessages, len(j.Messages))
 	}
 	for i, m := range j.Messages {
 		switch m.Role {
 		case "system", "user", "assistant", "tool", "developer":
 		default:
-			return invalid(fmt.Sprintf("messages[%d].role", i), "role %.40q is not one of system, user, assistant, tool, developer", m.Role)
+			return Invalid(fmt.Sprintf("messages[%d].role", i), "role %.40q is not one of system, user, assistant, tool, developer", m.Role)
 		}
 		if err := validText(fmt.Sprintf("messages[%d].content", i), m.Content); err != nil {
 			return err
@@ -249,14 +249,14 @@ func validText(param, s string) error {
 		return &Error{Code: CodePayloadTooLarge, Param: param, Message: fmt.Sprintf("%s has %d bytes, at most %d are allowed: shorten it", param, len(s), MaxPromptLength)}
 	}
 	if !utf8.ValidString(s) {
-		return invalid(param, "%s is not valid UTF-8", param)
+		return Invalid(param, "%s is not valid UTF-8", param)
 	}
 	return nil
 }
 
 func validName(param, s string) error {
 	if s == "" || len(s) > MaxNameLength || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f }) {
-		return invalid(param, "%s must be 1 to %d bytes of UTF-8 without control characters", param, MaxNameLength)
+		return Invalid(param, "%s must be 1 to %d bytes of UTF-8 without control characters", param, MaxNameLength)
 	}
 	return nil
 }
@@ -277,11 +277,11 @@ func (p *Params) validate() error {
 		return err
 	}
 	if len(p.Stop) > MaxStops {
-		return invalid("params.stop", "%d stop strings, at most %d are allowed", len(p.Stop), MaxStops)
+		return Invalid("params.stop", "%d stop strings, at most %d are allowed", len(p.Stop), MaxStops)
 	}
 	for _, s := range p.Stop {
 		if s == "" || len(s) > MaxStopLength || !utf8.ValidString(s) {
-			return invalid("params.stop", "a stop string must be 1 to %d bytes of UTF-8", MaxStopLength)
+			return Invalid("params.stop", "a stop string must be 1 to %d bytes of UTF-8", MaxStopLength)
 		}
 	}
 	if t, ok := p.ResponseFormat["type"]; len(p.ResponseFormat) > 0 && (!ok || t != "text") {
@@ -292,11 +292,11 @@ func (p *Params) validate() error {
 
 func (p *Params) validateBias() error {
 	if len(p.LogitBias) > MaxLogitBias {
-		return invalid("params.logit_bias", "%d entries, at most %d are allowed", len(p.LogitBias), MaxLogitBias)
+		return Invalid("params.logit_bias", "%d entries, at most %d are allowed", len(p.LogitBias), MaxLogitBias)
 	}
 	for k, v := range p.LogitBias {
 		if id, err := strconv.ParseInt(k, 10, 32); err != nil || id < 0 || strconv.FormatInt(id, 10) != k {
-			return invalid("params.logit_bias", "key %.20q is not a token id", k)
+			return Invalid("params.logit_bias", "key %.20q is not a token id", k)
 		}
 		if err := floatRange("logit_bias."+k, &v, -100, 100); err != nil {
 			return err
@@ -307,7 +307,7 @@ func (p *Params) validateBias() error {
 
 func intRange(name string, v *int, lo, hi int) error {
 	if v != nil && (*v < lo || *v > hi) {
-		return invalid("params."+name, "%s is %d, it must be from %d to %d", name, *v, lo, hi)
+		return Invalid("params."+name, "%s is %d, it must be from %d to %d", name, *v, lo, hi)
 	}
 	return nil
 }
@@ -315,9 +315,9 @@ func intRange(name string, v *int, lo, hi int) error {
 func floatRange(name string, v *float64, lo, hi float64) error {
 	if v != nil && !(*v >= lo && *v <= hi) { // NaN fails both
 		if lo == math.SmallestNonzeroFloat64 {
-			return invalid("params."+name, "%s is %g, it must be above 0 and at most %g", name, *v, hi)
+			return Invalid("params."+name, "%s is %g, it must be above 0 and at most %g", name, *v, hi)
 		}
-		return invalid("params."+name, "%s is %g, it must be from %g to %g", name, *v, lo, hi)
+		return Invalid("params."+name, "%s is %g, it must be from %g to %g", name, *v, lo, hi)
 	}
 	return nil
 }

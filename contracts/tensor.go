@@ -85,17 +85,17 @@ func (t *Tensor) check(param string) error {
 	}
 	size := t.Type.Size()
 	if size == 0 {
-		return invalid(param+".datatype", "datatype %.20q of tensor %q is not one of BOOL, UINT8 to UINT64, INT8 to INT64, FP16, FP32, FP64", string(t.Type), t.Name)
+		return Invalid(param+".datatype", "datatype %.20q of tensor %q is not one of BOOL, UINT8 to UINT64, INT8 to INT64, FP16, FP32, FP64", string(t.Type), t.Name)
 	}
 	n := Elements(t.Shape)
 	if len(t.Shape) > MaxRank || n < 0 {
-		return invalid(param+".shape", "shape of tensor %q must have at most %d dimensions, none negative, got %v", t.Name, MaxRank, t.Shape[:min(len(t.Shape), MaxRank+1)])
+		return Invalid(param+".shape", "shape of tensor %q must have at most %d dimensions, none negative, got %v", t.Name, MaxRank, t.Shape[:min(len(t.Shape), MaxRank+1)])
 	}
 	if n*int64(size) != int64(len(t.Data)) {
-		return invalid(param+".bytes", "tensor %q of %s and shape %v takes %d bytes, got %d", t.Name, t.Type, t.Shape, n*int64(size), len(t.Data))
+		return Invalid(param+".bytes", "tensor %q of %s and shape %v takes %d bytes, got %d", t.Name, t.Type, t.Shape, n*int64(size), len(t.Data))
 	}
 	if t.Type == Bool && slices.ContainsFunc(t.Data, func(b byte) bool { return b > 1 }) {
-		return invalid(param+".bytes", "tensor %q: a BOOL is 0 or 1", t.Name)
+		return Invalid(param+".bytes", "tensor %q: a BOOL is 0 or 1", t.Name)
 	}
 	return nil
 }
@@ -103,7 +103,7 @@ func (t *Tensor) check(param string) error {
 // CheckTensors checks each tensor by itself and that no name comes twice. The error is an [*Error].
 func CheckTensors(param string, tensors []Tensor) error {
 	if len(tensors) == 0 || len(tensors) > MaxTensors {
-		return invalid(param, "a tensor job needs 1 to %d tensors, got %d", MaxTensors, len(tensors))
+		return Invalid(param, "a tensor job needs 1 to %d tensors, got %d", MaxTensors, len(tensors))
 	}
 	for i := range tensors {
 		at := fmt.Sprintf("%s[%d]", param, i)
@@ -111,7 +111,7 @@ func CheckTensors(param string, tensors []Tensor) error {
 			return err
 		}
 		if slices.ContainsFunc(tensors[:i], func(t Tensor) bool { return t.Name == tensors[i].Name }) {
-			return invalid(at+".name", "tensor %q comes twice", tensors[i].Name)
+			return Invalid(at+".name", "tensor %q comes twice", tensors[i].Name)
 		}
 	}
 	return nil
@@ -119,17 +119,17 @@ func CheckTensors(param string, tensors []Tensor) error {
 
 func (j *Job) validateEmbed() error {
 	if len(j.Messages) > 0 || j.Prompt != "" || len(j.Tokens) > 0 {
-		return invalid("input", "an embed job takes input or rows, not messages, prompt or tokens")
+		return Invalid("input", "an embed job takes input or rows, not messages, prompt or tokens")
 	}
 	n := len(j.Input) + len(j.Rows)
 	if n == 0 || n > MaxInputs || len(j.Input) > 0 && len(j.Rows) > 0 {
-		return invalid("input", "an embed job needs 1 to %d texts in input, or as many rows of token ids in rows, not both", MaxInputs)
+		return Invalid("input", "an embed job needs 1 to %d texts in input, or as many rows of token ids in rows, not both", MaxInputs)
 	}
 	total := 0
 	for i, s := range j.Input {
 		param := fmt.Sprintf("input[%d]", i)
 		if s == "" {
-			return invalid(param, "%s is empty: send at least one character", param)
+			return Invalid(param, "%s is empty: send at least one character", param)
 		}
 		if err := validText(param, s); err != nil {
 			return err
@@ -140,7 +140,7 @@ func (j *Job) validateEmbed() error {
 	}
 	for i, row := range j.Rows {
 		if len(row) == 0 || len(row) > MaxItems || slices.ContainsFunc(row, func(t int32) bool { return t < 0 }) {
-			return invalid(fmt.Sprintf("rows[%d]", i), "rows[%d] must be 1 to %d token ids, none negative", i, MaxItems)
+			return Invalid(fmt.Sprintf("rows[%d]", i), "rows[%d] must be 1 to %d token ids, none negative", i, MaxItems)
 		}
 	}
 	return nil
@@ -148,20 +148,20 @@ func (j *Job) validateEmbed() error {
 
 func (j *Job) validateTensor() error {
 	if len(j.Messages) > 0 || j.Prompt != "" || len(j.Tokens)+len(j.Input)+len(j.Rows) > 0 {
-		return invalid("tensors", "a tensor job takes tensors and nothing else")
+		return Invalid("tensors", "a tensor job takes tensors and nothing else")
 	}
 	if err := CheckTensors("tensors", j.Tensors); err != nil {
 		return err
 	}
 	if len(j.Outputs) > MaxTensors {
-		return invalid("outputs", "%d outputs, at most %d are allowed", len(j.Outputs), MaxTensors)
+		return Invalid("outputs", "%d outputs, at most %d are allowed", len(j.Outputs), MaxTensors)
 	}
 	for i, name := range j.Outputs {
 		if err := validName(fmt.Sprintf("outputs[%d]", i), name); err != nil {
 			return err
 		}
 		if slices.Contains(j.Outputs[:i], name) {
-			return invalid("outputs", "output %q comes twice", name)
+			return Invalid("outputs", "output %q comes twice", name)
 		}
 	}
 	return nil

@@ -108,7 +108,7 @@ func (d *Dispatcher) renamed(ctx context.Context, a *contracts.Admitted, job, id
 			a.Job.ID = retryName(job, try)
 		}
 		if len(a.Job.ID) > contracts.MaxIDLength {
-			return &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "job", Message: fmt.Sprintf("the id of the retry has more than %d bytes: give a shorter one", contracts.MaxIDLength)}
+			return contracts.Invalid("job", "the id of the retry has more than %d bytes: give a shorter one", contracts.MaxIDLength)
 		}
 		data, err := contracts.Encode(a)
 		if err != nil {

@@ -175,7 +175,7 @@ func (c *Client) Status(ctx context.Context, job string) (contracts.Status, erro
 // ask is a request that is answered with a Status.
 func (c *Client) ask(ctx context.Context, verb, subj, job string, timeout time.Duration) (contracts.Status, error) {
 	if job == "" {
-		return contracts.Status{}, &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "job", Message: "job id is missing"}
+		return contracts.Status{}, contracts.Invalid("job", "job id is missing")
 	}
 	data, err := c.request(ctx, subj, nil, timeout)
 	if err != nil {

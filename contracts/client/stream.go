@@ -65,7 +65,7 @@ func (c *Client) Run(ctx context.Context, j *contracts.Job) (*Stream, error) {
 // past retention, is [contracts.CodeNotFound]; a job that waits for a worker is waited for.
 func (c *Client) Follow(ctx context.Context, job string, after int) (*Stream, error) {
 	if job == "" {
-		return nil, &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "job", Message: "job id is missing"}
+		return nil, contracts.Invalid("job", "job id is missing")
 	}
 	if !c.canReplay() {
 		return nil, contracts.Errorf(contracts.CodePermissionDenied, "following a job needs to read the stream OUT, which this client may not")

@@ -35,7 +35,7 @@ func serves(j *contracts.Job, m *Model) error {
 	case contracts.KindTensor:
 		advice = "it computes tensors: use kind tensor, or /v2/models/" + m.Name + "/infer"
 	}
-	return invalid("model", "model %s does not serve jobs of kind %s: %s", m.Name, j.Kind, advice)
+	return contracts.Invalid("model", "model %s does not serve jobs of kind %s: %s", m.Name, j.Kind, advice)
 }
 
 // call decides on a job that is one call of its model: of kind embed or tensor.
@@ -91,7 +91,7 @@ func rows(j *contracts.Job, m *Model, l Limits) ([][]int32, error) {
 		}
 		for k, id := range row {
 			if id < 0 || int(id) >= m.Vocab {
-				return nil, invalid(fmt.Sprintf("rows[%d]", i), "rows[%d][%d] is %d, model %s has tokens 0 to %d", i, k, id, m.Name, m.Vocab-1)
+				return nil, contracts.Invalid(fmt.Sprintf("rows[%d]", i), "rows[%d][%d] is %d, model %s has tokens 0 to %d", i, k, id, m.Name, m.Vocab-1)
 			}
 		}
 	}
@@ -124,7 +124,7 @@ func ports(j *contracts.Job, m *Model) error {
 		t := &j.Tensors[i]
 		at := slices.IndexFunc(m.Inputs, func(p Port) bool { return p.Name == t.Name })
 		if at < 0 {
-			return invalid(fmt.Sprintf("tensors[%d].name", i), "model %s has no input %.100q: its inputs are %s", m.Name, t.Name, names(m.Inputs))
+			return contracts.Invalid(fmt.Sprintf("tensors[%d].name", i), "model %s has no input %.100q: its inputs are %s", m.Name, t.Name, names(m.Inputs))
 		}
 		if err := m.Inputs[at].check(t, i); err != nil {
 			return err
@@ -132,12 +132,12 @@ func ports(j *contracts.Job, m *Model) error {
 	}
 	for _, p := range m.Inputs {
 		if !slices.ContainsFunc(j.Tensors, func(t contracts.Tensor) bool { return t.Name == p.Name }) {
-			return invalid("tensors", "input %s of model %s is missing: its inputs are %s", p.Name, m.Name, names(m.Inputs))
+			return contracts.Invalid("tensors", "input %s of model %s is missing: its inputs are %s", p.Name, m.Name, names(m.Inputs))
 		}
 	}
 	for _, name := range j.Outputs {
 		if !slices.ContainsFunc(m.Outputs, func(p Port) bool { return p.Name == name }) {
-			return invalid("outputs", "model %s has no output %.100q: its outputs are %s", m.Name, name, names(m.Outputs))
+			return contracts.Invalid("outputs", "model %s has no output %.100q: its outputs are %s", m.Name, name, names(m.Outputs))
 		}
 	}
 	return nil
@@ -146,14 +146,14 @@ func ports(j *contracts.Job, m *Model) error {
 // check says how t, the i-th tensor of a job, does not fit p.
 func (p Port) check(t *contracts.Tensor, i int) error {
 	if t.Type != p.Type {
-		return invalid(fmt.Sprintf("tensors[%d].datatype", i), "input %s is of %s, the model reads %s", t.Name, t.Type, p.Type)
+		return contracts.Invalid(fmt.Sprintf("tensors[%d].datatype", i), "input %s is of %s, the model reads %s", t.Name, t.Type, p.Type)
 	}
 	fits := len(t.Shape) == len(p.Shape)
 	for k := 0; fits && k < len(p.Shape); k++ {
 		fits = t.Shape[k] >= 1 && (p.Shape[k] < 0 || p.Shape[k] == t.Shape[k])
 	}
 	if !fits {
-		return invalid(fmt.Sprintf("tensors[%d].shape", i), "input %s has the shape %v, the model reads %v (-1 is any size of at least 1)", t.Name, t.Shape, p.Shape)
+		return contracts.Invalid(fmt.Sprintf("tensors[%d].shape", i), "input %s has the shape %v, the model reads %v (-1 is any size of at least 1)", t.Name, t.Shape, p.Shape)
 	}
 	return nil
 }

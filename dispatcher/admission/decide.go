@@ -87,7 +87,7 @@ func Decide(job *contracts.Job, c *Catalog, capacityOf func(model string) Capaci
 			Message: fmt.Sprintf("the deadline passed %d ms before the job arrived: send a later one", now-j.Deadline)}
 	}
 	if j.NotBefore > now+maxAhead.Milliseconds() {
-		return nil, invalid("not_before", "a job can be scheduled at most 30 days ahead")
+		return nil, contracts.Invalid("not_before", "a job can be scheduled at most 30 days ahead")
 	}
 	if err := serves(&j, model); err != nil {
 		return nil, err
@@ -207,8 +207,7 @@ func choices(j *contracts.Job) int {
 func hold(j *contracts.Job, prompt int, c Capacity) error {
 	n := choices(j)
 	if c.Slots > 0 && n > c.Slots {
-		return &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "params.n",
-			Message: fmt.Sprintf("n is %d, the largest live worker runs %d sequences at once: lower n", n, c.Slots)}
+		return contracts.Invalid("params.n", "n is %d, the largest live worker runs %d sequences at once: lower n", n, c.Slots)
 	}
 	block := max(1, c.KVBlock)
 	need := int64(n) * int64((prompt+*j.Params.MaxTokens+block-1)/block*block) * c.KVPerToken

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"strconv"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -19,7 +18,7 @@ type Message = tokenizer.Message
 func render(j *contracts.Job, m *Model) ([]int32, error) {
 	for id := range j.Params.LogitBias {
 		if n, err := strconv.Atoi(id); err != nil || n >= m.Vocab {
-			return nil, invalid("params.logit_bias", "logit_bias names token %s, model %s has tokens 0 to %d", id, m.Name, m.Vocab-1)
+			return nil, contracts.Invalid("params.logit_bias", "logit_bias names token %s, model %s has tokens 0 to %d", id, m.Name, m.Vocab-1)
 		}
 	}
 	var ids []int32
@@ -31,12 +30,12 @@ func render(j *contracts.Job, m *Model) ([]int32, error) {
 		}
 		var err error
 		if ids, err = m.Tokenizer.Chat(messages, true); err != nil {
-			return nil, invalid("messages", "the messages do not fit the chat template of model %s: %v", m.Name, err)
+			return nil, contracts.Invalid("messages", "the messages do not fit the chat template of model %s: %v", m.Name, err)
 		}
 	case len(j.Tokens) > 0:
 		for i, id := range j.Tokens {
 			if id < 0 || int(id) >= m.Vocab {
-				return nil, invalid("tokens", "tokens[%d] is %d, model %s has tokens 0 to %d", i, id, m.Name, m.Vocab-1)
+				return nil, contracts.Invalid("tokens", "tokens[%d] is %d, model %s has tokens 0 to %d", i, id, m.Name, m.Vocab-1)
 			}
 		}
 		ids = append(ids, j.Tokens...)
@@ -44,7 +43,7 @@ func render(j *contracts.Job, m *Model) ([]int32, error) {
 		ids = m.Tokenizer.Encode(j.Prompt)
 	}
 	if len(ids) == 0 {
-		return nil, invalid(inputParam(j), "the prompt has no token that model %s knows: send other text", m.Name)
+		return nil, contracts.Invalid(inputParam(j), "the prompt has no token that model %s knows: send other text", m.Name)
 	}
 	return ids, nil
 }
@@ -63,10 +62,6 @@ func inputParam(j *contracts.Job) string {
 		return "tensors"
 	}
 	return "prompt"
-}
-
-func invalid(param, format string, args ...any) error {
-	return &contracts.Error{Code: contracts.CodeInvalidArgument, Param: param, Message: fmt.Sprintf(format, args...)}
 }
 
 // Digest is the SHA-256, in hexadecimal, of what the job asks: model, kind, input and parameters as
@@ -89,7 +84,7 @@ func Digest(j *contracts.Job) (string, error) {
 		Parts    string             `json:",omitempty"`
 	}{j.Model, j.Kind, j.Messages, j.Prompt, j.Tokens, j.Params, j.Input, j.Rows, j.Truncate, j.Tensors, j.Outputs, j.Labels[LabelParts]})
 	if err != nil {
-		return "", invalid("params", "the parameters cannot be written down: %v", err)
+		return "", contracts.Invalid("params", "the parameters cannot be written down: %v", err)
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:]), nil

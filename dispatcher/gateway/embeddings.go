@@ -36,8 +36,7 @@ func (g *gateway) embeddings(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if req.Dimensions > 0 && model.Dimensions > 0 && req.Dimensions != model.Dimensions {
-		return &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "dimensions",
-			Message: "dimensions is " + strconv.Itoa(req.Dimensions) + ", the vectors of model " + model.Name + " have " + strconv.Itoa(model.Dimensions) + " and cannot be shortened: leave it out"}
+		return contracts.Invalid("dimensions", "dimensions is %d, the vectors of model %s have %d and cannot be shortened: leave it out", req.Dimensions, model.Name, model.Dimensions)
 	}
 	most := rowsPerJob
 	if model.JobRows > 0 {

@@ -245,10 +245,10 @@ func (g *gateway) listJobs(w http.ResponseWriter, r *http.Request) error {
 		f.Tenant = own
 	}
 	if f.State != "" && !slices.Contains(states, f.State) {
-		return queryError("state", "state %q is not one of %v", brief(string(f.State)), states)
+		return contracts.Invalid("state", "state %q is not one of %v", brief(string(f.State)), states)
 	}
 	if f.Class != "" && !f.Class.Valid() {
-		return queryError("class", "class %q is not one of p0, p1, p2, p3", brief(string(f.Class)))
+		return contracts.Invalid("class", "class %q is not one of p0, p1, p2, p3", brief(string(f.Class)))
 	}
 	if f.Limit, err = limitAsked(q); err != nil {
 		return err
@@ -272,15 +272,9 @@ func limitAsked(q url.Values) (int, error) {
 	}
 	n, err := strconv.Atoi(q.Get("limit"))
 	if err != nil || n < 1 || n > contracts.MaxList || len(q["limit"]) > 1 {
-		return 0, queryError("limit", "limit %q is not one number from 1 to %d", brief(strings.Join(q["limit"], " ")), contracts.MaxList)
+		return 0, contracts.Invalid("limit", "limit %q is not one number from 1 to %d", brief(strings.Join(q["limit"], " ")), contracts.MaxList)
 	}
 	return n, nil
-}
-
-func queryError(name, format string, args ...any) error {
-	e := contracts.Errorf(contracts.CodeInvalidArgument, format, args...)
-	e.Param = name
-	return e
 }
 
 // showJob serves GET /v1/jobs/{id}.

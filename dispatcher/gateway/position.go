@@ -72,9 +72,7 @@ func resumeAfter(r *http.Request) (p position, err error) {
 	for part := range strings.SplitSeq(text, ".") {
 		n, err := strconv.Atoi(part)
 		if err != nil || n < -1 || n > 4*contracts.MaxMaxTokens {
-			e := contracts.Errorf(contracts.CodeInvalidArgument, "%s %q is not the id of an event: send that of the last event that arrived", name, brief(text))
-			e.Param = name
-			return position{}, e
+			return position{}, contracts.Invalid(name, "%s %q is not the id of an event: send that of the last event that arrived", name, brief(text))
 		}
 		p.last = append(p.last, n)
 	}

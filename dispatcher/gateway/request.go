@@ -152,9 +152,7 @@ func jobID(tenant, key string, index int) string {
 }
 
 func headerError(name, format string, args ...any) error {
-	e := contracts.Errorf(contracts.CodeInvalidArgument, "header "+name+": "+format, args...)
-	e.Param = name
-	return e
+	return contracts.Invalid(name, "header "+name+": "+format, args...)
 }
 
 func classHeader(h http.Header) (contracts.Class, error) {

@@ -73,7 +73,7 @@ func (ls *Lists) List(ctx context.Context, f contracts.Filter) ([]contracts.Stat
 	}
 	if f.Class != "" {
 		if !f.Class.Valid() {
-			return nil, &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "class", Message: "class " + string(f.Class) + " is not one of p0, p1, p2, p3"}
+			return nil, contracts.Invalid("class", "class %s is not one of p0, p1, p2, p3", f.Class)
 		}
 		l.class = string(f.Class)
 	}

@@ -60,7 +60,7 @@ func (v Value) kind() string {
 }
 
 func (v Value) wrong(want string) error {
-	return refuse(v.path, "%s must be %s, got %s", v.path, want, v.kind())
+	return contracts.Invalid(v.path, "%s must be %s, got %s", v.path, want, v.kind())
 }
 
 // Text is the value as a string.
@@ -90,7 +90,7 @@ func (v Value) Float() (float64, error) {
 	}
 	f, err := strconv.ParseFloat(string(v.raw), 64)
 	if err != nil {
-		return 0, refuse(v.path, "%s is out of the range of numbers", v.path)
+		return 0, contracts.Invalid(v.path, "%s is out of the range of numbers", v.path)
 	}
 	return f, nil
 }
@@ -103,14 +103,14 @@ func (v Value) Int() (int64, error) {
 	if i, err := strconv.ParseInt(string(v.raw), 10, 64); err == nil {
 		return i, nil
 	} else if errors.Is(err, strconv.ErrRange) {
-		return 0, refuse(v.path, "%s is out of the range of 64-bit integers", v.path)
+		return 0, contracts.Invalid(v.path, "%s is out of the range of 64-bit integers", v.path)
 	}
 	f, err := v.Float()
 	if err != nil {
 		return 0, err
 	}
 	if f != math.Trunc(f) || math.Abs(f) > 1<<53 {
-		return 0, refuse(v.path, "%s must be an integer, got %g", v.path, f)
+		return 0, contracts.Invalid(v.path, "%s must be an integer, got %g", v.path, f)
 	}
 	return int64(f), nil
 }
@@ -128,7 +128,7 @@ func (v Value) List(limit int) ([]Value, error) {
 			return out, nil
 		}
 		if len(out) == limit {
-			return nil, refuse(v.path, "%s has more than %d elements", v.path, limit)
+			return nil, contracts.Invalid(v.path, "%s has more than %d elements", v.path, limit)
 		}
 		start := in.pos
 		if err := in.value(0); err != nil {
@@ -169,10 +169,10 @@ func (v Value) Tokens(limit int) ([]int32, error) {
 		id, err := strconv.ParseInt(string(bytes.TrimSpace(part)), 10, 32)
 		if err != nil || id < 0 {
 			path := v.path + "[" + strconv.Itoa(len(out)) + "]"
-			return nil, refuse(path, "%s is not a token id: an integer from 0 to %d", path, math.MaxInt32)
+			return nil, contracts.Invalid(path, "%s is not a token id: an integer from 0 to %d", path, math.MaxInt32)
 		}
 		if len(out) == limit {
-			return nil, refuse(v.path, "%s has more than %d tokens", v.path, limit)
+			return nil, contracts.Invalid(v.path, "%s has more than %d tokens", v.path, limit)
 		}
 		out = append(out, int32(id))
 	}
@@ -196,7 +196,7 @@ func (v Value) Any() any {
 
 func (v Value) fields() (*Fields, error) {
 	if !v.IsObject() {
-		return nil, refuse(v.path, "the body must be a JSON object, got %s", v.kind())
+		return nil, contracts.Invalid(v.path, "the body must be a JSON object, got %s", v.kind())
 	}
 	f := &Fields{prefix: v.path, values: map[string]json.RawMessage{}}
 	if f.prefix != "" {
@@ -247,7 +247,7 @@ func (f *Fields) Fail(err error) {
 
 // Failf remembers a CodeInvalidArgument for the member name.
 func (f *Fields) Failf(name, format string, args ...any) {
-	f.Fail(refuse(f.prefix+name, format, args...))
+	f.Fail(contracts.Invalid(f.prefix+name, format, args...))
 }
 
 // Unsupported remembers a CodeUnimplemented for the member name.
@@ -309,7 +309,7 @@ func (f *Fields) Int(name string) *int {
 	return get(f, name, func(v Value) (int, error) {
 		i, err := v.Int()
 		if err == nil && (i < math.MinInt32 || i > math.MaxInt32) {
-			err = refuse(v.path, "%s is %d, which is out of range", v.path, i)
+			err = contracts.Invalid(v.path, "%s is %d, which is out of range", v.path, i)
 		}
 		return int(i), err
 	})

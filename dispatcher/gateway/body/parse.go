@@ -18,17 +18,17 @@ const MaxDepth = 32
 // is a [*contracts.Error] with CodeInvalidArgument. The result shares no memory with data.
 func Parse(data []byte) (*Fields, error) {
 	if len(bytes.TrimSpace(data)) == 0 {
-		return nil, refuse("", "the body is empty: send a JSON object")
+		return nil, contracts.Invalid("", "the body is empty: send a JSON object")
 	}
 	if !utf8.Valid(data) {
-		return nil, refuse("", "the body is not valid UTF-8")
+		return nil, contracts.Invalid("", "the body is not valid UTF-8")
 	}
 	if !json.Valid(data) {
 		var whole json.RawMessage
 		if syntax, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, &whole)); ok {
-			return nil, refuse("", "the body is not valid JSON at byte %d: %v", syntax.Offset, syntax)
+			return nil, contracts.Invalid("", "the body is not valid JSON at byte %d: %v", syntax.Offset, syntax)
 		}
-		return nil, refuse("", "the body is not valid JSON")
+		return nil, contracts.Invalid("", "the body is not valid JSON")
 	}
 	whole := bytes.Clone(bytes.TrimSpace(data))
 	s := scanner{data: whole}
@@ -36,12 +36,6 @@ func Parse(data []byte) (*Fields, error) {
 		return nil, err
 	}
 	return Value{raw: whole, path: ""}.fields()
-}
-
-func refuse(param, format string, args ...any) *contracts.Error {
-	e := contracts.Errorf(contracts.CodeInvalidArgument, format, args...)
-	e.Param = param
-	return e
 }
 
 // scanner walks JSON that is known to be well formed.
@@ -62,7 +56,7 @@ func (s *scanner) value(depth int) error {
 	switch s.data[s.pos] {
 	case '{', '[':
 		if depth == MaxDepth {
-			return refuse("", "the body is nested deeper than %d at byte %d", MaxDepth, s.pos)
+			return contracts.Invalid("", "the body is nested deeper than %d at byte %d", MaxDepth, s.pos)
 		}
 		return s.elements(depth + 1)
 	case '"':
@@ -89,7 +83,7 @@ func (s *scanner) elements(depth int) error {
 				return err
 			}
 			if seen[key] {
-				return refuse(key, "the key %q appears twice in one object", key)
+				return contracts.Invalid(key, "the key %q appears twice in one object", key)
 			}
 			if seen == nil {
 				seen = map[string]bool{}
@@ -122,7 +116,7 @@ func (s *scanner) text() (string, error) {
 	}
 	var text string
 	if err := json.Unmarshal(s.data[start:s.pos], &text); err != nil {
-		return "", refuse("", "the string at byte %d is not valid JSON", start)
+		return "", contracts.Invalid("", "the string at byte %d is not valid JSON", start)
 	}
 	return text, nil
 }
@@ -163,7 +157,7 @@ func (s *scanner) surrogate() error {
 			return nil
 		}
 	}
-	return refuse("", `the escape \u%04x at byte %d is half a surrogate pair, which is no character`, first, s.pos-5)
+	return contracts.Invalid("", `the escape \u%04x at byte %d is half a surrogate pair, which is no character`, first, s.pos-5)
 }
 
 func (s *scanner) hex(at int) uint64 {

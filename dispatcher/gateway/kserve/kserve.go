@@ -81,7 +81,7 @@ func Parse(data []byte, jsonLength int) (*Request, error) {
 		return nil, err
 	}
 	if len(r.Job.Tensors) == 0 {
-		return nil, &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "inputs", Message: "inputs is missing or empty: send the model's inputs, which GET /v2/models/{model} lists"}
+		return nil, contracts.Invalid("inputs", "inputs is missing or empty: send the model's inputs, which GET /v2/models/{model} lists")
 	}
 	return r, contracts.CheckTensors("inputs", r.Job.Tensors)
 }
@@ -151,8 +151,7 @@ func elements(kind contracts.DataType, raw []byte, path string) ([]byte, error) 
 		}
 		var ok bool
 		if out, ok = element(out, kind, string(raw[:n])); !ok {
-			return nil, &contracts.Error{Code: contracts.CodeInvalidArgument, Param: path,
-				Message: path + ": element " + strconv.Itoa(count) + " is not a " + string(kind)}
+			return nil, contracts.Invalid(path, "%s: element %d is not a %s", path, count, kind)
 		}
 		raw = raw[n:]
 		count++
