@@ -38,19 +38,13 @@ type Served struct {
 	own     bool          // its engine has memory of its own, on a device, real or modelled
 	on      device.Device // the real one
 	answers *answers      // a model that answers in one call; nil writes text
-	open    func(ctx context.Context, log *slog.Logger, r room) (budgeted, error)
+	open    func(ctx context.Context, log *slog.Logger, r room) (engine.Engine, error)
 }
 
 // room is what an engine with memory of its own may take of it.
 type room struct {
 	kv     int64          // bytes of KV cache; 0 is its own default
 	beside onnx.Neighbors // on its device
-}
-
-// budgeted is an engine whose KV budget is set after it was loaded, when its real footprint is known.
-type budgeted interface {
-	engine.Engine
-	SetKVBudget(bytes int64)
 }
 
 // Model is what the dispatcher is told of s.
@@ -80,7 +74,7 @@ func ServeONNX(dir string, m model.Manifest, library string, threads int, on dev
 	return Served{
 		Name: m.Name, Variant: m.Variant, Tokenizer: tok, EOS: m.EOS, ContextLength: m.Shape.ContextLength, Vocab: m.Shape.Vocab, Created: m.Created,
 		files: files, own: m.Shape.PageTokens > 0, on: on,
-		open: func(_ context.Context, log *slog.Logger, r room) (budgeted, error) {
+		open: func(_ context.Context, log *slog.Logger, r room) (engine.Engine, error) {
 			return onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library, Threads: threads, Device: on, KVBudget: r.kv, Neighbors: r.beside, Logger: log})
 		},
 	}, nil
@@ -126,7 +120,7 @@ func (c SimConfig) Serve(name string) (Served, error) {
 	}
 	return Served{
 		Name: name, Variant: info.Variant, Tokenizer: tok, EOS: sim.EOS(), ContextLength: info.ContextLength, Vocab: info.Vocab, Created: time.Now(), own: true,
-		open: func(_ context.Context, _ *slog.Logger, r room) (budgeted, error) {
+		open: func(_ context.Context, _ *slog.Logger, r room) (engine.Engine, error) {
 			cfg := cfg
 			if r.kv > 0 {
 				cfg.KVBudget = r.kv

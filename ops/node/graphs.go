@@ -1,14 +1,12 @@
 package node
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/dispatcher/admission"
-	"github.com/pelton-run/pelton/ops/auth"
 	"github.com/pelton-run/pelton/runtime/device"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/memory"
@@ -16,7 +14,6 @@ import (
 	"github.com/pelton-run/pelton/runtime/onnx"
 	"github.com/pelton-run/pelton/runtime/wordpiece"
 	"github.com/pelton-run/pelton/worker"
-	"github.com/pelton-run/pelton/worker/batch"
 )
 
 // answers is what a model that answers in one call adds to a Served.
@@ -103,27 +100,11 @@ func openGraphs(cfg Config, served []*Served) (_ []engine.Graph, err error) {
 	return out, nil
 }
 
-// startGraph runs a worker for a graph, which it shuts down at the end.
-func startGraph(n *Node, run context.Context, id string, s *Served, g engine.Graph) error {
-	nc, err := n.connect(auth.Worker, "pelton worker "+id)
-	if err != nil {
-		return err
+// worker is the configuration of a worker for the graph.
+func (a *answers) worker(g engine.Graph, cfg Config) worker.Config {
+	m := a.manifest
+	return worker.Config{
+		Trace: cfg.Metrics.Worker(m.Name), Memory: memory.NewBudget(contracts.CallRoom),
+		Calls: &worker.Calls{Graph: g, Kind: contracts.Kind(m.Kind), MaxTokens: m.Shape.ContextLength, Vocab: m.Shape.Vocab, MaxBatch: m.MaxBatch, Delay: cfg.BatchDelay},
 	}
-	m := s.answers.manifest
-	w, err := worker.New(worker.Config{
-		Name: id, Conn: nc, Logger: n.cfg.Log, Trace: n.cfg.Metrics.Worker(m.Name), Resident: memory.Resident, Memory: memory.NewBudget(contracts.CallRoom),
-		Calls: &worker.Calls{Graph: g, Kind: contracts.Kind(m.Kind), MaxTokens: m.Shape.ContextLength, Vocab: m.Shape.Vocab, MaxBatch: m.MaxBatch, Delay: n.cfg.BatchDelay},
-	})
-	if err != nil {
-		return err
-	}
-	n.workers = append(n.workers, w)
-	n.goRun("worker "+id, func() error {
-		err := w.Run(run)
-		if !errors.Is(err, batch.ErrHung) { // a call that hangs still uses the graph
-			_ = g.Shutdown()
-		}
-		return err
-	})
-	return nil
 }

@@ -174,8 +174,9 @@ func (n *Node) startWorkers(ctx, run context.Context) error {
 		return err
 	}
 	for i, g := range graphs {
-		id := fmt.Sprintf("%s-%s-%d", name, answering[i].Name, i)
-		if err := startGraph(n, run, id, answering[i], g); err != nil {
+		cfg := answering[i].answers.worker(g, n.cfg)
+		cfg.Name = fmt.Sprintf("%s-%s-%d", name, answering[i].Name, i)
+		if err := n.startWorker(run, cfg, g.Shutdown, func() {}); err != nil {
 			return err
 		}
 	}
@@ -191,32 +192,38 @@ func (n *Node) startWorkers(ctx, run context.Context) error {
 		if len(opened) > 1 {
 			id = fmt.Sprintf("%s-%d", name, i)
 		}
-		nc, err := n.connect(auth.Worker, "pelton worker "+id)
-		if err != nil {
+		cfg := worker.Config{Name: id, Engine: e.Engine, Tokenizer: engines[i].Tokenizer, EOS: engines[i].EOS, Trace: n.cfg.Metrics.Worker(e.Info().Model), Memory: e.Bytes}
+		if err := n.startWorker(run, cfg, e.Shutdown, e.abandon); err != nil {
 			return err
 		}
-		w, err := worker.New(worker.Config{
-			Name: id, Conn: nc, Engine: e.Engine, Tokenizer: engines[i].Tokenizer, EOS: engines[i].EOS, Logger: n.cfg.Log,
-			Trace: n.cfg.Metrics.Worker(e.Info().Model), Resident: memory.Resident, Memory: e.Bytes,
-		})
-		if err != nil {
-			return err
-		}
-		n.workers = append(n.workers, w)
-		n.goRun("worker "+id, func() error {
-			err := w.Run(run)
-			if errors.Is(err, batch.ErrHung) {
-				e.abandon() // a step that hangs still uses the engine
-			} else {
-				_ = e.Shutdown()
-			}
-			return err
-		})
 	}
 	if n.dispatcher == nil || len(opened)+len(graphs) == 0 {
 		return nil
 	}
 	return n.await(ctx, "workers", func() bool { return len(n.dispatcher.Workers()) >= len(opened)+len(graphs) })
+}
+
+// startWorker runs a worker, and behind it end, or hung when a call that hangs still uses what end would free.
+func (n *Node) startWorker(run context.Context, cfg worker.Config, end func() error, hung func()) (err error) {
+	if cfg.Conn, err = n.connect(auth.Worker, "pelton worker "+cfg.Name); err != nil {
+		return err
+	}
+	cfg.Logger, cfg.Resident = n.cfg.Log, memory.Resident
+	w, err := worker.New(cfg)
+	if err != nil {
+		return err
+	}
+	n.workers = append(n.workers, w)
+	n.goRun("worker "+cfg.Name, func() error {
+		err := w.Run(run)
+		if errors.Is(err, batch.ErrHung) {
+			hung()
+		} else {
+			_ = end()
+		}
+		return err
+	})
+	return nil
 }
 
 func (n *Node) startHTTP() error {
@@ -268,9 +275,6 @@ func (n *Node) await(ctx context.Context, what string, ready func() bool) error 
 
 // Failed delivers the error of a part that ended by itself.
 func (n *Node) Failed() <-chan error { return n.failed }
-
-// Dispatcher is the node's dispatcher, nil when it runs none.
-func (n *Node) Dispatcher() *dispatcher.Dispatcher { return n.dispatcher }
 
 // HTTP is the address of the HTTP door, "" when there is none.
 func (n *Node) HTTP() string {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/pelton-run/pelton/runtime/device"
+	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/onnx"
 )
 
@@ -21,7 +22,7 @@ func TestElse(t *testing.T) {
 	}
 	fails := works
 	fails.Aliases, fails.Variant = []string{"short"}, "half"
-	fails.open = func(context.Context, *slog.Logger, room) (budgeted, error) {
+	fails.open = func(context.Context, *slog.Logger, room) (engine.Engine, error) {
 		return nil, errors.New("the device is full")
 	}
 	n := &Node{cfg: Config{Log: slog.New(slog.DiscardHandler)}}
