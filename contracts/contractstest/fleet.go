@@ -28,7 +28,6 @@ type Fleet struct {
 	t      T
 	nc     *nats.Conn
 	js     jetstream.JetStream
-	reply  func(*contracts.Job) []string
 	models []string
 	pace   <-chan struct{}
 
@@ -53,12 +52,6 @@ type fakeJob struct {
 // FleetOption changes a Fleet.
 type FleetOption func(*Fleet)
 
-// Replies sets the pieces of text that the fleet answers a job with, one token each. The default says
-// "You said: " and the words of the prompt or of the last message.
-func Replies(reply func(*contracts.Job) []string) FleetOption {
-	return func(f *Fleet) { f.reply = reply }
-}
-
 // Models makes the fleet refuse jobs for other models; the default is to serve every name.
 func Models(names ...string) FleetOption { return func(f *Fleet) { f.models = names } }
 
@@ -74,7 +67,7 @@ func FakeFleet(t T, nc *nats.Conn, opts ...FleetOption) *Fleet {
 		t.Fatalf("fake fleet: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &Fleet{t: t, nc: nc, js: js, reply: echo, ctx: ctx, jobs: map[string]*fakeJob{}}
+	f := &Fleet{t: t, nc: nc, js: js, ctx: ctx, jobs: map[string]*fakeJob{}}
 	for _, o := range opts {
 		o(f)
 	}
@@ -306,7 +299,7 @@ func (f *Fleet) pieces(ctx context.Context, w *writer, j *contracts.Job, final *
 	if j.Params.MaxTokens != nil {
 		limit = *j.Params.MaxTokens
 	}
-	text := f.reply(j)
+	text := echo(j)
 	finish = contracts.FinishStop
 	if len(text) > limit {
 		text, finish = text[:limit], contracts.FinishLength
