@@ -64,24 +64,15 @@ func newExportGraph(path string, spec model.Graph, s model.Shape, slots, columns
 	if g.memory, err = newExportMemory(s, slots, spec.InPlace); err != nil {
 		return nil, err
 	}
-	sizes := []int64{
-		int64(columns * width(spec.IDs)), int64(columns * width(spec.Positions)), int64(s.ContextLength * width(spec.Mask)), 1,
-		int64(columns) * int64(s.Vocab) * int64(width(spec.Logits)), int64(c.MaxSequences) * int64(s.Vocab) * floatBytes,
-	}
-	total := int64(0)
-	for _, n := range sizes {
-		total += (n + 63) / 64 * 64
-	}
-	if g.fixed, err = session.NewMapping(total); err != nil {
+	var parts [][]byte
+	if g.fixed, parts, err = session.NewParts(
+		int64(columns*width(spec.IDs)), int64(columns*width(spec.Positions)), int64(s.ContextLength*width(spec.Mask)), 1,
+		int64(columns)*int64(s.Vocab)*int64(width(spec.Logits)), int64(c.MaxSequences)*int64(s.Vocab)*floatBytes,
+	); err != nil {
 		return nil, err
 	}
-	parts, at := make([][]byte, len(sizes)), int64(0)
-	for i, n := range sizes {
-		parts[i] = g.fixed.Bytes[at : at+n : at+n]
-		at += (n + 63) / 64 * 64
-	}
 	g.ids, g.places, g.mask, g.branch, g.output = parts[0], parts[1], parts[2], parts[3], parts[4]
-	g.sampled = session.View[float32](g.fixed, total-(sizes[5]+63)/64*64, sizes[5]/floatBytes)
+	g.sampled = session.Numbers[float32](parts[5])
 	for i := range s.ContextLength {
 		putInt(g.mask, width(spec.Mask), i, 1)
 	}
@@ -199,7 +190,7 @@ func (g *exportGraph) run(slot, past int, tokens []int32) (_ int, err error) {
 	if err := g.session.RunWithOptions(in.list, out.list, g.options); err != nil {
 		return slot, err
 	}
-	g.memory.done(slot, to, total)
+	g.memory.done(slot, total)
 	return to, nil
 }
 
@@ -312,8 +303,8 @@ func (m *exportMemory) bind(in, out *values, slot, past, total int) int {
 	return to
 }
 
-// done notes that a call has filled slot to with total tokens, so that the one it read is free.
-func (m *exportMemory) done(from, to, total int) {
+// done notes that a call has filled another slot with total tokens, so that the one it read is free.
+func (m *exportMemory) done(from, total int) {
 	if m.inPlace {
 		return
 	}

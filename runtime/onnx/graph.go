@@ -58,24 +58,12 @@ func newGraph(path string, s model.Shape, slots, tokens, rows int, c Config) (_ 
 		}
 	}()
 	n, sampled := int64(tokens), int64(rows)
-	layout := []int64{n * 8, n * 8, sampled * 8, sampled * int64(s.Vocab) * floatBytes}
-	var size int64
-	for _, part := range layout {
-		size += (part + 63) / 64 * 64
-	}
-	if g.fixed, err = session.NewMapping(size); err != nil {
+	var parts [][]byte
+	if g.fixed, parts, err = session.NewParts(n*8, n*8, sampled*8, sampled*int64(s.Vocab)*floatBytes); err != nil {
 		return nil, err
 	}
-	at := int64(0)
-	next := func(i int) int64 {
-		offset := at
-		at += (layout[i] + 63) / 64 * 64
-		return offset
-	}
-	g.ids = session.View[int64](g.fixed, next(0), n)
-	g.places = session.View[int32](g.fixed, next(1), 2*n)
-	g.sel = session.View[int64](g.fixed, next(2), sampled)
-	g.logits = session.View[float32](g.fixed, next(3), sampled*int64(s.Vocab))
+	g.ids, g.places = session.Numbers[int64](parts[0]), session.Numbers[int32](parts[1])
+	g.sel, g.logits = session.Numbers[int64](parts[2]), session.Numbers[float32](parts[3])
 	if g.kv, err = newKVMemory(s, slots); err != nil {
 		return nil, err
 	}

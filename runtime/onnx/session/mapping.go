@@ -49,9 +49,26 @@ func (m *Mapping) Release(from, to int64) error {
 	return adviseUnused(m.Bytes[from:to])
 }
 
-// View is a part of the mapping as numbers; offset is in bytes and aligned to T.
-func View[T any](m *Mapping, offset, count int64) []T {
+// NewParts reserves memory for parts of so many bytes. Each begins at a multiple of 64, and its capacity ends with it.
+func NewParts(sizes ...int64) (m *Mapping, parts [][]byte, err error) {
+	const line = 64
+	total := int64(0)
+	for _, n := range sizes {
+		total += (n + line - 1) / line * line
+	}
+	if m, err = NewMapping(total); err != nil {
+		return nil, nil, err
+	}
+	at := int64(0)
+	for _, n := range sizes {
+		parts = append(parts, m.Bytes[at:at+n:at+n])
+		at += (n + line - 1) / line * line
+	}
+	return m, parts, nil
+}
+
+// Numbers is memory as numbers.
+func Numbers[T any](b []byte) []T {
 	var zero T
-	part := m.Bytes[offset : offset+count*int64(unsafe.Sizeof(zero))]
-	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(part))), count)
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/int(unsafe.Sizeof(zero)))
 }
