@@ -64,7 +64,7 @@ func BenchmarkGuesses(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	e, err := onnx.Open(onnx.Config{ModelDir: dir, Library: library})
+	e, err := onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -19,9 +19,9 @@ type Tensor struct {
 
 // Port is an input or an output of a graph.
 type Port struct {
-	Name  string
-	Type  string
-	Shape []int64 // -1 is a free dimension
+	Name  string  `json:"name"`
+	Type  string  `json:"datatype"`
+	Shape []int64 `json:"shape"` // -1 is a free dimension
 }
 
 // Check says how t does not fit the port; the error wraps ErrBadTensor.

@@ -9,6 +9,8 @@ package model
 import (
 	"cmp"
 	"time"
+
+	"github.com/pelton-run/pelton/runtime/engine"
 )
 
 // Names of the files in a model folder.
@@ -70,11 +72,7 @@ const (
 
 // Port is an input or an output of a graph; in the shape, -1 is a free dimension. Types are called as in
 // the Open Inference Protocol: FP32, INT64, …
-type Port struct {
-	Name  string  `json:"name"`
-	Type  string  `json:"datatype"`
-	Shape []int64 `json:"shape"`
-}
+type Port = engine.Port
 
 // Dimensions is the length of the vectors of a model of KindEmbed.
 func (m Manifest) Dimensions() int { return m.Shape.Hidden }

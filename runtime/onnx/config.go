@@ -14,15 +14,26 @@ import (
 	"github.com/pelton-run/pelton/runtime/onnx/session"
 )
 
-// Model is what Open of either kind of folder returns, and what the workers drive.
+// Model is what OpenModel returns, and what the workers drive.
 type Model interface {
 	engine.Engine
+	footprint
 	// SetKVBudget changes the bytes of KV cache; safe from any goroutine.
 	SetKVBudget(bytes int64)
-	// Footprint is what opening took, in resident bytes.
-	Footprint() (weights, arena int64)
 	// Logits runs a whole text and returns the logits behind each token.
 	Logits(ctx context.Context, tokens []int32) ([][]float32, error)
+}
+
+// Graph is what OpenNet returns.
+type Graph interface {
+	engine.Graph
+	footprint
+}
+
+// footprint is what an open model takes beside its jobs.
+type footprint interface {
+	// Footprint is what opening took, in resident bytes.
+	Footprint() (weights, arena int64)
 }
 
 // Spin says whether ONNX Runtime's threads wait for work by spinning.

@@ -22,7 +22,7 @@ func TestMissingProvider(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			e, err := onnx.Open(onnx.Config{ModelDir: modelDir(t), Library: libraryPath(t), Device: d, MaxSequences: 2})
+			e, err := onnx.OpenModel(onnx.Config{ModelDir: modelDir(t), Library: libraryPath(t), Device: d, MaxSequences: 2})
 			if err == nil {
 				t.Logf("this library has it: %+v", e.Info())
 				if err := e.Shutdown(); err != nil {

@@ -67,18 +67,6 @@ func OpenModel(cfg Config) (Model, error) {
 	return e, nil
 }
 
-// Open is OpenModel for folders with Pelton's own graph.
-func Open(cfg Config) (*Engine, error) {
-	m, err := OpenModel(cfg)
-	if err != nil {
-		return nil, err
-	}
-	if e, ok := m.(*Engine); ok {
-		return e, nil
-	}
-	return nil, errors.Join(fmt.Errorf("open onnx engine on %s: the graph is another tool's", cfg.ModelDir), m.Shutdown())
-}
-
 // onDevice opens a model on the device that c names; the Config that open gets names it in full.
 func onDevice[T any](c Config, m model.Manifest, open func(Config) (T, error)) (T, error) {
 	var bytes int64

@@ -3,6 +3,7 @@
 package onnx
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -41,7 +42,7 @@ type Net struct {
 // the graph's, and runs a model that embeds once at full size to measure what that takes. The caller
 // shuts it down. Of cfg, MaxStepTokens is the most tokens (or rows) of one call, 0 for the default, and
 // what concerns the KV cache is not used.
-func OpenNet(cfg Config) (*Net, error) {
+func OpenNet(cfg Config) (Graph, error) {
 	limit := cfg.MaxStepTokens
 	c := cfg.withDefaults()
 	if err := c.validate(); err != nil {
@@ -74,7 +75,7 @@ const (
 func newNet(m model.Manifest, c Config, limit int) (_ *Net, err error) {
 	start, before := time.Now(), memory.Resident()
 	n := &Net{log: c.Logger, shape: m.Shape, embeds: m.Kind == model.KindEmbed, info: engine.GraphInfo{
-		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Device.String(), Inputs: enginePorts(m.Inputs), Outputs: enginePorts(m.Outputs), Limit: limit,
+		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Device.String(), Inputs: m.Inputs, Outputs: m.Outputs, Limit: limit,
 	}}
 	if n.info.Limit == 0 {
 		n.info.Limit = max(1, m.MaxBatch)
@@ -165,9 +166,6 @@ func (n *Net) Run(ctx context.Context, inputs []engine.Tensor) (_ []engine.Tenso
 	if n.session == nil {
 		return nil, errShutdown
 	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
 	in, err := n.bind(inputs)
 	out := make([]ort.Value, len(n.info.Outputs))
 	defer func() {
@@ -180,12 +178,12 @@ func (n *Net) Run(ctx context.Context, inputs []engine.Tensor) (_ []engine.Tenso
 	if err != nil {
 		return nil, err
 	}
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		_ = n.options.Terminate() // fails only on options that are destroyed
-	})
+	release, err := session.Watch(ctx, n.options, n.log)
+	if err != nil {
+		return nil, err
+	}
 	err = n.session.RunWithOptions(in, out, n.options)
+	release()
 	if errors.Is(err, ort.ZeroShapeLengthError) { // the last output that is set is no value, and those behind it are none
 		last := slices.IndexFunc(out, func(v ort.Value) bool { return v == nil })
 		if last < 0 {
@@ -195,11 +193,7 @@ func (n *Net) Run(ctx context.Context, inputs []engine.Tensor) (_ []engine.Tenso
 		out[last] = nil
 		err = fmt.Errorf("output %q is a scalar, which this version does not pass on: give it a shape of [1] in the graph", n.info.Outputs[last].Name)
 	}
-	if !stop() {
-		<-stopped
-		err = errors.Join(context.Cause(ctx), n.options.UnsetTerminate())
-	}
-	if err != nil {
+	if err = cmp.Or(context.Cause(ctx), err); err != nil {
 		return nil, err
 	}
 	results := make([]engine.Tensor, len(out))

@@ -25,7 +25,7 @@ import (
 )
 
 // openMiniLM opens all-MiniLM-L6-v2, fetched once into the user's cache, on the device under test.
-func openMiniLM(t testing.TB, variant string, change func(*onnx.Config)) (*onnx.Net, *wordpiece.Tokenizer) {
+func openMiniLM(t testing.TB, variant string, change func(*onnx.Config)) (onnx.Graph, *wordpiece.Tokenizer) {
 	t.Helper()
 	dir, _, err := hub.Ensure(t.Context(), model.Store{Root: model.DefaultRoot()}, "minilm", variant, nil)
 	if err != nil {
@@ -67,7 +67,7 @@ func pack(rows ...[]int32) []engine.Tensor {
 	return []engine.Tensor{ids, lengths}
 }
 
-func embed(t testing.TB, n *onnx.Net, rows ...[]int32) [][]byte {
+func embed(t testing.TB, n onnx.Graph, rows ...[]int32) [][]byte {
 	t.Helper()
 	out, err := n.Run(t.Context(), pack(rows...))
 	if err != nil {

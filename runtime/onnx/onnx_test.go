@@ -30,9 +30,10 @@ func open(t testing.TB, change func(*onnx.Config)) *onnx.Engine {
 	if change != nil {
 		change(&c)
 	}
-	e, err := onnx.Open(c)
-	if err != nil {
-		t.Fatalf("Open(%+v) = %v, want an engine", c, err)
+	m, err := onnx.OpenModel(c)
+	e, ours := m.(*onnx.Engine)
+	if !ours {
+		t.Fatalf("OpenModel(%+v) = %T, %v, want an engine", c, m, err)
 	}
 	t.Cleanup(func() {
 		if err := e.Shutdown(); err != nil {
@@ -62,7 +63,7 @@ func conform(t *testing.T, change func(*onnx.Config), checks int) {
 	enginetest.Run(t, func(t *testing.T) engine.Engine {
 		return open(t, change)
 	}, enginetest.Options{
-		SetBudget: func(e engine.Engine, bytes int64) { e.(*onnx.Engine).SetKVBudget(bytes) },
+		SetBudget: func(e engine.Engine, bytes int64) { e.(onnx.Model).SetKVBudget(bytes) },
 		Longest:   90,
 		Checks:    checks,
 	})
@@ -91,12 +92,12 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			e, err := onnx.Open(c.cfg)
+			e, err := onnx.OpenModel(c.cfg)
 			if err == nil {
 				_ = e.Shutdown()
 			}
 			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("Open(%+v) = %v, want an error with %q", c.cfg, err, c.want)
+				t.Errorf("OpenModel(%+v) = %v, want an error with %q", c.cfg, err, c.want)
 			}
 		})
 	}

@@ -8,7 +8,6 @@ import (
 
 	ort "github.com/yalue/onnxruntime_go"
 
-	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/model"
 	"github.com/pelton-run/pelton/runtime/onnx/session"
 )
@@ -65,14 +64,6 @@ func portNames(list []model.Port) []string {
 	out := make([]string, len(list))
 	for i, p := range list {
 		out[i] = p.Name
-	}
-	return out
-}
-
-func enginePorts(list []model.Port) []engine.Port {
-	out := make([]engine.Port, len(list))
-	for i, p := range list {
-		out[i] = engine.Port{Name: p.Name, Type: p.Type, Shape: p.Shape}
 	}
 	return out
 }
