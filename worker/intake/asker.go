@@ -28,7 +28,6 @@ var urgentPauses = map[contracts.Class]time.Duration{contracts.P0: time.Millisec
 //  3. What rang and finds no room is passed on to a worker that has some.
 type Asker struct {
 	lines   *Lines
-	known   []knowledge // of the line with the same index
 	listens bool
 	passed  []Line
 }
@@ -54,11 +53,11 @@ func (k *knowledge) asks() (bool, time.Time) {
 // NewAsker makes one whose lines are all in doubt. cost is as for [NewLines].
 func NewAsker(cost func(contracts.Size) int64) *Asker {
 	a := &Asker{lines: NewLines(cost)}
-	a.known = make([]knowledge, len(a.lines.all))
-	for i := range a.known {
-		a.known[i].most = pauses[len(pauses)-1]
-		if most, urgent := urgentPauses[a.lines.all[i].Class]; urgent {
-			a.known[i].most = most
+	for i := range a.lines.all {
+		l := &a.lines.all[i]
+		l.most = pauses[len(pauses)-1]
+		if most, urgent := urgentPauses[l.Class]; urgent {
+			l.most = most
 		}
 	}
 	a.Doubt()
@@ -67,8 +66,9 @@ func NewAsker(cost func(contracts.Size) int64) *Asker {
 
 // Doubt says that every line may hold any number of jobs.
 func (a *Asker) Doubt() {
-	for i := range a.known {
-		a.known[i].doubt, a.lines.all[i].waiting = true, false
+	a.lines.MarkAll()
+	for i := range a.lines.all {
+		a.lines.all[i].doubt = true
 	}
 }
 
@@ -89,13 +89,13 @@ func (a *Asker) Next(free int64, slots int, now time.Time) Action {
 		a.Doubt()
 	}
 	a.listens = room
-	for i := range a.known {
-		k := &a.known[i]
-		for ; !room && k.rings > 0; k.rings-- {
-			a.passed = append(a.passed, a.lines.all[i].Line)
+	for i := range a.lines.all {
+		l := &a.lines.all[i]
+		for ; !room && l.rings > 0; l.rings-- {
+			a.passed = append(a.passed, l.Line)
 		}
-		asks, at := k.asks()
-		a.lines.all[i].marked = asks && !now.Before(at)
+		asks, at := l.asks()
+		l.marked = asks && !now.Before(at)
 	}
 	return a.lines.Next(free, slots)
 }
@@ -104,16 +104,16 @@ func (a *Asker) Next(free int64, slots int, now time.Time) Action {
 func (a *Asker) Ring(of Line) {
 	if of == (Line{}) {
 		a.Doubt()
-	} else if k := a.of(of); k != nil {
-		k.rings++
-		k.empties = 0
+	} else if l := a.lines.find(of); l != nil {
+		l.rings++
+		l.empties = 0
 	}
 }
 
 // Took says that a job was taken from a line, in which so many are left that nobody took.
 func (a *Asker) Took(of Line, left uint64, now time.Time) {
 	a.lines.Took(of)
-	k := a.of(of)
+	k := a.lines.find(of)
 	k.rings, k.empties = max(0, k.rings-1), 0
 	switch {
 	case left == 0:
@@ -129,7 +129,7 @@ func (a *Asker) Took(of Line, left uint64, now time.Time) {
 // Empty says that a line had no job.
 func (a *Asker) Empty(of Line, now time.Time) {
 	a.lines.Empty(of)
-	k := a.of(of)
+	k := a.lines.find(of)
 	k.doubt, k.since = false, now
 	if k.empties++; k.empties == len(pauses) {
 		k.rings, k.empties = 0, len(pauses)-1
@@ -145,19 +145,10 @@ func (a *Asker) Forget() { a.lines.Forget() }
 // Again is how long until a line is to be asked again, an hour when none is.
 func (a *Asker) Again(now time.Time) time.Duration {
 	wait := time.Hour
-	for i := range a.known {
-		if asks, at := a.known[i].asks(); asks && a.listens && now.Before(at) {
+	for i := range a.lines.all {
+		if asks, at := a.lines.all[i].asks(); asks && a.listens && now.Before(at) {
 			wait = min(wait, at.Sub(now))
 		}
 	}
 	return wait
-}
-
-func (a *Asker) of(line Line) *knowledge {
-	for i := range a.lines.all {
-		if a.lines.all[i].Line == line {
-			return &a.known[i]
-		}
-	}
-	return nil
 }

@@ -39,6 +39,7 @@ type line struct {
 	marked  bool // may hold a job
 	waiting bool // does hold one, as of the last look
 	passed  int
+	knowledge
 }
 
 // Lines decides which line is asked next. See the rules in the package comment. Pure bookkeeping: no
