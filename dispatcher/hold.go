@@ -15,7 +15,7 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/turn"
 )
 
-// hold stores an admitted job until its turn; taken is as publish says it.
+// hold stores an admitted job until its turn; taken is as offer says it.
 func (d *Dispatcher) hold(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
 	j := decision.Admitted.Job
 	if err := d.room.Take(ctx, j.Tenant, len(decision.Data)+headerRoom); err != nil {

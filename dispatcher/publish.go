@@ -36,34 +36,29 @@ const (
 // submitted before under the same id; another request under it is a conflict.
 func (d *Dispatcher) enqueue(ctx context.Context, decision *admission.Decision) (attached bool, err error) {
 	a := decision.Admitted
-	if !decision.Fresh {
-		digest, found, err := d.submitted(ctx, a)
-		if err != nil {
-			return false, err
-		}
-		if found {
-			return true, sameRequest(digest, a)
-		}
-	}
 	id := subject.Escape(a.Job.Tenant) + "." + subject.Escape(a.Job.ID)
-	for try := range publishTries {
-		taken, err := d.offer(ctx, decision, id)
-		if err != nil || !taken {
+	for try := 0; ; try++ {
+		if try > 0 || !decision.Fresh { // somebody may have submitted the id since we looked, or we did and lost the answer
+			digest, found, err := d.submitted(ctx, a)
+			if err != nil {
+				return false, err
+			}
+			if found {
+				return true, sameRequest(digest, a)
+			}
+		}
+		switch {
+		case try == publishTries:
+			return false, contracts.Errorf(contracts.CodeUnavailable, "job %q is being submitted elsewhere at this moment: retry", a.Job.ID)
+		case try > 0:
+			// The broker remembers the id, but neither stream has the job any more: it is as good as new, and
+			// a submit that is answered with success must run.
+			id = fmt.Sprintf("%s.%s.%d", subject.Escape(a.Job.Tenant), subject.Escape(a.Job.ID), time.Now().UnixNano()+int64(try))
+		}
+		if taken, err := d.offer(ctx, decision, id); err != nil || !taken {
 			return false, err
 		}
-		// Somebody submitted the id since we looked, or this is a repetition of our own lost answer.
-		digest, found, err := d.submitted(ctx, a)
-		if err != nil {
-			return false, err
-		}
-		if found {
-			return true, sameRequest(digest, a)
-		}
-		// The broker remembers the id, but neither stream has the job any more: it is as good as new, and
-		// a submit that is answered with success must run.
-		id = fmt.Sprintf("%s.%s.%d", subject.Escape(a.Job.Tenant), subject.Escape(a.Job.ID), time.Now().UnixNano()+int64(try))
 	}
-	return false, contracts.Errorf(contracts.CodeUnavailable, "job %q is being submitted elsewhere at this moment: retry", a.Job.ID)
 }
 
 // submitted is the digest of what was submitted before under the id of a, past the breaker.
@@ -75,35 +70,27 @@ func (d *Dispatcher) submitted(ctx context.Context, a *contracts.Admitted) (dige
 	return digest, found, err
 }
 
-// offer is publish past the breaker of the stream.
+// offer puts a job into JOBS, or into SCHED when it asks for a later time or has to wait for its turn, past the
+// breaker of the stream. taken tells that the broker knows the id, or has a job on the subject.
 func (d *Dispatcher) offer(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
-	part := topology.StreamJobs
-	if later(decision.Admitted) || decision.Hold {
-		part = topology.StreamSched
+	part, publish := topology.StreamJobs, d.put
+	switch {
+	case later(decision.Admitted):
+		part, publish = topology.StreamSched, d.schedule
+	case decision.Hold:
+		part, publish = topology.StreamSched, d.hold
 	}
 	err = d.guard.Ask(part, func() error {
-		taken, err = d.publish(ctx, decision, id)
+		taken, err = publish(ctx, decision, id)
 		return err
 	})
 	return taken, err
 }
 
-// publish puts a job into JOBS, or into SCHED when it asks for a later time or has to wait for its turn. taken tells that the broker
-// knows the id, or has a job on the subject.
-func (d *Dispatcher) publish(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
-	switch {
-	case later(decision.Admitted):
-		return d.schedule(ctx, decision, id)
-	case decision.Hold:
-		return d.hold(ctx, decision, id)
-	}
-	return d.put(ctx, decision, id)
-}
-
 // later tells whether a job's time is still to come.
 func later(a *contracts.Admitted) bool { return a.Job.NotBefore > time.Now().UnixMilli() }
 
-// put puts a job into JOBS and rings the model's bell; taken is as publish says it.
+// put puts a job into JOBS and rings the model's bell; taken is as offer says it.
 func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
 	a := decision.Admitted
 	d.backlog.Adopt(a, 0, time.Now()) // unless it was counted in before

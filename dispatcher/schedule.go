@@ -27,7 +27,7 @@ const (
 )
 
 // schedule stores a job until its time. The broker then moves it from sched.… to due.…; the header is
-// written by hand because nats.go's cuts the time to whole seconds. taken is as publish says it.
+// written by hand because nats.go's cuts the time to whole seconds. taken is as offer says it.
 func (d *Dispatcher) schedule(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
 	j := decision.Admitted.Job
 	if err := d.room.Take(ctx, j.Tenant, len(decision.Data)+headerRoom); err != nil {
