@@ -417,7 +417,7 @@ func (a *app) writeReport(r *loadgen.Report) error {
 		var page bytes.Buffer
 		err = errors.Join(err, r.WriteHTML(&page), os.WriteFile(path, page.Bytes(), 0o644))
 	}
-	if f := a.settings.text("output"); f == "table" || f == "wide" {
+	if a.forPeople() {
 		sayCounts(a.out, r)
 	}
 	return errors.Join(err, a.print(benchTable(r, text.Bytes())))

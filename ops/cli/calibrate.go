@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,13 +35,9 @@ func (a *app) calibrate(ctx context.Context) error {
 	if span < 0 {
 		return usageError{errors.New("--calibrate-for must not be negative")}
 	}
-	var to *os.File
-	if path := a.settings.text("profile"); path != "" { // before minutes of work
-		var err error
-		if to, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644); err != nil { // what it holds stays until there is better
-			return err
-		}
-		defer func() { _ = to.Close() }()
+	to, err := openResult(a.settings.text("profile")) // before minutes of work
+	if err != nil {
+		return err
 	}
 	bar := a.newProgress()
 	defer bar.finish()
@@ -67,22 +62,15 @@ func (a *app) calibrate(ctx context.Context) error {
 	if err := r.Profile.Write(&profile); err != nil {
 		return err
 	}
-	if to != nil {
-		_ = to.Truncate(0) // a pipe has no length
-		if _, err := to.Write(profile.Bytes()); err != nil {
-			return err
-		}
-	}
-	value, err := json.Marshal(map[string]any{"profile": json.RawMessage(profile.Bytes()), "error": r.Error, "worst": r.Worst, "points": points})
-	if err != nil {
+	if err := writeResult(to, profile.Bytes()); err != nil {
 		return err
 	}
-	if f := a.settings.text("output"); f == "table" || f == "wide" {
+	if a.forPeople() {
 		p := r.Profile
 		fmt.Fprintf(a.out, "step = max(%v, %v x prompt tokens + %v x rows) + KV bytes / %.3g a second + %v, jitter %.1f %%\noff by %.1f %% (root mean square), %.1f %% at worst\n\n",
 			p.C0, p.PerToken, p.PerRow, p.KVBandwidth, p.Sched, 100*p.Jitter, 100*r.Error, 100*r.Worst)
 	}
-	return a.print(pointsTable(points, r, json.RawMessage(value)))
+	return a.print(pointsTable(points, r, map[string]any{"profile": json.RawMessage(profile.Bytes()), "error": r.Error, "worst": r.Worst, "points": points}))
 }
 
 // pointsTable compares what was measured with what the profile says.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -72,23 +73,17 @@ func (a *app) eval(ctx context.Context, ref string) error {
 			return err
 		}
 	}
-	var to *os.File
-	if path := a.settings.text("write"); path != "" {
-		var err error
-		if to, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o666); err != nil { // what it holds stays until there is better
-			return err
-		}
-		defer func() { _ = to.Close() }()
+	to, err := openResult(a.settings.text("write"))
+	if err != nil {
+		return err
 	}
 	got, eos, err := a.transcribe(ctx, name, variant)
 	if err != nil {
 		return err
 	}
-	if to != nil {
-		_ = to.Truncate(0) // a pipe has no length
-		if err := errors.Join(quality.Write(to, got), to.Close()); err != nil {
-			return err
-		}
+	var transcripts bytes.Buffer
+	if err := errors.Join(quality.Write(&transcripts, got), writeResult(to, transcripts.Bytes())); err != nil {
+		return err
 	}
 	if reference == "" && against == "" {
 		return nil

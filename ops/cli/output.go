@@ -2,8 +2,10 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -62,6 +64,31 @@ func (a *app) print(t table) error {
 		}
 		return w.Flush()
 	}
+}
+
+// forPeople tells whether what is printed is a table, before which there may be lines.
+func (a *app) forPeople() bool {
+	format := a.settings.text("output")
+	return format == "table" || format == "wide"
+}
+
+// openResult opens the file that a command writes at its end, nil when path is empty. What it holds stays until there
+// is better.
+func openResult(path string) (*os.File, error) {
+	if path == "" {
+		return nil, nil
+	}
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o666)
+}
+
+// writeResult writes and closes such a file, if there is one.
+func writeResult(to *os.File, data []byte) error {
+	if to == nil {
+		return nil
+	}
+	_ = to.Truncate(0) // a pipe has no length
+	_, err := to.Write(data)
+	return errors.Join(err, to.Close())
 }
 
 // formats of -o.

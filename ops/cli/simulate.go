@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -127,14 +126,11 @@ func (a *app) size(ctx context.Context, cfg simulate.Config) error {
 	if err != nil {
 		return err
 	}
-	value, err := json.MarshalIndent(map[string]any{"formula": estimate, "trials": trials, "workers": simulate.Fewest(trials, want)}, "", "  ")
-	if err != nil {
-		return err
-	}
-	if f := a.settings.text("output"); f == "table" || f == "wide" {
+	if a.forPeople() {
 		sayEstimate(a.out, estimate)
 	}
-	t := table{head: []string{"WORKERS", "GOOD", "TTFT P50", "P95", "P99", "TPOT P95", "REFUSED", "BUSY", "ROWS"}, wide: 9, value: json.RawMessage(value)}
+	t := table{head: []string{"WORKERS", "GOOD", "TTFT P50", "P95", "P99", "TPOT P95", "REFUSED", "BUSY", "ROWS"}, wide: 9,
+		value: map[string]any{"formula": estimate, "trials": trials, "workers": simulate.Fewest(trials, want)}}
 	for _, r := range trials {
 		t.rows = append(t.rows, []string{fmt.Sprint(r.Workers), fmt.Sprintf("%.1f %%", 100*r.Good), fmt.Sprintf("%.4g", r.TTFT.P50), fmt.Sprintf("%.4g", r.TTFT.P95), fmt.Sprintf("%.4g", r.TTFT.P99),
 			fmt.Sprintf("%.4g", r.TPOT.P95), fmt.Sprint(r.Refused), fmt.Sprintf("%.0f %%", 100*r.Fleet.Busy), fmt.Sprintf("%.1f", r.Fleet.Rows)})

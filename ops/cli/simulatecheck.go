@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -159,11 +158,7 @@ func (a *app) compare(simulated, real *loadgen.Report) error {
 		}
 		t.rows = append(t.rows, []string{f.name, fmt.Sprintf("%.4g", s), fmt.Sprintf("%.4g", r), fmt.Sprintf("%+.1f %%", 100*off)})
 	}
-	value, err := json.Marshal(map[string]any{"simulated": simulated, "real": real, "apart": apart})
-	if err != nil {
-		return err
-	}
-	t.value = json.RawMessage(value)
+	t.value = map[string]any{"simulated": simulated, "real": real, "apart": apart}
 	if err := a.print(t); err != nil {
 		return err
 	}
