@@ -19,6 +19,20 @@ import (
 // Jobs is what the gateway needs of the dispatcher. All methods are safe for concurrent use, return
 // [*contracts.Error] failures and stop when ctx ends.
 type Jobs interface {
+	Streams
+	DeadLetters
+	// Status is CodeNotFound for a job that was never accepted or is past retention.
+	Status(ctx context.Context, tenant, job string) (contracts.Status, error)
+	// Cancel returns after the job's slot is free.
+	Cancel(ctx context.Context, tenant, job string) (contracts.Status, error)
+	// List is the jobs that pass the filter.
+	List(ctx context.Context, filter contracts.Filter) ([]contracts.Status, error)
+	// Quota is what a tenant's requests and tokens of a minute allow now; a limit of 0 is none.
+	Quota(tenant string) (requests, tokens quota.State)
+}
+
+// Streams takes jobs in and reads what becomes of them.
+type Streams interface {
 	// Submit puts a job into the fleet, under the answer's id when it brings none; a job id that is known already attaches to that job, or is a
 	// conflict when it asked for something else.
 	Submit(ctx context.Context, job *contracts.Job) (*contracts.Answer, error)
@@ -28,17 +42,8 @@ type Jobs interface {
 	// Stream replays the pieces whose index is above after (-1: all), goes on live and ends after the
 	// final record, which always comes.
 	Stream(ctx context.Context, tenant, job string, after int) iter.Seq2[*contracts.Chunk, error]
-	// Status is CodeNotFound for a job that was never accepted or is past retention.
-	Status(ctx context.Context, tenant, job string) (contracts.Status, error)
-	// Cancel returns after the job's slot is free.
-	Cancel(ctx context.Context, tenant, job string) (contracts.Status, error)
-	// List is the jobs that pass the filter.
-	List(ctx context.Context, filter contracts.Filter) ([]contracts.Status, error)
 	// Leave is told that a reader of a job left; it cancels the job if that asked for it and has no other reader.
 	Leave(ctx context.Context, tenant, job string) error
-	// Quota is what a tenant's requests and tokens of a minute allow now; a limit of 0 is none.
-	Quota(tenant string) (requests, tokens quota.State)
-	DeadLetters
 }
 
 // DeadLetters are the jobs that were given up.
