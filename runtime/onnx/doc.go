@@ -1,7 +1,7 @@
 // Package onnx is the engine that runs a converted model on ONNX Runtime.
 //
-// Previous step of the walk: worker/batch, through runtime/engine; next step: runtime/sampler. It is
-// the only package with cgo and the only one that knows the binding; without cgo, OpenModel says so.
+// Previous step of the walk: worker/batch, through runtime/engine; next step: runtime/sampler. With
+// those below it, it is the only package with cgo and the only one that knows the binding; without cgo, OpenModel says so.
 //
 // The engine owns the memory of the KV cache: one anonymous mapping with a key and a value buffer for each
 // layer, in slots of a whole context. The attention kernel (package kernels) reads and appends in place, so
