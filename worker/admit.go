@@ -46,14 +46,15 @@ func parse(ref subject.Job, data []byte, info engine.Info, calls *Calls) (*reque
 		return r, contracts.Errorf(contracts.CodeInvalidArgument, "job %q of tenant %q for model %q was queued under another name", a.Job.ID, a.Job.Tenant, a.Job.Model)
 	}
 	a.Job.Class = ref.Class
+	a.Job.Submitted = r.job.Submitted
 	r.job, r.prompt, r.digest = a.Job, a.Tokens, a.Digest
+	if a.Job.Deadline > 0 {
+		r.deadline = time.UnixMilli(a.Job.Deadline)
+	}
 	if calls != nil {
 		return r, calls.check(r, a.Rows)
 	}
-	if err := r.check(info); err != nil {
-		return r, err
-	}
-	return r, nil
+	return r, r.check(info)
 }
 
 func (r *request) check(info engine.Info) *contracts.Error {
@@ -87,12 +88,6 @@ func (r *request) resolve(info engine.Info) *contracts.Error {
 	}
 	r.max = or(p.MaxTokens, min(r.max, info.ContextLength-len(r.prompt)))
 	r.choices = or(p.N, 1)
-	if r.job.Deadline > 0 {
-		r.deadline = time.UnixMilli(r.job.Deadline)
-	}
-	if r.job.Submitted == 0 {
-		r.job.Submitted = time.Now().UnixMilli()
-	}
 	r.sampling = sampler.Params{
 		Temperature: float32(or(p.Temperature, 1)), TopP: positive(or(p.TopP, 1)), MinP: float32(or(p.MinP, 0)), TopK: or(p.TopK, 0),
 		RepetitionPenalty: positive(or(p.RepetitionPenalty, 1)), PresencePenalty: float32(or(p.PresencePenalty, 0)),

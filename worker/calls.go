@@ -73,17 +73,11 @@ func (c *Calls) check(r *request, rows [][]int32) *contracts.Error {
 	if r.job.Kind != c.Kind {
 		return contracts.Errorf(contracts.CodeUnimplemented, "jobs of kind %q are not served by this worker: use %s", r.job.Kind, c.Kind)
 	}
-	r.choices, r.rows = 1, rows
+	r.rows = rows
 	probe := r.job
 	probe.Rows = rows
 	if err := probe.Validate(); err != nil {
 		return contracts.AsError(err)
-	}
-	if r.job.Deadline > 0 {
-		r.deadline = time.UnixMilli(r.job.Deadline)
-	}
-	if r.job.Submitted == 0 {
-		r.job.Submitted = time.Now().UnixMilli()
 	}
 	if c.Kind == contracts.KindTensor {
 		bytes := 0

@@ -126,15 +126,9 @@ func onlyGraph(dir string) (string, error) {
 
 // describe makes the manifest; what the graph fixes comes before what configuration files say.
 func describe(g *graphFile, d decoder, f facts) model.Manifest {
-	first := func(a, b int) int {
-		if a > 0 {
-			return a
-		}
-		return b
-	}
 	s := model.Shape{
-		Layers: d.layers, Hidden: f.hidden, Heads: f.heads, KVHeads: first(d.kvHeads, f.kvHeads), HeadDim: first(d.dim, f.headDim),
-		FFN: f.ffn, Vocab: first(d.vocab, f.vocab), ContextLength: f.context,
+		Layers: d.layers, Hidden: f.hidden, Heads: f.heads, KVHeads: cmp.Or(d.kvHeads, f.kvHeads), HeadDim: cmp.Or(d.dim, f.headDim),
+		FFN: f.ffn, Vocab: cmp.Or(d.vocab, f.vocab), ContextLength: f.context,
 	}
 	if d.graph.PastKey.Type == model.Float16 {
 		s.KVWidth = 2
