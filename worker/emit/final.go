@@ -19,7 +19,7 @@ func (w *Writer) Final(ctx context.Context, failure *contracts.Error) (*contract
 	}
 	for i, c := range w.choices[:last] { // after a failure several have text that was held back; the final record has room for one
 		if text := c.rest(); !c.done && text != "" {
-			w.append(ctx, i, c, &contracts.Chunk{Index: c.written, Choice: i, Text: text, Finish: FinishOf(failure.Code)})
+			w.append(ctx, c, &contracts.Chunk{Index: c.written, Choice: i, Text: text, Finish: FinishOf(failure.Code)})
 		}
 	}
 	if w.broken {

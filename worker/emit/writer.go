@@ -280,7 +280,7 @@ func (w *Writer) write(ctx context.Context, now time.Time) (wait time.Duration, 
 			wait = min(wait, in)
 			continue
 		}
-		w.append(ctx, i, c, w.cut(i, c))
+		w.append(ctx, c, w.cut(i, c))
 		return 0, true
 	}
 	return wait, false
@@ -331,7 +331,7 @@ func (w *Writer) cut(i int, c *choice) *contracts.Chunk {
 	return &p
 }
 
-func (w *Writer) append(ctx context.Context, i int, c *choice, p *contracts.Chunk) {
+func (w *Writer) append(ctx context.Context, c *choice, p *contracts.Chunk) {
 	began := time.Now()
 	if err := w.cfg.Log.Append(ctx, p); err != nil {
 		w.broken = true
