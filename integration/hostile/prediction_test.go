@@ -98,7 +98,7 @@ func child() error {
 	if err != nil {
 		return err
 	}
-	e, err := onnx.Open(onnx.Config{ModelDir: dir, Library: library})
+	e, err := onnx.OpenModel(onnx.Config{ModelDir: dir, Library: library})
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func child() error {
 
 // process is the process under test.
 type process struct {
-	e      *onnx.Engine
+	e      onnx.Model
 	rng    *rand.Rand
 	plan   memory.Plan
 	models int64
