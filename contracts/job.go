@@ -100,21 +100,41 @@ type Message struct {
 
 // Params steer generation. A nil pointer means "the default"; zero is a value of its own.
 type Params struct {
-	MaxTokens         *int           `msgpack:"max_tokens,omitempty" json:"max_tokens,omitempty"`                 // at least 1; default 512 for chat, 16 for text
-	Temperature       *float64       `msgpack:"temperature,omitempty" json:"temperature,omitempty"`               // 0 to 2; 0 is greedy; default 1
-	TopP              *float64       `msgpack:"top_p,omitempty" json:"top_p,omitempty"`                           // above 0, up to 1; default 1
-	TopK              *int           `msgpack:"top_k,omitempty" json:"top_k,omitempty"`                           // 0 is off; default 0
-	MinP              *float64       `msgpack:"min_p,omitempty" json:"min_p,omitempty"`                           // 0 to 1; default 0
-	Seed              *int64         `msgpack:"seed,omitempty" json:"seed,omitempty"`                             // default: drawn by the dispatcher
-	Stop              []string       `msgpack:"stop,omitempty" json:"stop,omitempty"`                             // text ends before the first of these
-	N                 *int           `msgpack:"n,omitempty" json:"n,omitempty"`                                   // choices, 1 to 16; default 1
-	RepetitionPenalty *float64       `msgpack:"repetition_penalty,omitempty" json:"repetition_penalty,omitempty"` // above 0, up to 10; default 1
-	PresencePenalty   *float64       `msgpack:"presence_penalty,omitempty" json:"presence_penalty,omitempty"`     // -2 to 2; default 0
-	FrequencyPenalty  *float64       `msgpack:"frequency_penalty,omitempty" json:"frequency_penalty,omitempty"`   // -2 to 2; default 0
-	LogitBias         LogitBias      `msgpack:"logit_bias,omitempty" json:"logit_bias,omitempty"`                 // token id as text -> -100 to 100
-	Logprobs          *int           `msgpack:"logprobs,omitempty" json:"logprobs,omitempty"`                     // nil: none; k: the chosen token's and the k most likely ones', up to 20
-	IgnoreEOS         bool           `msgpack:"ignore_eos,omitempty" json:"ignore_eos,omitempty"`                 // go on past end tokens until max_tokens (benchmarks)
-	ResponseFormat    map[string]any `msgpack:"response_format,omitempty" json:"response_format,omitempty"`       // only {"type": "text"} so far
+	MaxTokens         *int            `msgpack:"max_tokens,omitempty" json:"max_tokens,omitempty"`                 // at least 1; default 512 for chat, 16 for text
+	Temperature       *float64        `msgpack:"temperature,omitempty" json:"temperature,omitempty"`               // 0 to 2; 0 is greedy; default 1
+	TopP              *float64        `msgpack:"top_p,omitempty" json:"top_p,omitempty"`                           // above 0, up to 1; default 1
+	TopK              *int            `msgpack:"top_k,omitempty" json:"top_k,omitempty"`                           // 0 is off; default 0
+	MinP              *float64        `msgpack:"min_p,omitempty" json:"min_p,omitempty"`                           // 0 to 1; default 0
+	Seed              *int64          `msgpack:"seed,omitempty" json:"seed,omitempty"`                             // default: drawn by the dispatcher
+	Stop              []string        `msgpack:"stop,omitempty" json:"stop,omitempty"`                             // text ends before the first of these
+	N                 *int            `msgpack:"n,omitempty" json:"n,omitempty"`                                   // choices, 1 to 16; default 1
+	RepetitionPenalty *float64        `msgpack:"repetition_penalty,omitempty" json:"repetition_penalty,omitempty"` // above 0, up to 10; default 1
+	PresencePenalty   *float64        `msgpack:"presence_penalty,omitempty" json:"presence_penalty,omitempty"`     // -2 to 2; default 0
+	FrequencyPenalty  *float64        `msgpack:"frequency_penalty,omitempty" json:"frequency_penalty,omitempty"`   // -2 to 2; default 0
+	LogitBias         LogitBias       `msgpack:"logit_bias,omitempty" json:"logit_bias,omitempty"`                 // token id as text -> -100 to 100
+	Logprobs          *int            `msgpack:"logprobs,omitempty" json:"logprobs,omitempty"`                     // nil: none; k: the chosen token's and the k most likely ones', up to 20
+	IgnoreEOS         bool            `msgpack:"ignore_eos,omitempty" json:"ignore_eos,omitempty"`                 // go on past end tokens until max_tokens (benchmarks)
+	ResponseFormat    *ResponseFormat `msgpack:"response_format,omitempty" json:"response_format,omitempty"`       // default: text
+}
+
+// Types of a response format.
+const (
+	FormatText   = "text"        // any text
+	FormatObject = "json_object" // a JSON object
+	FormatSchema = "json_schema" // JSON that satisfies a schema
+)
+
+// ResponseFormat says what the text of an answer is. An answer that ends with [FinishLength] is the beginning of such
+// a text.
+type ResponseFormat struct {
+	Type   string  `msgpack:"type" json:"type"`
+	Schema *Schema `msgpack:"json_schema,omitempty" json:"json_schema,omitempty"` // of FormatSchema
+}
+
+// Schema is a JSON Schema, as its text: maps do not keep the order of properties, in which an answer has them.
+type Schema struct {
+	Name   string `msgpack:"name,omitempty" json:"name,omitempty"` // for people
+	Schema string `msgpack:"schema" json:"schema"`
 }
 
 // Job is the unit of work that a producer submits.
@@ -284,10 +304,34 @@ func (p *Params) validate() error {
 			return Invalid("params.stop", "a stop string must be 1 to %d bytes of UTF-8", MaxStopLength)
 		}
 	}
-	if t, ok := p.ResponseFormat["type"]; len(p.ResponseFormat) > 0 && (!ok || t != "text") {
-		return &Error{Code: CodeUnimplemented, Param: "params.response_format", Message: `only response_format {"type": "text"} is served: leave it out`}
+	if err := p.validateFormat(); err != nil {
+		return err
 	}
 	return p.validateBias()
+}
+
+// validateFormat looks at the form of a response format; who has a compiler of schemas looks at those.
+func (p *Params) validateFormat() error {
+	f, param := p.ResponseFormat, "params.response_format"
+	switch {
+	case f == nil:
+		return nil
+	case f.Type != FormatText && f.Type != FormatObject && f.Type != FormatSchema:
+		return &Error{Code: CodeUnimplemented, Param: param, Message: "response formats are text, json_object and json_schema"}
+	case (f.Schema != nil) != (f.Type == FormatSchema):
+		return invalid(param, "a response format has a json_schema if its type is json_schema, and only then")
+	case f.Type != FormatText && p.IgnoreEOS:
+		return invalid(param, "ignore_eos goes on behind the end of an answer, which has none in JSON: leave one of them out")
+	case f.Schema == nil:
+		return nil
+	}
+	if err := validText(param+".json_schema.schema", f.Schema.Schema); err != nil {
+		return err
+	}
+	if f.Schema.Name == "" {
+		return nil
+	}
+	return validName(param+".json_schema.name", f.Schema.Name)
 }
 
 func (p *Params) validateBias() error {

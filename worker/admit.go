@@ -9,6 +9,7 @@ import (
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/grammar"
 	"github.com/pelton-run/pelton/runtime/sampler"
 )
 
@@ -26,7 +27,8 @@ type request struct {
 	max      int // generated tokens of each choice
 	choices  int
 	sampling sampler.Params
-	deadline time.Time // zero is none
+	form     *grammar.Grammar // of the answers; nil: any text
+	deadline time.Time        // zero is none
 
 	rows    [][]int32 // of an embed job
 	units   int       // of a job that is one call: the tokens that its memory is counted in

@@ -74,7 +74,9 @@ func (w *Worker) receive(taking, hard context.Context, msg *nats.Msg, room *inta
 	w.cfg.Trace.Pulled(j.name)
 	w.register(j)
 	req, refusal := parse(ref, msg.Data, w.info, w.cfg.Calls)
-	j.req = req
+	if j.req = req; refusal == nil {
+		req.form, refusal = w.forms.of(&req.job.Params)
+	}
 	var early error
 	if refusal != nil {
 		early = refusal
@@ -268,6 +270,9 @@ func (j *job) start(chain *lease.Chain, t *resume.Transcript, claim *contracts.C
 func (j *job) spec(choice int, replay []int32, w *emit.Writer) batch.Spec {
 	params := j.req.sampling
 	params.Seed = sampler.StreamSeed(params.Seed, choice)
+	if j.req.form != nil {
+		params.Constraint = j.w.forms.matcher(j.req.form, j.w.cfg.Tokenizer, j.w.info, j.w.cfg.EOS)
+	}
 	s := batch.Spec{
 		Choice: choice, Rank: slices.Index(contracts.Classes, j.ref.Class), Scope: j.ref.Tenant, Prompt: j.req.prompt, Replay: replay,
 		MaxTokens: j.req.max, EOS: j.w.cfg.EOS, Sampler: sampler.New(params, j.req.prompt), Deadline: j.req.deadline,

@@ -44,6 +44,7 @@ type Worker struct {
 	gather *gather.Loop // of one that answers in one call
 	run    func(context.Context) error
 	stats  stats
+	forms  forms
 	pace   *emit.Pace // of the records of all jobs here
 	born   time.Time
 	beat   chan struct{} // asks for a heartbeat now

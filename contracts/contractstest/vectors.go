@@ -86,7 +86,7 @@ func fullJob() contracts.Job {
 		Params: contracts.Params{
 			MaxTokens: new(300), Temperature: new(0.5), TopP: new(0.75), TopK: new(40), MinP: new(0.0625), Seed: new(int64(-9007199254740991)), Stop: []string{"\n\n", "END"}, N: new(2),
 			RepetitionPenalty: new(1.25), PresencePenalty: new(-1.5), FrequencyPenalty: new(2.0), LogitBias: contracts.LogitBias{"7": -100, "11": 0.5}, Logprobs: new(0),
-			IgnoreEOS: true, ResponseFormat: map[string]any{"type": "text"},
+			IgnoreEOS: true, ResponseFormat: &contracts.ResponseFormat{Type: contracts.FormatText},
 		},
 		Labels: map[string]string{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "é": ""}, CancelOnLeave: true,
 	}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/runtime/grammar"
 	"github.com/pelton-run/pelton/runtime/tokenizer"
 )
 
@@ -14,11 +15,16 @@ import (
 type Message = tokenizer.Message
 
 // render returns the prompt as token ids. A prompt of no tokens is refused, and so are token ids that
-// the model does not have, in the prompt and in logit_bias.
+// the model does not have, in the prompt and in logit_bias, and schemas that cannot be held to.
 func render(j *contracts.Job, m *Model) ([]int32, error) {
 	for id := range j.Params.LogitBias {
 		if n, err := strconv.Atoi(id); err != nil || n >= m.Vocab {
 			return nil, contracts.Invalid("params.logit_bias", "logit_bias names token %s, model %s has tokens 0 to %d", id, m.Name, m.Vocab-1)
+		}
+	}
+	if f := j.Params.ResponseFormat; f != nil && f.Schema != nil {
+		if _, err := grammar.Schema(f.Schema.Schema); err != nil {
+			return nil, invalid("params.response_format", "the schema of response_format is %v", err)
 		}
 	}
 	var ids []int32

@@ -218,19 +218,12 @@ func decodeJob(data []byte) (*contracts.Job, error) {
 }
 
 func decodeParams(f *body.Fields) contracts.Params {
-	p := contracts.Params{
+	return contracts.Params{
 		MaxTokens: f.Int("max_tokens"), Temperature: f.Float("temperature"), TopP: f.Float("top_p"), TopK: f.Int("top_k"), MinP: f.Float("min_p"),
 		Seed: f.Int64("seed"), Stop: f.Strings("stop", contracts.MaxStops), N: f.Int("n"), RepetitionPenalty: f.Float("repetition_penalty"),
 		PresencePenalty: f.Float("presence_penalty"), FrequencyPenalty: f.Float("frequency_penalty"),
-		LogitBias: f.FloatMap("logit_bias", contracts.MaxLogitBias), Logprobs: f.Int("logprobs"), IgnoreEOS: f.Bool("ignore_eos"),
+		LogitBias: f.FloatMap("logit_bias", contracts.MaxLogitBias), Logprobs: f.Int("logprobs"), IgnoreEOS: f.Bool("ignore_eos"), ResponseFormat: openai.ResponseFormat(f),
 	}
-	if o := f.Object("response_format"); o != nil {
-		p.ResponseFormat = map[string]any{}
-		for name, v := range o.Names {
-			p.ResponseFormat[name] = v.Any()
-		}
-	}
-	return p
 }
 
 // listJobs serves GET /v1/jobs.

@@ -19,9 +19,19 @@ type Params struct {
 
 	LogitBias map[int32]float32 // added to logits; ids outside the vocabulary are ignored
 
+	Constraint Constraint // of the tokens that may follow; nil: all may
+
 	Seed        uint64 // of the random numbers; StreamSeed makes one for each choice of a job
 	Logprobs    bool   // fill Choice.Logprob
 	TopLogprobs int    // fill Choice.Top with so many candidates, at most 1024; implies Logprobs
+}
+
+// Constraint says which tokens may follow in one sequence; a grammar.Matcher is one.
+type Constraint interface {
+	// Restrict makes the logits of those that may not minus infinity, and reports whether one may.
+	Restrict(logits []float32) bool
+	// Accept moves on by a token, and reports whether it was one that may follow.
+	Accept(token int32) bool
 }
 
 // Choice is a sampled token. Log probabilities are natural logarithms of the model's own distribution,
@@ -46,7 +56,7 @@ const (
 
 // Sampler samples the tokens of one sequence. The order of operations is
 //
-//	bias, repetition penalty, presence and frequency penalty, temperature, top-k, top-p, min-p
+//	constraint, bias, repetition penalty, presence and frequency penalty, temperature, top-k, top-p, min-p
 //
 // with top-p over what top-k left, and min-p relative to the likeliest token, which always stays.
 // Tokens e^32 times less likely than that one are never drawn.
@@ -124,12 +134,16 @@ func (s *Sampler) entry(token int32) *history {
 
 // Greedy tells whether the sampler always picks the likeliest token and wants to know nothing else of the logits.
 func (s *Sampler) Greedy() bool {
-	return s.p.Temperature == 0 && len(s.bias) == 0 && s.at == nil && !s.p.Logprobs
+	return s.p.Temperature == 0 && len(s.bias) == 0 && s.at == nil && !s.p.Logprobs && s.p.Constraint == nil
 }
 
 // Accept adds an emitted token to the history. It is called for every token of the answer, in order, on
-// resume too.
+// resume too. It panics if the constraint does not allow it, as Sample does if that allows none: nothing that
+// could be said would be right.
 func (s *Sampler) Accept(token int32) {
+	if s.p.Constraint != nil && !s.p.Constraint.Accept(token) {
+		panic("a token that the constraint does not allow")
+	}
 	if s.at != nil {
 		s.entry(token).generated++
 	}
@@ -142,10 +156,13 @@ func (s *Sampler) Sample(logits []float32, position int) Choice {
 	var c Choice
 	raw := logits
 	if s.p.Logprobs {
-		if len(s.bias) > 0 || len(s.seen) > 0 {
+		if len(s.bias) > 0 || len(s.seen) > 0 || s.p.Constraint != nil {
 			s.raw = append(s.raw[:0], logits...)
 			raw = s.raw
 		}
+	}
+	if s.p.Constraint != nil && !s.p.Constraint.Restrict(logits) {
+		panic("no token that the constraint allows")
 	}
 	s.adjust(logits)
 	c.Token = s.choose(logits, position)

@@ -22,11 +22,44 @@ func params(f *body.Fields) contracts.Params {
 		FrequencyPenalty:  f.Float("frequency_penalty"),
 		LogitBias:         f.FloatMap("logit_bias", contracts.MaxLogitBias),
 		IgnoreEOS:         f.Bool("ignore_eos"),
+		ResponseFormat:    ResponseFormat(f),
 	}
 	if p.TopK != nil && *p.TopK == -1 { // vLLM's way to say off
 		p.TopK = nil
 	}
 	return p
+}
+
+// ResponseFormat reads the parameter of that name: OpenAI's, or llama.cpp's json_object with a schema.
+func ResponseFormat(f *body.Fields) *contracts.ResponseFormat {
+	o := f.Object("response_format")
+	if o == nil {
+		return nil
+	}
+	format := &contracts.ResponseFormat{Type: o.Text("type")}
+	holder, schema := o, o.Get("schema")
+	if format.Type == contracts.FormatSchema {
+		if holder = o.Object("json_schema"); holder == nil {
+			o.Failf("json_schema", "response_format.json_schema is missing: send an object with name and schema")
+			f.Fail(o.Err())
+			return nil
+		}
+		if schema = holder.Get("schema"); schema.Null() {
+			holder.Failf("schema", "%s is missing: send a JSON Schema", schema.Path())
+		}
+	}
+	if !schema.Null() {
+		format.Type, format.Schema = contracts.FormatSchema, &contracts.Schema{Name: holder.Text("name"), Schema: string(schema.Raw())}
+		if schema.IsText() { // as it is over NATS
+			format.Schema.Schema = holder.Text("schema")
+		}
+	}
+	f.Fail(holder.Err())
+	f.Fail(o.Err())
+	if format.Type == contracts.FormatText {
+		return nil
+	}
+	return format
 }
 
 // neutral tells whether a value of a parameter that is not served asks for nothing.
@@ -47,8 +80,7 @@ func onlyText(v body.Value) bool {
 	e, err := v.List(1)
 	return err == nil && len(e) == 1 && isText(e[0])
 }
-func isText(v body.Value) bool     { s, err := v.Text(); return err == nil && s == "text" }
-func textFormat(v body.Value) bool { o, err := v.Object(); return err == nil && isText(o.Get("type")) }
+func isText(v body.Value) bool { s, err := v.Text(); return err == nil && s == "text" }
 
 // rule is a parameter that is not served, with the values of it that ask for nothing.
 type rule struct {
@@ -62,11 +94,11 @@ type rule struct {
 var (
 	chatOnly = []rule{
 		{"tools", emptyList}, {"tool_choice", noneOrAuto}, {"functions", emptyList}, {"function_call", noneOrAuto},
-		{"response_format", textFormat}, {"modalities", onlyText}, {"audio", never}, {"web_search_options", never},
+		{"modalities", onlyText}, {"audio", never}, {"web_search_options", never},
 		{"moderation", never}, {"continue_final_message", isFalse}, {"add_generation_prompt", isTrue},
 		{"chat_template", emptyText}, {"chat_template_kwargs", never}, {"documents", emptyList}, {"echo", isFalse},
 	}
-	textOnly = []rule{{"suffix", emptyText}, {"response_format", textFormat}, {"prompt_embeds", never}}
+	textOnly = []rule{{"suffix", emptyText}, {"prompt_embeds", never}}
 	sampling = []rule{
 		{"min_tokens", isZero}, {"stop_token_ids", emptyList}, {"bad_words", emptyList}, {"allowed_token_ids", emptyList},
 		{"use_beam_search", isFalse}, {"length_penalty", isOne}, {"prompt_logprobs", never}, {"include_stop_str_in_output", isFalse},

@@ -1,0 +1,118 @@
+package grammar
+
+import (
+	"slices"
+	"sync"
+)
+
+// Vocabulary is the tokens of a model as a tree of their bytes. It is immutable but for what it keeps of earlier
+// work, and safe for concurrent use.
+type Vocabulary struct {
+	tokens []string // by id
+	ends   []int32
+	nodes  []treeNode // depth first; the first is the root
+	ids    []int32    // tokens in the order of their nodes
+	cache  cache
+}
+
+// treeNode is the end of all tokens that begin with the same bytes.
+type treeNode struct {
+	label byte  // the last of these
+	depth int32 // how many they are
+	skip  int32 // the node behind all that go on from here
+	first int32 // in ids, of the tokens that end here; those of the next node follow
+}
+
+// NewVocabulary makes a vocabulary of n tokens. text gives the bytes of one, none for those that are no part of a
+// text. ends are the tokens that end an answer.
+func NewVocabulary(n int, text func(id int32) string, ends []int32) *Vocabulary {
+	v := &Vocabulary{tokens: make([]string, n)}
+	var ids []int32
+	for id := range int32(n) {
+		if v.tokens[id] = text(id); slices.Contains(ends, id) {
+			v.tokens[id] = ""
+			v.ends = append(v.ends, id)
+		}
+		if v.tokens[id] != "" {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b int32) int {
+		if v.tokens[a] != v.tokens[b] {
+			if v.tokens[a] < v.tokens[b] {
+				return -1
+			}
+			return 1
+		}
+		return int(a - b)
+	})
+	v.ids = ids
+	v.nodes = append(v.nodes, treeNode{})
+	v.grow(0, len(ids), 0)
+	v.nodes[0].skip = int32(len(v.nodes))
+	v.nodes = append(v.nodes, treeNode{first: int32(len(ids))}) // where the last one's tokens end
+	return v
+}
+
+// grow adds what goes on from the last node: the tokens from one place in ids to another, which share depth bytes.
+func (v *Vocabulary) grow(from, to, depth int) {
+	for from < to {
+		c, end := v.tokens[v.ids[from]][depth], from+1
+		for end < to && v.tokens[v.ids[end]][depth] == c {
+			end++
+		}
+		at := len(v.nodes)
+		v.nodes = append(v.nodes, treeNode{label: c, depth: int32(depth + 1), first: int32(from)})
+		for from < end && len(v.tokens[v.ids[from]]) == depth+1 {
+			from++
+		}
+		v.grow(from, end, depth+1)
+		v.nodes[at].skip = int32(len(v.nodes))
+		from = end
+	}
+}
+
+// set is a set of tokens.
+type set []uint64
+
+func (v *Vocabulary) set() set { return make(set, (len(v.tokens)+63)/64) }
+
+func (s set) add(id int32)      { s[id>>6] |= 1 << (id & 63) }
+func (s set) has(id int32) bool { return s[id>>6]>>(id&63)&1 != 0 }
+
+// endAt adds the tokens that end at a node.
+func (v *Vocabulary) endAt(node int32, s set) {
+	for _, id := range v.ids[v.nodes[node].first:v.nodes[node+1].first] {
+		s.add(id)
+	}
+}
+
+// local is what can follow places of which it is not known what stands around their base.
+type local struct {
+	allowed set
+	leaves  []int32 // nodes at whose end the base is left: what follows them depends on it
+}
+
+// cache keeps locals by their places.
+type cache struct {
+	mu   sync.Mutex
+	kept map[string]*local
+}
+
+// mostKept bounds a cache: 6 KB each with 50,000 tokens.
+const mostKept = 128
+
+func (c *cache) get(key []byte) *local {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.kept[string(key)]
+}
+
+func (c *cache) put(key []byte, l *local) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.kept == nil || len(c.kept) >= mostKept {
+		c.kept = map[string]*local{}
+	}
+	c.kept[string(key)] = l
+}

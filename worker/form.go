@@ -1,0 +1,65 @@
+package worker
+
+import (
+	"sync"
+
+	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/grammar"
+	"github.com/pelton-run/pelton/worker/emit"
+)
+
+// mostForms is how many instructions compiled response formats may have together, about 6 MB.
+const mostForms = 1 << 16
+
+// forms compiles response formats, and keeps those that were used last.
+type forms struct {
+	mu         sync.Mutex
+	vocabulary *grammar.Vocabulary
+	kept       map[string]*grammar.Grammar // by schema, "" any object
+	size       int
+}
+
+// of is the grammar of a job's answers, nil if they may be any text.
+func (f *forms) of(p *contracts.Params) (*grammar.Grammar, *contracts.Error) {
+	if p.ResponseFormat == nil || p.ResponseFormat.Type == contracts.FormatText {
+		return nil, nil
+	}
+	text := ""
+	if s := p.ResponseFormat.Schema; s != nil {
+		text = s.Schema
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if g := f.kept[text]; g != nil {
+		return g, nil
+	}
+	g, err := grammar.Object(), error(nil)
+	if p.ResponseFormat.Type == contracts.FormatSchema {
+		g, err = grammar.Schema(text)
+	}
+	if err != nil {
+		return nil, contracts.Errorf(contracts.CodeInvalidArgument, "the schema of response_format is %v", err)
+	}
+	if f.size += g.Size(); f.kept == nil || f.size > mostForms {
+		f.kept, f.size = map[string]*grammar.Grammar{}, g.Size()
+	}
+	f.kept[text] = g
+	return g, nil
+}
+
+// matcher follows one answer.
+func (f *forms) matcher(g *grammar.Grammar, words emit.Vocabulary, info engine.Info, ends []int32) *grammar.Matcher {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.vocabulary == nil {
+		d := words.NewDecoder()
+		f.vocabulary = grammar.NewVocabulary(info.Vocab, func(id int32) string {
+			if d.Push(id)+d.Flush() == "" { // special ones have a text that is none of the answer's
+				return ""
+			}
+			return string(words.TokenBytes(id))
+		}, ends)
+	}
+	return g.Matcher(f.vocabulary)
+}
