@@ -132,7 +132,7 @@ func fullJob() *contracts.Job {
 		Params: contracts.Params{
 			MaxTokens: ptr(300), Temperature: ptr(0.5), TopP: ptr(0.9), TopK: ptr(40), MinP: ptr(0.05), Seed: ptr(int64(-1)), Stop: []string{"\n\n"}, N: ptr(2),
 			RepetitionPenalty: ptr(1.1), PresencePenalty: ptr(-1.0), FrequencyPenalty: ptr(1.0), LogitBias: map[string]float64{"7": -100, "8": 1},
-			Logprobs: ptr(0), IgnoreEOS: true, ResponseFormat: map[string]any{"type": "text"},
+			Logprobs: ptr(0), IgnoreEOS: true, ResponseFormat: &contracts.ResponseFormat{Type: contracts.FormatText},
 		},
 		Labels: map[string]string{"a": "b", "traceparent": "00"}, CancelOnLeave: true,
 	}

@@ -35,8 +35,12 @@ func TestValidateAccepts(t *testing.T) {
 			j.Params = contracts.Params{
 				MaxTokens: ptr(1), Temperature: ptr(0.0), TopP: ptr(1.0), TopK: ptr(0), MinP: ptr(0.0), Seed: ptr(int64(math.MinInt64)),
 				Stop: []string{"\n"}, N: ptr(16), RepetitionPenalty: ptr(10.0), PresencePenalty: ptr(-2.0), FrequencyPenalty: ptr(2.0),
-				LogitBias: map[string]float64{"0": -100, "2147483647": 100}, Logprobs: ptr(0), IgnoreEOS: true, ResponseFormat: map[string]any{"type": "text"},
+				LogitBias: map[string]float64{"0": -100, "2147483647": 100}, Logprobs: ptr(0), IgnoreEOS: true, ResponseFormat: &contracts.ResponseFormat{Type: contracts.FormatText},
 			}
+		},
+		"JSON": func(j *contracts.Job) { j.Params.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatObject} },
+		"schema": func(j *contracts.Job) {
+			j.Params.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatSchema, Schema: &contracts.Schema{Schema: "{}"}}
 		},
 		"labels": func(j *contracts.Job) {
 			j.Labels = map[string]string{"traceparent": "00-…", "empty": "", "metadata": strings.Repeat("é", 512)}
@@ -121,7 +125,20 @@ func TestValidateRefuses(t *testing.T) {
 		{"bias beyond 32 bits", p(func(p *contracts.Params) { p.LogitBias = map[string]float64{"2147483648": 1} }), "params.logit_bias", ""},
 		{"many biases", p(func(p *contracts.Params) { p.LogitBias = bias }), "params.logit_bias", ""},
 		{"bias too strong", p(func(p *contracts.Params) { p.LogitBias = map[string]float64{"7": 101} }), "params.logit_bias.7", ""},
-		{"json output", p(func(p *contracts.Params) { p.ResponseFormat = map[string]any{"type": "json_object"} }), "params.response_format", contracts.CodeUnimplemented},
+		{"another format", p(func(p *contracts.Params) { p.ResponseFormat = &contracts.ResponseFormat{Type: "xml"} }), "params.response_format", contracts.CodeUnimplemented},
+		{"no schema", p(func(p *contracts.Params) { p.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatSchema} }), "params.response_format", ""},
+		{"schema of text", p(func(p *contracts.Params) {
+			p.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatText, Schema: &contracts.Schema{Schema: "{}"}}
+		}), "params.response_format", ""},
+		{"schema that is no text", p(func(p *contracts.Params) {
+			p.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatSchema, Schema: &contracts.Schema{Schema: "\xff"}}
+		}), "params.response_format.json_schema.schema", ""},
+		{"schema with a name that is none", p(func(p *contracts.Params) {
+			p.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatSchema, Schema: &contracts.Schema{Name: "a\nb", Schema: "{}"}}
+		}), "params.response_format.json_schema.name", ""},
+		{"JSON without an end", p(func(p *contracts.Params) {
+			p.ResponseFormat, p.IgnoreEOS = &contracts.ResponseFormat{Type: contracts.FormatObject}, true
+		}), "params.response_format", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

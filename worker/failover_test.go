@@ -89,6 +89,10 @@ func TestCrash(t *testing.T) {
 		{"greedy", func(*contracts.Params) {}, 10},
 		{"sampled, two choices", hard, 40},
 		{"before the first token", hard, 0},
+		{"held to a schema", func(p *contracts.Params) {
+			hard(p)
+			p.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatSchema, Schema: &contracts.Schema{Schema: `{"items":{"properties":{"a":{"type":"integer"},"b":{"type":"string","maxLength":9}},"required":["a","b"]},"minItems":20}`}}
+		}, 40},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -64,7 +64,9 @@ func tensorVectors(claim *contracts.Claim, timings *contracts.Timings) []Vector 
 	image := contracts.Tensor{Name: "image", Type: contracts.Uint8, Shape: []int64{1, 2, 3}, Data: []byte{0, 1, 127, 128, 254, 255}}
 	vectors := contracts.Tensor{Name: contracts.Embedding, Type: contracts.Float32, Shape: []int64{2, 2}, Data: []byte{0, 0, 0x80, 0x3f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80, 0xbf}}
 	embed := contracts.Job{V: 1, ID: vectorJob, Tenant: "default", Model: "minilm", Kind: contracts.KindEmbed, Input: []string{"a text", "水 🙂"}, Truncate: true}
+	format := &contracts.ResponseFormat{Type: contracts.FormatSchema, Schema: &contracts.Schema{Name: "yes_or_no", Schema: `{"type":"boolean"}`}}
 	return []Vector{
+		vector("job_schema", contracts.Job{V: 1, ID: vectorJob, Tenant: "default", Model: "smollm2", Kind: contracts.KindText, Prompt: "Is water wet?", Params: contracts.Params{ResponseFormat: format}}),
 		vector("job_embed", embed),
 		vector("job_embed_rows", contracts.Job{V: 1, ID: vectorJob, Tenant: "default", Model: "minilm", Kind: contracts.KindEmbed, Rows: [][]int32{{101, 7592, 102}, {101, 102}}}),
 		vector("job_tensor", contracts.Job{V: 1, ID: vectorJob, Tenant: "default", Model: "digits", Kind: contracts.KindTensor, Tensors: []contracts.Tensor{image}, Outputs: []string{"label"}}),

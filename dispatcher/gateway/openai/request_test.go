@@ -13,6 +13,30 @@ import (
 
 func ptr[T any](v T) *T { return &v }
 
+func TestParseResponseFormat(t *testing.T) {
+	t.Parallel()
+	schema := func(name, text string) *contracts.ResponseFormat {
+		return &contracts.ResponseFormat{Type: contracts.FormatSchema, Schema: &contracts.Schema{Name: name, Schema: text}}
+	}
+	for text, want := range map[string]*contracts.ResponseFormat{
+		`{"type":"text"}`:        nil,
+		`null`:                   nil,
+		`{"type":"json_object"}`: {Type: contracts.FormatObject},
+		`{"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{"z":1, "a":{}}}}`: schema("n", `{"z":1, "a":{}}`),
+		`{"type":"json_schema","json_schema":{"schema":"{\"z\":1}"}}`:                              schema("", `{"z":1}`),
+		`{"type":"json_object","schema":{"z":1}}`:                                                  schema("", `{"z":1}`),
+	} {
+		chat, err := openai.ParseChat([]byte(`{"model":"m","messages":[{"role":"user","content":"x"}],"response_format":` + text + `}`))
+		if err != nil || !cmp.Equal(chat.Jobs[0].Params.ResponseFormat, want) {
+			t.Errorf("chat, %s: %+v, %v", text, chat, err)
+		}
+		plain, err := openai.ParseText([]byte(`{"model":"m","prompt":"x","response_format":` + text + `}`))
+		if err != nil || !cmp.Equal(plain.Jobs[0].Params.ResponseFormat, want) {
+			t.Errorf("text, %s: %+v, %v", text, plain, err)
+		}
+	}
+}
+
 func TestParseChat(t *testing.T) {
 	t.Parallel()
 	got, err := openai.ParseChat([]byte(`{"model":"m","messages":[
@@ -160,8 +184,13 @@ func TestParseRefuses(t *testing.T) {
 		{chat(`"tool_choice":"required"`), unserved, "tool_choice"},
 		{chat(`"tool_choice":{"type":"function"}`), unserved, "tool_choice"},
 		{chat(`"functions":[{}]`), unserved, "functions"},
-		{chat(`"response_format":{"type":"json_object"}`), unserved, "response_format"},
-		{chat(`"response_format":"text"`), unserved, "response_format"},
+		{chat(`"response_format":{"type":"xml"}`), unserved, "response_format"},
+		{chat(`"response_format":{}`), unserved, "response_format"},
+		{chat(`"response_format":"text"`), invalid, "response_format"},
+		{chat(`"response_format":{"type":"json_schema"}`), invalid, "response_format.json_schema"},
+		{chat(`"response_format":{"type":"json_schema","json_schema":{"name":"a"}}`), invalid, "response_format.json_schema.schema"},
+		{chat(`"response_format":{"type":"json_schema","json_schema":{"name":1,"schema":{}}}`), invalid, "response_format.json_schema.name"},
+		{chat(`"response_format":{"type":"json_object"},"ignore_eos":true`), invalid, "response_format"},
 		{chat(`"modalities":["text","audio"]`), unserved, "modalities"},
 		{chat(`"audio":{}`), unserved, "audio"},
 		{chat(`"guided_json":{}`), unserved, "guided_json"},
