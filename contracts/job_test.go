@@ -38,7 +38,9 @@ func TestValidateAccepts(t *testing.T) {
 				LogitBias: map[string]float64{"0": -100, "2147483647": 100}, Logprobs: ptr(0), IgnoreEOS: true, ResponseFormat: &contracts.ResponseFormat{Type: contracts.FormatText},
 			}
 		},
-		"JSON": func(j *contracts.Job) { j.Params.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatObject} },
+		"JSON": func(j *contracts.Job) {
+			j.Params.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatObject}
+		},
 		"schema": func(j *contracts.Job) {
 			j.Params.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatSchema, Schema: &contracts.Schema{Schema: "{}"}}
 		},

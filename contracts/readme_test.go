@@ -24,7 +24,7 @@ func TestReadme(t *testing.T) {
 		sections[title] = body
 	}
 	for _, v := range []any{
-		contracts.Job{}, contracts.Message{}, contracts.Params{}, contracts.Answer{}, contracts.Chunk{}, contracts.TokenLogprob{}, contracts.Tensor{}, contracts.Usage{},
+		contracts.Job{}, contracts.Message{}, contracts.Params{}, contracts.ResponseFormat{}, contracts.Schema{}, contracts.Answer{}, contracts.Chunk{}, contracts.TokenLogprob{}, contracts.Tensor{}, contracts.Usage{},
 		contracts.Timings{}, contracts.Claim{}, contracts.Status{}, contracts.Admitted{}, contracts.Heartbeat{}, contracts.Event{},
 	} {
 		checkKeys(t, reflect.TypeOf(v), sections)

@@ -385,4 +385,9 @@ func TestOpenAIClients(t *testing.T) {
 		}
 		t.Logf("%s: %s", name, out)
 	}
+	out, err := sdkcheck.Python(testContext(t, 8*time.Minute), filepath.Join("..", "dispatcher", "gateway", "testdata", "sdk", "python"), "structured", p.HTTP, model)
+	if err != nil {
+		t.Errorf("structured answers: %v\nfleet: %s", err, p.Log())
+	}
+	t.Log(out)
 }

@@ -2,6 +2,7 @@ package sampler_test
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -55,9 +56,68 @@ func TestGreedy(t *testing.T) {
 		"penalty":         {sampler.Params{PresencePenalty: 1}, false},
 		"repetition":      {sampler.Params{RepetitionPenalty: 1.1}, false},
 		"log probability": {sampler.Params{Logprobs: true}, false},
+		"constraint":      {sampler.Params{Constraint: &only{}}, false},
 	} {
 		if got := sampler.New(c.p, []int32{1}).Greedy(); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
+}
+
+// only is a constraint to some tokens.
+type only struct {
+	tokens   []int32
+	accepted []int32
+}
+
+func (o *only) Restrict(logits []float32) bool {
+	for id := range logits {
+		if !slices.Contains(o.tokens, int32(id)) {
+			logits[id] = float32(math.Inf(-1))
+		}
+	}
+	return len(o.tokens) > 0
+}
+
+func (o *only) Accept(token int32) bool {
+	o.accepted = append(o.accepted, token)
+	return slices.Contains(o.tokens, token)
+}
+
+func TestConstraint(t *testing.T) {
+	t.Parallel()
+	for name, p := range map[string]sampler.Params{
+		"greedy": {}, "hot": {Temperature: 2, Seed: 3}, "cut": {Temperature: 1, TopK: 1, TopP: 0.1, MinP: 0.9},
+		"against a bias": {LogitBias: map[int32]float32{0: 100, 2: -100}}, "penalties": {RepetitionPenalty: 2, PresencePenalty: 2},
+	} {
+		o := &only{tokens: []int32{2, 3}}
+		p.Constraint, p.TopLogprobs = o, 2
+		s := sampler.New(p, []int32{2})
+		for position := range 20 {
+			c := s.Sample([]float32{9, 8, 1, 0}, position)
+			if c.Token != 2 && c.Token != 3 {
+				t.Fatalf("%s: token %d", name, c.Token)
+			}
+			if want := sampler.New(sampler.Params{TopLogprobs: 2}, nil).Sample([]float32{9, 8, 1, 0}, 0); !slices.Equal(c.Top, want.Top) {
+				t.Fatalf("%s: log probabilities %v, want the model's own, %v", name, c.Top, want.Top)
+			}
+			s.Accept(c.Token)
+		}
+		if len(o.accepted) != 20 {
+			t.Errorf("%s: the constraint heard of %d tokens", name, len(o.accepted))
+		}
+		panics(t, name, func() { s.Accept(1) })
+		o.tokens = nil
+		panics(t, name, func() { s.Sample([]float32{1, 2}, 0) })
+	}
+}
+
+func panics(t *testing.T, name string, f func()) {
+	t.Helper()
+	defer func() {
+		if recover() == nil {
+			t.Errorf("%s: no panic", name)
+		}
+	}()
+	f()
 }

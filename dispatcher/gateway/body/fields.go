@@ -187,13 +187,6 @@ func (v Value) Object() (*Fields, error) {
 	return v.fields()
 }
 
-// Any is the value as encoding/json decodes it into an empty interface.
-func (v Value) Any() any {
-	var out any
-	_ = json.Unmarshal(v.raw, &out) // well formed
-	return out
-}
-
 func (v Value) fields() (*Fields, error) {
 	if !v.IsObject() {
 		return nil, contracts.Invalid(v.path, "the body must be a JSON object, got %s", v.kind())

@@ -113,7 +113,7 @@ def check_errors(context):
     refused(openai.BadRequestError, 400, "invalid_argument", "max_tokens", lambda: chat(max_tokens=-1))
     refused(openai.BadRequestError, 400, "invalid_argument", "messages", lambda: chat(messages=[]))
     refused(openai.BadRequestError, 400, "unimplemented", "tools", lambda: chat(tools=[{"type": "function", "function": {"name": "f"}}]))
-    refused(openai.BadRequestError, 400, "unimplemented", "response_format", lambda: chat(response_format={"type": "json_object"}))
+    refused(openai.BadRequestError, 400, "unimplemented", "response_format", lambda: chat(response_format={"type": "xml"}))
     refused(openai.APIStatusError, 413, "payload_too_large", None, lambda: chat(messages=[{"role": "user", "content": "x" * (5 << 20)}]))
     try:
         chat(messages=[{"role": "user", "content": "word " * (context + 10)}])

@@ -100,7 +100,7 @@ async function logprobs() {
 async function errors(context: number) {
   await refused(404, 'model_not_found', undefined, () => client.chat.completions.create({ ...chat, model: 'no-such-model' }));
   await refused(400, 'invalid_argument', 'temperature', () => client.chat.completions.create({ ...chat, temperature: 5 }));
-  await refused(400, 'unimplemented', 'response_format', () => client.chat.completions.create({ ...chat, response_format: { type: 'json_object' } }));
+  await refused(400, 'unimplemented', 'response_format', () => client.chat.completions.create({ ...chat, response_format: { type: 'xml' as 'text' } }));
   await refused(413, 'payload_too_large', null, () => client.chat.completions.create({ ...chat, messages: [{ role: 'user', content: 'x'.repeat(5 << 20) }] }));
   await refused(400, 'context_length_exceeded', undefined, () => client.chat.completions.create({ ...chat, messages: [{ role: 'user', content: 'word '.repeat(context + 10) }] }));
   await refused(404, 'not_found', undefined, () => client.get('/nope'));
