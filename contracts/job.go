@@ -319,9 +319,9 @@ func (p *Params) validateFormat() error {
 	case f.Type != FormatText && f.Type != FormatObject && f.Type != FormatSchema:
 		return &Error{Code: CodeUnimplemented, Param: param, Message: "response formats are text, json_object and json_schema"}
 	case (f.Schema != nil) != (f.Type == FormatSchema):
-		return invalid(param, "a response format has a json_schema if its type is json_schema, and only then")
+		return Invalid(param, "a response format has a json_schema if its type is json_schema, and only then")
 	case f.Type != FormatText && p.IgnoreEOS:
-		return invalid(param, "ignore_eos goes on behind the end of an answer, which has none in JSON: leave one of them out")
+		return Invalid(param, "ignore_eos goes on behind the end of an answer, which has none in JSON: leave one of them out")
 	case f.Schema == nil:
 		return nil
 	}

@@ -24,7 +24,7 @@ func render(j *contracts.Job, m *Model) ([]int32, error) {
 	}
 	if f := j.Params.ResponseFormat; f != nil && f.Schema != nil {
 		if _, err := grammar.Schema(f.Schema.Schema); err != nil {
-			return nil, invalid("params.response_format", "the schema of response_format is %v", err)
+			return nil, contracts.Invalid("params.response_format", "the schema of response_format is %v", err)
 		}
 	}
 	var ids []int32
