@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Prefix begins references to repositories.
@@ -63,9 +64,9 @@ func (r Ref) String() string {
 	return s
 }
 
-// Local reports whether p is a path that stays inside a folder on every system.
+// Local reports whether p is a path that stays inside a folder on every system, and can be printed.
 func Local(p string) bool {
-	return p != "" && len(p) < 1000 && path.Clean(p) == p && !path.IsAbs(p) && p != ".." && !strings.HasPrefix(p, "../") && !strings.ContainsAny(p, "\\:\x00")
+	return p != "" && len(p) < 1000 && path.Clean(p) == p && !path.IsAbs(p) && p != ".." && !strings.HasPrefix(p, "../") && !strings.ContainsAny(p, "\\:") && !strings.ContainsFunc(p, unicode.IsControl)
 }
 
 // File is one file of a repository.
