@@ -205,6 +205,9 @@ func complete(names []string, model string, others []string) (Choice, error) {
 			break
 		}
 	}
+	if at := path.Join(c.Base, "modules.json"); slices.Contains(names, at) {
+		return Choice{}, fmt.Errorf("%w: %s says that %s embeds text; of such models minilm alone can be pulled, and pelton model add serves any graph as it is, for tensors", ErrChoice, at, model)
+	}
 	for _, t := range texts {
 		if at := path.Join(c.Base, t); slices.Contains(names, at) {
 			c.Words = append(c.Words, at)
