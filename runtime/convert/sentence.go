@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,7 +24,13 @@ const (
 	sentenceTokenizer = "tokenizer.json"
 	sentencePooling   = "1_Pooling/config.json"
 	sentenceLength    = "sentence_bert_config.json"
+	sentenceSplitter  = "tokenizer_config.json"
+	sentenceModules   = "modules.json"
+	sentencePrompts   = "config_sentence_transformers.json"
 )
+
+// sentenceSteps are the modules of a folder that is converted, and where they lie.
+var sentenceSteps = []string{"Transformer in \"\"", "Pooling in \"1_Pooling\"", "Normalize in \"2_Normalize\""}
 
 // EncoderVariants lists what a sentence transformer can be converted to, the default first: Q8 has 8-bit
 // weights, one scale for each column, and rounds activations to 8 bits, one scale for each token.
@@ -116,17 +123,30 @@ func sentence(ctx context.Context, from, outDir string, opt Options) (_ model.Ma
 // differently.
 func readEncoder(from string) (encoder, error) {
 	var e encoder
-	var pooling struct {
-		Mean bool `json:"pooling_mode_mean_tokens"`
-		CLS  bool `json:"pooling_mode_cls_token"`
-		Max  bool `json:"pooling_mode_max_tokens"`
-		Root bool `json:"pooling_mode_mean_sqrt_len_tokens"`
-	}
+	var pooling map[string]any
 	var length struct {
-		Most int `json:"max_seq_length"`
+		Most  int  `json:"max_seq_length"`
+		Lower bool `json:"do_lower_case"`
 	}
-	for name, to := range map[string]any{sentenceConfig: &e, sentencePooling: &pooling, sentenceLength: &length} {
+	var splitter struct {
+		Most float64 `json:"model_max_length"` // 1e30 is what it says of no bound
+	}
+	var words struct {
+		Normalizer struct {
+			Lower bool `json:"lowercase"`
+		} `json:"normalizer"`
+	}
+	var modules []struct{ Path, Type string }
+	var prompts struct {
+		Default string `json:"default_prompt_name"`
+	}
+	for name, to := range map[string]any{
+		sentenceConfig: &e, sentencePooling: &pooling, sentenceLength: &length, sentenceTokenizer: &words, sentenceSplitter: &splitter, sentenceModules: &modules, sentencePrompts: &prompts,
+	} {
 		raw, err := os.ReadFile(filepath.Join(from, filepath.FromSlash(name)))
+		if missing := errors.Is(err, fs.ErrNotExist); missing && name != sentenceConfig && name != sentencePooling {
+			continue
+		}
 		if err != nil {
 			return e, err
 		}
@@ -134,7 +154,14 @@ func readEncoder(from string) (encoder, error) {
 			return e, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	if e.length = length.Most; e.length < 1 || e.length > e.Positions {
+	var steps []string
+	for _, m := range modules {
+		steps = append(steps, fmt.Sprintf("%s in %q", m.Type[strings.LastIndexByte(m.Type, '.')+1:], m.Path))
+	}
+	if e.length = length.Most; e.length < 1 && splitter.Most >= 1 && splitter.Most < float64(e.Positions) {
+		e.length = int(splitter.Most)
+	}
+	if e.length < 1 || e.length > e.Positions {
 		e.length = e.Positions
 	}
 	switch {
@@ -144,10 +171,29 @@ func readEncoder(from string) (encoder, error) {
 		return e, fmt.Errorf("hidden_act %q: only gelu is converted", e.Activation)
 	case e.Position != "" && e.Position != "absolute":
 		return e, fmt.Errorf("position_embedding_type %q: only absolute is converted", e.Position)
-	case !pooling.Mean || pooling.CLS || pooling.Max || pooling.Root:
+	case steps != nil && !slices.Equal(steps, sentenceSteps):
+		return e, fmt.Errorf("%s: %s: only %s are converted", sentenceModules, strings.Join(steps, ", "), strings.Join(sentenceSteps, ", "))
+	case prompts.Default != "":
+		return e, fmt.Errorf("default_prompt_name %.100q: texts are embedded as they are, without a prompt", prompts.Default)
+	case length.Lower && !words.Normalizer.Lower:
+		return e, errors.New("do_lower_case: only what the tokenizer itself lowers is converted")
+	case !onlyMean(pooling):
 		return e, errors.New("pooling: only the mean of the tokens is converted")
 	case min(e.Hidden, e.FFN, e.Heads, e.Layers, e.Positions, e.Vocab) < 1 || max(e.Hidden, e.FFN) > 1<<16 || e.Layers > 1<<10 || e.Hidden%e.Heads != 0 || e.length < 3:
 		return e, fmt.Errorf("the shape of the encoder in %s makes no sense: %+v", sentenceConfig, e)
 	}
 	return e, nil
+}
+
+// onlyMean tells whether the mean of the tokens is all that is pooled; older folders have a switch for each kind.
+func onlyMean(pooling map[string]any) bool {
+	if kind, ok := pooling["pooling_mode"]; ok {
+		return kind == "mean"
+	}
+	for name, on := range pooling {
+		if strings.HasPrefix(name, "pooling_mode_") && on == true && name != "pooling_mode_mean_tokens" {
+			return false
+		}
+	}
+	return pooling["pooling_mode_mean_tokens"] == true
 }

@@ -233,7 +233,7 @@ func (d *download) receive(out *os.File, body io.Reader, total int64) error {
 	}
 }
 
-// contentRange reads "bytes FIRST-LAST/SIZE".
+// contentRange reads "bytes FIRST-LAST/SIZE"; a server may give less than was asked for.
 func contentRange(text string) (start, size int64, ok bool) {
 	text, isBytes := strings.CutPrefix(text, "bytes ")
 	span, whole, _ := strings.Cut(text, "/")
@@ -241,7 +241,7 @@ func contentRange(text string) (start, size int64, ok bool) {
 	start, err1 := strconv.ParseInt(first, 10, 64)
 	end, err2 := strconv.ParseInt(last, 10, 64)
 	size, err3 := strconv.ParseInt(whole, 10, 64)
-	if !isBytes || errors.Join(err1, err2, err3) != nil || start < 0 || end != size-1 || start > end {
+	if !isBytes || errors.Join(err1, err2, err3) != nil || start < 0 || end >= size || start > end {
 		return 0, 0, false
 	}
 	return start, size, true

@@ -137,6 +137,27 @@ func TestDownloadRangesRefused(t *testing.T) {
 	}
 }
 
+// TestDownloadLessThanAsked has a server that gives a range in pieces, as HTTP allows.
+func TestDownloadLessThanAsked(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	s.putPart(t, s.files[whl][:1000], "")
+	s.file = func(w http.ResponseWriter, _ *http.Request, n int) bool {
+		if n == 1 {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes 1000-1999/%d", len(s.files[whl])))
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write(s.files[whl][1000:2000])
+		}
+		return n == 1
+	}
+	if _, _, err := s.Ensure(t.Context(), s.store, "tiny", "", nil); err != nil {
+		t.Errorf("Ensure: %v", err)
+	}
+	if _, got := s.requests(); !slices.Equal(got, []string{"bytes=1000-", "bytes=2000-"}) {
+		t.Errorf("ranges asked for: %q", got)
+	}
+}
+
 // TestDownloadFileChanged continues a part of what the server no longer has.
 func TestDownloadFileChanged(t *testing.T) {
 	t.Parallel()

@@ -13,6 +13,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"unicode"
 
 	"github.com/pelton-run/pelton/runtime/hub/repo"
 )
@@ -122,7 +123,7 @@ func (v visit) look(ctx context.Context) (snapshot, error) {
 		return snapshot{}, fmt.Errorf("%w: the hub names no commit for %s", ErrUnavailable, r)
 	}
 	s := snapshot{commit: info.SHA}
-	if text, ok := info.Card.License.(string); ok && len(text) < 100 {
+	if text, ok := info.Card.License.(string); ok && len(text) < 100 && !strings.ContainsFunc(text, unicode.IsControl) {
 		s.license = text
 	}
 	next := a.address("api/models", r.ID) + "/tree/" + info.SHA + "?recursive=true"
@@ -159,7 +160,8 @@ type treeEntry struct {
 	} `json:"lfs"`
 }
 
-// file is an entry that can be fetched and checked.
+// file is an entry that can be fetched and checked. One without bytes is none: nothing would say how much of an
+// endless answer to take.
 func (e treeEntry) file() (repo.File, bool) {
 	f := repo.File{Path: e.Path, Size: e.Size, Git: e.OID}
 	if e.LFS != nil {
@@ -167,7 +169,7 @@ func (e treeEntry) file() (repo.File, bool) {
 	}
 	sum := f.SHA256 + f.Git
 	good := commitHash.MatchString(sum) && (len(sum) == 64) == (f.SHA256 != "")
-	return f, e.Type == "file" && good && f.Size >= 0 && f.Size <= maxFile && repo.Local(e.Path)
+	return f, e.Type == "file" && good && f.Size > 0 && f.Size <= maxFile && repo.Local(e.Path)
 }
 
 // nextPage reads the header Link; a page on another host is refused, for the token must not go there.

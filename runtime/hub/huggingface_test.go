@@ -445,6 +445,10 @@ func TestFetchRefuses(t *testing.T) {
 		{name: "no room", ref: ref, config: hub.Config{FreeSpace: func(string) (int64, bool) { return 3, true }}, want: "4 B are needed and 3 B are free", is: hub.ErrDiskFull},
 		{name: "no GGUF after all", ref: ref, want: "gguf"},
 		{name: "a path out of the folder", ref: ref, files: map[string][]byte{"../../a.gguf": {1}}, want: "no GGUF file", is: repo.ErrChoice},
+		{name: "a name for the terminal", ref: ref, files: map[string][]byte{"a\x1b[2J-Q8_0.gguf": {1}, "b-Q8_0.gguf": {1}, "c-Q8_0.gguf": {1}}, want: "after a colon: b-Q8_0.gguf, c-Q8_0.gguf", is: repo.ErrChoice},
+		{name: "no size", ref: ref, change: func(h *hugging) {
+			h.announce = func(_ string, e map[string]any) { e["lfs"].(map[string]any)["size"] = 0 }
+		}, want: "no GGUF file", is: repo.ErrChoice},
 		{name: "a page elsewhere", ref: ref, change: func(h *hugging) { h.api.URL = "http://other.invalid"; h.page = 1; h.files["b.gguf"] = nil }, env: map[string]string{}, want: "next page lies elsewhere"},
 		{name: "variant", ref: ref, want: "no variant \"q99\"", is: model.ErrNotFound},
 		{name: "reference", ref: "hf:../x", want: "write hf:org/name"},

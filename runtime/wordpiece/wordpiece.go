@@ -232,7 +232,7 @@ func (t *Tokenizer) runes(text string) func(yield func(rune) bool) {
 	}
 	return func(yield func(rune) bool) {
 		for _, r := range text {
-			if t.strip && r >= utf8.RuneSelf && unicode.Is(unicode.Mn, r) {
+			if t.strip && mark(r) {
 				continue
 			}
 			if t.lower {
@@ -306,19 +306,39 @@ func ascii(s string) bool {
 	return true
 }
 
-// control leaves out what Unicode made a format character after version 8, whose tables the reference uses.
-func control(r rune) bool {
-	if r == 0x890 || r == 0x891 || r == 0x8e2 || r == 0x110cd || r >= 0x13430 && r <= 0x1343f {
-		return false
-	}
-	return r != '\t' && r != '\n' && r != '\r' && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co)
+// later are characters that Unicode made punctuation, marks or formats after version 8, whose tables the reference
+// uses, and places around them.
+var later = &unicode.RangeTable{
+	R16: []unicode.Range16{
+		{0x61d, 0x61d, 1}, {0x7fd, 0x7fd, 1}, {0x890, 0x8e2, 1}, {0x9fd, 0x9fe, 1}, {0xa76, 0xa76, 1}, {0xafa, 0xaff, 1},
+		{0xb55, 0xb55, 1}, {0xc04, 0xc3c, 1}, {0xc77, 0xc77, 1}, {0xc84, 0xc84, 1}, {0xd00, 0xd00, 1}, {0xd3b, 0xd3c, 1},
+		{0xd81, 0xd81, 1}, {0xeba, 0xeba, 1}, {0xece, 0xece, 1}, {0x180f, 0x1886, 1}, {0x1abf, 0x1ace, 1},
+		{0x1b7d, 0x1b7e, 1}, {0x1df6, 0x1dfb, 1}, {0x2e43, 0x2e5d, 1}, {0xa82c, 0xa82c, 1}, {0xa8c5, 0xa8c5, 1},
+		{0xa8ff, 0xa8ff, 1}, {0xa9bd, 0xa9bd, 1},
+	},
+	R32: []unicode.Range32{
+		{0x10d24, 0x10f89, 1}, {0x11070, 0x11074, 1}, {0x110c2, 0x110cd, 1}, {0x111c9, 0x111c9, 1}, {0x111cf, 0x111cf, 1},
+		{0x1123e, 0x11241, 1}, {0x1133b, 0x1133b, 1}, {0x11438, 0x1145e, 1}, {0x11660, 0x1166c, 1}, {0x116b9, 0x116b9, 1},
+		{0x1182f, 0x11fff, 1}, {0x12ff1, 0x13455, 1}, {0x16e97, 0x16f4f, 1}, {0x16fe2, 0x16fe4, 1}, {0x1cf00, 0x1cf46, 1},
+		{0x1e000, 0x1e4ef, 1}, {0x1e944, 0x1e95f, 1},
+	},
 }
 
+func control(r rune) bool {
+	return r != '\t' && r != '\n' && r != '\r' && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co) && !unicode.Is(later, r)
+}
+
+// mark tells a character that stands on another one; U+1734 was one in version 8.
+func mark(r rune) bool {
+	return r >= utf8.RuneSelf && (unicode.Is(unicode.Mn, r) && !unicode.Is(later, r) || r == 0x1734)
+}
+
+// punctuation tells it as version 8 of Unicode does, in which U+166D and U+111C9 were some.
 func punctuation(r rune) bool {
 	if r < utf8.RuneSelf {
 		return r >= '!' && r <= '/' || r >= ':' && r <= '@' || r >= '[' && r <= '`' || r >= '{' && r <= '~'
 	}
-	return unicode.Is(unicode.P, r)
+	return unicode.Is(unicode.P, r) && !unicode.Is(later, r) || r == 0x166d || r == 0x111c9
 }
 
 // ideograph tells the blocks that BERT's own tokenizer takes for Chinese, its gap included.

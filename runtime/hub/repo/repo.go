@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Prefix begins references to repositories.
@@ -63,9 +64,9 @@ func (r Ref) String() string {
 	return s
 }
 
-// Local reports whether p is a path that stays inside a folder on every system.
+// Local reports whether p is a path that stays inside a folder on every system, and can be printed.
 func Local(p string) bool {
-	return p != "" && len(p) < 1000 && path.Clean(p) == p && !path.IsAbs(p) && p != ".." && !strings.HasPrefix(p, "../") && !strings.ContainsAny(p, "\\:\x00")
+	return p != "" && len(p) < 1000 && path.Clean(p) == p && !path.IsAbs(p) && p != ".." && !strings.HasPrefix(p, "../") && !strings.ContainsAny(p, "\\:") && !strings.ContainsFunc(p, unicode.IsControl)
 }
 
 // File is one file of a repository.
@@ -203,6 +204,9 @@ func complete(names []string, model string, others []string) (Choice, error) {
 		if slices.Contains(names, path.Join(c.Base, "tokenizer.json")) {
 			break
 		}
+	}
+	if at := path.Join(c.Base, "modules.json"); slices.Contains(names, at) {
+		return Choice{}, fmt.Errorf("%w: %s says that %s embeds text; of such models minilm alone can be pulled, and pelton model add serves any graph as it is, for tensors", ErrChoice, at, model)
 	}
 	for _, t := range texts {
 		if at := path.Join(c.Base, t); slices.Contains(names, at) {

@@ -48,6 +48,7 @@ func TestChoose(t *testing.T) {
 		{"x.gguf y.gguf", "", ""},
 		{"onnx/model.onnx config.json", "", ""},
 		{"encoder_model.onnx" + words, "", ""},
+		{"onnx/model.onnx modules.json 1_Pooling/config.json" + words, "", ""},
 		{"README.md", "README.md", ""},
 		{"README.md", "nothing", ""},
 		{"", "", ""},

@@ -19,6 +19,8 @@ FIXED = [
     "a" * 100, "a" * 101, "日本語テスト カタカナ ひらがな", "한국어 텍스트", "مرحبا بالعالم", "हिन्दी में पाठ", "🙂 🏳️‍🌈 emoji", "e\u0301 A\u030a",
     "don't stop--now... (really?) [yes] {no} <tag> $5.00 100% #1 @me a_b c*d ^~`|\\", "x\x00y\ufffdz\x07", "ＦＵＬＬ ｗｉｄｔｈ", "ﬁ ligature", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢",
     "\u3000ideographic\u00a0space\u2028line", "«quotes» „low“ ‹x› ¿qué? ¡sí!", "³ ½ № ℃ ™ €", "\ue000private\U000e0001tag", "supercalifragilisticexpialidocious antidisestablishmentarianism",
+    # characters of Unicode after version 8, whose tables tokenizers uses, and some that have changed since
+    "a\u2e45b a\u061db a\u0d3bb a\u1ac5b a\u0890b a\u08e2b a\u166db a\u1734b a\ua9bdb a\U000111c9b a\U00011660b a\U00011fffb",
 ]
 
 
