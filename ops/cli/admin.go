@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"github.com/pelton-run/pelton/ops/admin"
@@ -17,15 +16,6 @@ func (a *app) adminCommand() *cobra.Command {
 		Long: `admin works on the broker's streams and consumers. Where credentials have roles, it needs the provisioner's.`}
 	c.AddCommand(a.adminStatus(), a.adminRepair(), a.adminBackup(), a.adminRestore())
 	return c
-}
-
-// provisioner connects to the broker.
-func (a *app) provisioner() (*nats.Conn, error) {
-	nc, err := a.remote().Connect("pelton admin")
-	if err != nil {
-		return nil, coded{err, exitUnavailable}
-	}
-	return nc, nil
 }
 
 func (a *app) adminBackup() *cobra.Command {
@@ -40,7 +30,7 @@ DIR appears when all is done; until then the copies are in DIR.partial, and the 
 within an hour. DIR holds everybody's prompts and answers.`,
 		Example: example("pelton admin backup /backup/$(date +%F)", "pelton admin backup b --nats tls://broker:4222 --tls-ca ca.pem --creds provisioner.creds"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			nc, err := a.provisioner()
+			nc, err := connect(cmd.Context(), a.remote(), "pelton admin")
 			if err != nil {
 				return err
 			}
@@ -98,7 +88,7 @@ func (a *app) checkBackup(dir string) error {
 }
 
 func (a *app) restore(ctx context.Context, dir string) error {
-	nc, err := a.provisioner()
+	nc, err := connect(ctx, a.remote(), "pelton admin")
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ worked on; and compares streams and consumers with the layout of this version. E
 something is to be repaired; the last columns and lines say what.`,
 		Example: example("pelton admin status", "pelton admin status -o json --nats tls://broker:4222 --tls-ca ca.pem --creds provisioner.creds"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			nc, err := a.provisioner()
+			nc, err := connect(cmd.Context(), a.remote(), "pelton admin")
 			if err != nil {
 				return err
 			}
@@ -91,7 +91,7 @@ where it counts for the majority, needs the keeper's credentials. With --recreat
 without a leader, with all that was in it: restore a backup afterwards. It can be repeated.`,
 		Example: example("pelton admin repair", "pelton admin repair --lost nats-2 --creds creds/provisioner.creds --keeper creds/keeper.creds"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			nc, err := a.provisioner()
+			nc, err := connect(cmd.Context(), a.remote(), "pelton admin")
 			if err != nil {
 				return err
 			}
@@ -101,8 +101,8 @@ without a leader, with all that was in it: restore a backup afterwards. It can b
 			if keeper := a.settings.text("keeper"); keeper != "" {
 				r := a.remote()
 				r.Creds, r.NKey = keeper, ""
-				if o.Cluster, err = r.Connect("pelton admin, keeper"); err != nil {
-					return coded{err, exitUnavailable}
+				if o.Cluster, err = connect(cmd.Context(), r, "pelton admin, keeper"); err != nil {
+					return err
 				}
 				defer o.Cluster.Close()
 			}

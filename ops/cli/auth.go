@@ -212,9 +212,9 @@ func (a *app) provisionCommand() *cobra.Command {
 after upgrades. Where credentials have roles, only the provisioner's allow it.`,
 		Example: example("pelton provision --nats tls://broker:4222 --creds DIR/creds/provisioner.creds --tls-ca DIR/tls/ca.pem --model smollm2-135m-instruct"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			nc, err := a.remote().Connect("pelton provision")
+			nc, err := connect(cmd.Context(), a.remote(), "pelton provision")
 			if err != nil {
-				return coded{err, exitUnavailable}
+				return err
 			}
 			defer nc.Close()
 			var served []node.Served

@@ -329,9 +329,9 @@ func (a *app) target(ctx context.Context, mix loadgen.Mix) (_ loadgen.Target, h 
 	if a.settings.source["url"] != "default" || h.Model == "" {
 		return nil, h, nil, usageError{errors.New("--nats needs --model and excludes --url")}
 	}
-	nc, err := a.remote().Connect("pelton bench")
+	nc, err := connect(ctx, a.remote(), "pelton bench")
 	if err != nil {
-		return nil, h, nil, coded{err, exitUnavailable}
+		return nil, h, nil, err
 	}
 	clients := map[string]*client.Client{"": client.New(nc, "")}
 	for _, t := range mix.Tenants.Names() {

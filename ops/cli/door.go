@@ -117,7 +117,7 @@ func fetchList[T any](ctx context.Context, a *app, path string) ([]T, error) {
 }
 
 // remoteFleet is the fleet behind an http:// or nats:// URL.
-func (a *app) remoteFleet(_ context.Context, server string) (askFunc, func(), error) {
+func (a *app) remoteFleet(ctx context.Context, server string) (askFunc, func(), error) {
 	u, err := url.Parse(server)
 	if err != nil {
 		return nil, nil, usageError{fmt.Errorf("--server: %w", err)}
@@ -126,9 +126,9 @@ func (a *app) remoteFleet(_ context.Context, server string) (askFunc, func(), er
 	case "http", "https":
 		return a.askHTTP, func() {}, nil
 	case "nats", "tls":
-		nc, err := node.Remote{URL: server}.Connect("pelton")
+		nc, err := connect(ctx, node.Remote{URL: server}, "pelton run")
 		if err != nil {
-			return nil, nil, coded{err, exitUnavailable}
+			return nil, nil, err
 		}
 		return askNATS(client.New(nc, "default")), nc.Close, nil
 	}
@@ -188,8 +188,10 @@ func (a *app) events(ctx context.Context, job string) (iter.Seq2[*contracts.Chun
 				return
 			}
 		}
-		if err := lines.Err(); err != nil {
-			yield(nil, err)
+		if err := lines.Err(); ctx.Err() != nil {
+			yield(nil, ctx.Err())
+		} else if err != nil {
+			yield(nil, coded{fmt.Errorf("read job %s: %w: the fleet went away or the connection broke; the job goes on, `pelton job watch %s` reads it from its beginning", job, err, job), exitUnavailable})
 		}
 	}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -25,6 +26,15 @@ func brokerFlags(c *cobra.Command) {
 
 func (a *app) remote() node.Remote {
 	return node.Remote{URL: a.settings.text("nats"), Creds: a.settings.text("creds"), NKey: a.settings.text("nkey"), CA: a.settings.text("tls-ca")}
+}
+
+// connect connects to the broker, until ctx ends.
+func connect(ctx context.Context, r node.Remote, name string) (*nats.Conn, error) {
+	nc, err := until(ctx, func() (*nats.Conn, error) { return r.Connect(name) })
+	if err != nil && ctx.Err() == nil {
+		err = coded{err, exitUnavailable}
+	}
+	return nc, err
 }
 
 func (a *app) dispatcherCommand() *cobra.Command {
