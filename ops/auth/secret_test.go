@@ -63,6 +63,9 @@ func TestNothingLeaks(t *testing.T) {
 		{"GET", "/metrics", operator, "", 200},
 	} {
 		status, answer := f.ask(c.method, c.path, c.key, c.body)
+		for ctx := testContext(t); status == http.StatusServiceUnavailable && ctx.Err() == nil; { // on a busy machine a worker is silent for seconds
+			status, answer = f.ask(c.method, c.path, c.key, c.body)
+		}
 		if status != c.status {
 			t.Errorf("%s %s: %d %s, want %d", c.method, c.path, status, answer, c.status)
 		}

@@ -17,8 +17,19 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"pelton": func() { os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		"pelton": func() {
+			go endWith(os.Getppid())
+			os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+		},
 	})
+}
+
+// endWith ends a fleet that a script runs when the tests were killed.
+func endWith(parent int) {
+	for os.Getppid() == parent {
+		wait()
+	}
+	os.Exit(1)
 }
 
 // TestScripts runs one script a behavior, each in folders and with an environment of its own.
