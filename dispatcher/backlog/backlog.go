@@ -51,6 +51,8 @@ func New(cfg Settings, live func() []contracts.Heartbeat) *Backlog {
 // model is the backlog of one model. The Backlog's lock guards it.
 type model struct {
 	name     string
+	state    contracts.QueueState // what operators let it do; "" is open
+	opened   time.Time            // when it was opened last
 	queue    *priority.Queue
 	speed    cost.Speed
 	looked   time.Time
@@ -111,6 +113,10 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	item.By = by(now, want)
 	b.ledger.charge(key, due, now)
 	m.predicts[key] = prediction{now, m.bias[rank(v.Class)].raw(v.First), v.First, want, v.Class}
+	if m.state == contracts.QueuePaused { // whoever submits it now waits for as long as it takes
+		item.By = time.Time{}
+		delete(m.predicts, key)
+	}
 	b.track(m, key)
 	if v.Hold {
 		m.queue.Hold(item)
@@ -176,9 +182,9 @@ func (b *Backlog) load(m *model, a *contracts.Admitted, c contracts.Class, now t
 	s := m.look(b.live, now)
 	ahead := m.queue.Ahead(c, a.Job.Tenant)
 	ahead = m.peersAhead(ahead, c, now)
-	l := admission.Load{Known: s.Known, Ahead: ahead.Jobs,
+	l := admission.Load{Ahead: ahead.Jobs,
 		Hold: m.queue.Waits(c, a.Job.Tenant) || !m.room(c, m.queue.Inside(c))}
-	if !s.Known {
+	if l.Known = s.Known && m.state != contracts.QueuePaused; !l.Known {
 		return l
 	}
 	share := m.share(b.cfg.Reserve, c, now)
@@ -216,8 +222,12 @@ func (m *model) look(live func() []contracts.Heartbeat, now time.Time) cost.Spee
 	return m.speed
 }
 
-// room tells whether another job of a class may be let in.
+// room tells whether another job of a class may be let in. While the queue is paused they all wait where they are
+// ordered.
 func (m *model) room(c contracts.Class, inside priority.Work) bool {
+	if m.state == contracts.QueuePaused {
+		return false
+	}
 	if !m.speed.Known {
 		return inside.Jobs < unknownInside
 	}
@@ -284,7 +294,10 @@ func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64, stored time.Time) {
 	b.track(m, k)
 	b.ledger.begin(k)
 	i := b.item(m, a)
-	i.Adopted, i.Seq, i.By = true, seq, by(stored, b.cfg.Objectives.Of(a, a.Job.Class))
+	i.Adopted, i.Seq = true, seq
+	if m.state != contracts.QueuePaused && stored.After(m.opened) {
+		i.By = by(stored, b.cfg.Objectives.Of(a, a.Job.Class))
+	}
 	if seq > 0 {
 		m.queue.Hold(i)
 	} else {
