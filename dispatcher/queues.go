@@ -96,7 +96,7 @@ func (d *Dispatcher) drains(job *contracts.Job) error {
 	if d.backlog.Operated(job.Model) != contracts.QueueDraining {
 		return nil
 	}
-	return &contracts.Error{Code: contracts.CodeUnavailable, Param: "model", RetryAfterMS: 10 * gate.RetryAfterMS,
+	return &contracts.Error{Code: contracts.CodeUnavailable, Param: "model", RetryAfterMS: 10 * gate.RetryAfterMS, NoRetry: true,
 		Message: fmt.Sprintf("an operator drains the queue of model %q: it takes no new jobs until it is opened again", job.Model)}
 }
 

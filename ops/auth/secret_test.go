@@ -150,7 +150,7 @@ func (f *fleet) onlyOwnerReads() {
 			if err != nil {
 				return err
 			}
-			secret := bytes.HasPrefix(data, []byte("S")) || bytes.Contains(data, []byte("NKEY SEED")) || bytes.Contains(data, []byte("PRIVATE KEY")) || bytes.Contains(data, []byte("hash"))
+			secret := bytes.HasPrefix(data, []byte("S")) || bytes.Contains(data, []byte("NKEY SEED")) || bytes.Contains(data, []byte("PRIVATE KEY")) || bytes.Contains(data, []byte(`"hash"`))
 			if secret {
 				secrets++
 			}

@@ -256,8 +256,8 @@ func (r *Registry) Queues(look func(context.Context) ([]contracts.QueueDepth, er
 	r.reg.MustRegister(&queues{look: look, workers: workers,
 		paused:   prometheus.NewDesc("pelton_queue_paused", "1 while an operator keeps the jobs of a model from workers, else 0.", []string{"model"}, nil),
 		draining: prometheus.NewDesc("pelton_queue_draining", "1 while the queue of a model takes no new jobs by an operator's doing, else 0.", []string{"model"}, nil),
-		ready: prometheus.NewDesc("pelton_workers", "Live workers of a model that take jobs, as a dispatcher sees them.", []string{"model"}, nil),
-		depth: prometheus.NewDesc("pelton_queue_jobs", "Jobs by queue and state: waiting, running (given to a worker and not ended, also those that it handed back or that its death gave back), held (of no size: for their turn, as far as this dispatcher knows).", []string{"model", "class", "size", "state"}, nil)})
+		ready:    prometheus.NewDesc("pelton_workers", "Live workers of a model that take jobs, as a dispatcher sees them.", []string{"model"}, nil),
+		depth:    prometheus.NewDesc("pelton_queue_jobs", "Jobs by queue and state: waiting, running (given to a worker and not ended, also those that it handed back or that its death gave back), held (of no size: for their turn, as far as this dispatcher knows).", []string{"model", "class", "size", "state"}, nil)})
 }
 
 type queues struct {
