@@ -97,7 +97,7 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	if j.Params.MaxTokens != nil {
 		v.Tokens = *j.Params.MaxTokens
 	}
-	item := b.item(m, a)
+	item := m.item(b.lengths, a)
 	b.arrived.add(j.Model, item.Prompt, item.Output)
 	due := chargeOf(a, 1)
 	if err = b.ledger.check(key, due, now); err != nil {
@@ -117,7 +117,8 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 		item.By = time.Time{}
 		delete(m.predicts, key)
 	}
-	b.track(m, key)
+	b.of[key] = m
+	b.awaited.Store(subject.Live(key.Tenant, key.Job), key)
 	if v.Hold {
 		m.queue.Hold(item)
 	} else {
@@ -144,21 +145,16 @@ func (b *Backlog) Later(a *contracts.Admitted, now time.Time) (known bool, err e
 	return false, nil
 }
 
-func (b *Backlog) track(m *model, k priority.Key) {
-	b.of[k] = m
-	b.awaited.Store(subject.Live(k.Tenant, k.Job), k)
-}
-
 func (m *model) enter(i priority.Item, now time.Time) {
 	m.use[rank(i.Class)].add(float64(i.Prompt), now)
 }
 
-func (b *Backlog) item(m *model, a *contracts.Admitted) priority.Item {
+func (m *model) item(lengths *cost.Lengths, a *contracts.Admitted) priority.Item {
 	n, most := choices(a), int(m.output)
 	if a.Job.Params.MaxTokens != nil {
 		most = *a.Job.Params.MaxTokens
 	}
-	output, _ := b.lengths.Expect(a.Job.Model, a.Job.Tenant, most)
+	output, _ := lengths.Expect(a.Job.Model, a.Job.Tenant, most)
 	return priority.Item{Key: priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}, Class: a.Job.Class, Prompt: n * len(a.Tokens), Output: n * output}
 }
 
@@ -291,9 +287,10 @@ func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64, stored time.Time) {
 		return
 	}
 	m := b.model(a.Job.Model)
-	b.track(m, k)
+	b.of[k] = m
+	b.awaited.Store(subject.Live(k.Tenant, k.Job), k)
 	b.ledger.begin(k)
-	i := b.item(m, a)
+	i := m.item(b.lengths, a)
 	i.Adopted, i.Seq = true, seq
 	if m.state != contracts.QueuePaused && stored.After(m.opened) {
 		i.By = by(stored, b.cfg.Objectives.Of(a, a.Job.Class))
