@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/tick"
 	"github.com/pelton-run/pelton/contracts/topology"
@@ -62,6 +64,9 @@ func (d *Dispatcher) SetQueues(ctx context.Context, model string, state contract
 	}
 	for _, name := range names {
 		if err := topology.SetQueue(ctx, d.js, name, state); err != nil {
+			if denied := d.cfg.Conn.LastError(); errors.Is(denied, nats.ErrPermissionViolation) { // it shows as silence
+				err = fmt.Errorf("%w: renew the rights of the roles with pelton auth init and reload the broker", denied)
+			}
 			return nil, contracts.Errorf(contracts.CodeUnavailable, "the queue of %q is not %s everywhere (%v): repeat it", name, state, err)
 		}
 		d.log.Warn("queue set by an operator", "model", name, "state", state)

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -254,4 +255,17 @@ func TestNobodyYieldsToAPausedQueue(t *testing.T) {
 		_, err := asked.NextMsg(100 * time.Millisecond)
 		return err == nil
 	})
+}
+
+// TestPauseWithoutTheRight: a dispatcher whose credentials are of before says what to do.
+func TestPauseWithoutTheRight(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "before", Password: "p", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.CONSUMER.PAUSE.>"}}}}}
+	})
+	cfg := testConfig(b.Conn(nats.UserInfo("before", "p")))
+	cfg.Timeout = 2 * time.Second
+	d, _ := startDispatcher(t, cfg)
+	_, err := d.SetQueues(testContext(t), "", contracts.QueuePaused)
+	wantCode(t, err, contracts.CodeUnavailable, "pelton auth init")
 }

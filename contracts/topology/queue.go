@@ -24,7 +24,8 @@ var (
 const (
 	// lookAgain is how long a consumer is left alone that does not have its new state yet.
 	lookAgain = 10 * time.Millisecond
-	// settleTime is how long a broker may take until all servers have the new state of a consumer.
+	// settleTime is how long a broker may take until all consumers of a model have a new state on all servers. What it
+	// does not allow it does not answer.
 	settleTime = 10 * time.Second
 )
 
@@ -71,6 +72,8 @@ func QueueOf(ctx context.Context, js jetstream.JetStream, model string) (state c
 // SetQueue puts a model's queue into a state, and returns when all its consumers say that they are in it. After an error
 // some may be: to repeat it is safe.
 func SetQueue(ctx context.Context, js jetstream.JetStream, model string, state contracts.QueueState) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
 	until := time.Now().UTC()
 	switch state {
 	case contracts.QueuePaused:
@@ -85,8 +88,6 @@ func SetQueue(ctx context.Context, js jetstream.JetStream, model string, state c
 			return fmt.Errorf("consumer %s: %w", c.Durable, err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
-	defer cancel()
 	for _, c := range consumers {
 		if err := settled(ctx, js, c.Durable, until); err != nil {
 			return fmt.Errorf("consumer %s: %w", c.Durable, err)
