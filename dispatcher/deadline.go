@@ -91,9 +91,14 @@ func (d *Dispatcher) rescan(ctx context.Context) {
 	}
 }
 
-// mend makes consumers again that are gone.
+// mend makes consumers again that are gone, in the state of their queue.
 func (d *Dispatcher) mend(ctx context.Context) {
 	if made, err := topology.Mend(ctx, d.js, d.cfg.Topology, d.catalog.Names()...); (err != nil || len(made) > 0) && ctx.Err() == nil {
 		d.log.Warn("the broker lacks what the fleet needs", "made", made, "error", err)
+	}
+	for _, model := range d.catalog.Names() {
+		if err := topology.KeepQueue(ctx, d.js, model, d.backlog.Operated(model)); err != nil && ctx.Err() == nil {
+			d.log.Warn("state of the queue not kept", "model", model, "error", err)
+		}
 	}
 }

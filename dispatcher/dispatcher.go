@@ -166,6 +166,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	work.Go(func() { d.turns.Run(run) })
 	work.Go(func() { d.guard.Run(run) })
 	work.Go(func() { d.sweeps(run) })
+	work.Go(func() { d.operates(run) })
 	return d.watch(run, live)
 }
 
@@ -175,6 +176,9 @@ func (d *Dispatcher) ensure(ctx context.Context) error {
 		drift, err := topology.Ensure(ctx, d.js, d.cfg.Topology, d.catalog.Names()...)
 		for _, c := range drift {
 			d.log.Info("topology changed", "object", c.Object, "change", c.Change)
+		}
+		if err == nil {
+			err = d.operate(ctx)
 		}
 		if err == nil {
 			d.limits.MaxRecord = min(int(d.cfg.Conn.MaxPayload()), topology.MaxRecord)

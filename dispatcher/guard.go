@@ -47,15 +47,18 @@ func (d *Dispatcher) onLevel(m *nats.Msg) {
 	}
 }
 
-// passes is an error while jobs such as this one are shed, whose model and class are filled in as admission would
+// passes is an error while jobs such as this one are shed, or its queue drains; whose model and class are filled in as admission would
 // do it later. One that was submitted before is not asked, nor one whose time is still to come.
 func (d *Dispatcher) passes(job *contracts.Job, now time.Time) error {
 	if m, err := d.catalog.Find(job.Model); err == nil {
 		job.Model = m.Name
 	}
 	job.Class = cmp.Or(job.Class, contracts.P2)
-	if job.NotBefore > now.UnixMilli() || d.backlog.Knows(keyOf(job)) {
+	if d.backlog.Knows(keyOf(job)) {
 		return nil
+	}
+	if err := d.drains(job); err != nil || job.NotBefore > now.UnixMilli() {
+		return err
 	}
 	return d.guard.Allow(job, now)
 }

@@ -154,7 +154,7 @@ func (d *Dispatcher) decide(job *contracts.Job, arrived time.Time) (decision *ad
 // before: who submits it again wants its answer. Without one the error is refused.
 func (d *Dispatcher) before(ctx context.Context, job *contracts.Job, refused error) (*admission.Decision, error) {
 	switch contracts.CodeOf(refused) {
-	case contracts.CodeOverloaded, contracts.CodeQuotaExceeded, contracts.CodeDeadlineExceeded:
+	case contracts.CodeOverloaded, contracts.CodeUnavailable, contracts.CodeQuotaExceeded, contracts.CodeDeadlineExceeded:
 	default:
 		return nil, refused
 	}

@@ -51,6 +51,8 @@ func New(cfg Settings, live func() []contracts.Heartbeat) *Backlog {
 // model is the backlog of one model. The Backlog's lock guards it.
 type model struct {
 	name     string
+	state    contracts.QueueState // what operators let it do; "" is open
+	opened   time.Time            // when it was opened last
 	queue    *priority.Queue
 	speed    cost.Speed
 	looked   time.Time
@@ -95,7 +97,7 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	if j.Params.MaxTokens != nil {
 		v.Tokens = *j.Params.MaxTokens
 	}
-	item := b.item(m, a)
+	item := m.item(b.lengths, a)
 	b.arrived.add(j.Model, item.Prompt, item.Output)
 	due := chargeOf(a, 1)
 	if err = b.ledger.check(key, due, now); err != nil {
@@ -111,7 +113,12 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	item.By = by(now, want)
 	b.ledger.charge(key, due, now)
 	m.predicts[key] = prediction{now, m.bias[rank(v.Class)].raw(v.First), v.First, want, v.Class}
-	b.track(m, key)
+	if m.state == contracts.QueuePaused { // whoever submits it now waits for as long as it takes
+		item.By = time.Time{}
+		delete(m.predicts, key)
+	}
+	b.of[key] = m
+	b.awaited.Store(subject.Live(key.Tenant, key.Job), key)
 	if v.Hold {
 		m.queue.Hold(item)
 	} else {
@@ -138,21 +145,16 @@ func (b *Backlog) Later(a *contracts.Admitted, now time.Time) (known bool, err e
 	return false, nil
 }
 
-func (b *Backlog) track(m *model, k priority.Key) {
-	b.of[k] = m
-	b.awaited.Store(subject.Live(k.Tenant, k.Job), k)
-}
-
 func (m *model) enter(i priority.Item, now time.Time) {
 	m.use[rank(i.Class)].add(float64(i.Prompt), now)
 }
 
-func (b *Backlog) item(m *model, a *contracts.Admitted) priority.Item {
+func (m *model) item(lengths *cost.Lengths, a *contracts.Admitted) priority.Item {
 	n, most := choices(a), int(m.output)
 	if a.Job.Params.MaxTokens != nil {
 		most = *a.Job.Params.MaxTokens
 	}
-	output, _ := b.lengths.Expect(a.Job.Model, a.Job.Tenant, most)
+	output, _ := lengths.Expect(a.Job.Model, a.Job.Tenant, most)
 	return priority.Item{Key: priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}, Class: a.Job.Class, Prompt: n * len(a.Tokens), Output: n * output}
 }
 
@@ -176,9 +178,9 @@ func (b *Backlog) load(m *model, a *contracts.Admitted, c contracts.Class, now t
 	s := m.look(b.live, now)
 	ahead := m.queue.Ahead(c, a.Job.Tenant)
 	ahead = m.peersAhead(ahead, c, now)
-	l := admission.Load{Known: s.Known, Ahead: ahead.Jobs,
+	l := admission.Load{Ahead: ahead.Jobs,
 		Hold: m.queue.Waits(c, a.Job.Tenant) || !m.room(c, m.queue.Inside(c))}
-	if !s.Known {
+	if l.Known = s.Known && m.state != contracts.QueuePaused; !l.Known {
 		return l
 	}
 	share := m.share(b.cfg.Reserve, c, now)
@@ -216,8 +218,12 @@ func (m *model) look(live func() []contracts.Heartbeat, now time.Time) cost.Spee
 	return m.speed
 }
 
-// room tells whether another job of a class may be let in.
+// room tells whether another job of a class may be let in. While the queue is paused they all wait where they are
+// ordered.
 func (m *model) room(c contracts.Class, inside priority.Work) bool {
+	if m.state == contracts.QueuePaused {
+		return false
+	}
 	if !m.speed.Known {
 		return inside.Jobs < unknownInside
 	}
@@ -281,10 +287,14 @@ func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64, stored time.Time) {
 		return
 	}
 	m := b.model(a.Job.Model)
-	b.track(m, k)
+	b.of[k] = m
+	b.awaited.Store(subject.Live(k.Tenant, k.Job), k)
 	b.ledger.begin(k)
-	i := b.item(m, a)
-	i.Adopted, i.Seq, i.By = true, seq, by(stored, b.cfg.Objectives.Of(a, a.Job.Class))
+	i := m.item(b.lengths, a)
+	i.Adopted, i.Seq = true, seq
+	if m.state != contracts.QueuePaused && stored.After(m.opened) {
+		i.By = by(stored, b.cfg.Objectives.Of(a, a.Job.Class))
+	}
 	if seq > 0 {
 		m.queue.Hold(i)
 	} else {

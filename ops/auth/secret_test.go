@@ -58,6 +58,9 @@ func TestNothingLeaks(t *testing.T) {
 		{"GET", "/v1/workers", tenant, "", 403},
 		{"GET", "/v1/workers", operator, "", 200},
 		{"GET", "/v1/queues", operator, "", 200},
+		{"POST", "/v1/queues/pause", tenant, "", 403},
+		{"POST", "/v1/queues/drain", "", "", 401},
+		{"POST", "/v1/queues/resume?model=m", operator, "", 200},
 		{"GET", "/v1/load", tenant, "", 403},
 		{"GET", "/v1/load", operator, "", 200},
 		{"GET", "/metrics", operator, "", 200},
@@ -150,7 +153,7 @@ func (f *fleet) onlyOwnerReads() {
 			if err != nil {
 				return err
 			}
-			secret := bytes.HasPrefix(data, []byte("S")) || bytes.Contains(data, []byte("NKEY SEED")) || bytes.Contains(data, []byte("PRIVATE KEY")) || bytes.Contains(data, []byte("hash"))
+			secret := bytes.HasPrefix(data, []byte("S")) || bytes.Contains(data, []byte("NKEY SEED")) || bytes.Contains(data, []byte("PRIVATE KEY")) || bytes.Contains(data, []byte(`"hash"`))
 			if secret {
 				secrets++
 			}
