@@ -129,6 +129,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		}
 		return err
 	}
+	if err := d.turns.Recall(ctx); err != nil {
+		d.log.Warn("tokens of the day not read, trying again", "error", err)
+	}
 	run, stop := context.WithCancel(ctx)
 	var work sync.WaitGroup
 	defer func() {

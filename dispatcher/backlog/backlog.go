@@ -97,8 +97,8 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	}
 	item := b.item(m, a)
 	b.arrived.add(j.Model, item.Prompt, item.Output)
-	due := chargeOf(a, 1)
-	if err = b.ledger.check(key, due, now); err != nil {
+	due := chargeOf(a)
+	if err = b.ledger.check(key, due, 1, now); err != nil {
 		return v, false, err
 	}
 	if !b.cfg.FIFO && j.Params.MaxTokens != nil {
@@ -111,7 +111,7 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	item.By = by(now, want)
 	b.ledger.charge(key, due, now)
 	m.predicts[key] = prediction{now, m.bias[rank(v.Class)].raw(v.First), v.First, want, v.Class}
-	b.track(m, key)
+	b.track(m, key, true)
 	if v.Hold {
 		m.queue.Hold(item)
 	} else {
@@ -130,16 +130,17 @@ func (b *Backlog) Later(a *contracts.Admitted, now time.Time) (known bool, err e
 	if _, charged := b.ledger.charges[key]; charged || b.of[key] != nil {
 		return true, nil
 	}
-	due := chargeOf(a, 0)
-	if err := b.ledger.check(key, due, now); err != nil {
+	due := chargeOf(a)
+	if err := b.ledger.check(key, due, 0, now); err != nil {
 		return false, err
 	}
 	b.ledger.charge(key, due, now)
 	return false, nil
 }
 
-func (b *Backlog) track(m *model, k priority.Key) {
+func (b *Backlog) track(m *model, k priority.Key, here bool) {
 	b.of[k] = m
+	b.ledger.enter(k, here)
 	b.awaited.Store(subject.Live(k.Tenant, k.Job), k)
 }
 
@@ -267,13 +268,22 @@ func (b *Backlog) forget(k priority.Key) {
 		m.queue.End(k)
 		delete(m.predicts, k)
 		delete(b.of, k)
+		b.ledger.leave(k)
 		b.awaited.Delete(subject.Live(k.Tenant, k.Job))
 	}
 }
 
+// Due counts in a job that this dispatcher puts into JOBS, unless it was counted in before, as all are but those whose
+// time has come.
+func (b *Backlog) Due(a *contracts.Admitted) { b.adopt(a, 0, time.Time{}, true) }
+
 // Adopt counts a job in that another dispatcher, or this one before a restart, put into JOBS (seq 0) or
 // into SCHED, where it has been stored since a time: its producer's clock may be another.
 func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64, stored time.Time) {
+	b.adopt(a, seq, stored, false)
+}
+
+func (b *Backlog) adopt(a *contracts.Admitted, seq uint64, stored time.Time, here bool) {
 	k := priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -281,11 +291,11 @@ func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64, stored time.Time) {
 		return
 	}
 	m := b.model(a.Job.Model)
-	b.track(m, k)
-	b.ledger.begin(k)
+	b.track(m, k, here)
 	i := b.item(m, a)
-	i.Adopted, i.Seq, i.By = true, seq, by(stored, b.cfg.Objectives.Of(a, a.Job.Class))
+	i.Adopted, i.Seq = true, seq
 	if seq > 0 {
+		i.By = by(stored, b.cfg.Objectives.Of(a, a.Job.Class))
 		m.queue.Hold(i)
 	} else {
 		m.queue.Enter(i)

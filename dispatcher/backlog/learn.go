@@ -1,6 +1,7 @@
 package backlog
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -186,13 +187,15 @@ type peer struct {
 type Share struct {
 	Waiting map[string][4]priority.Work // by model, then class
 	Spent   map[string]Spent            // by tenant, since it last said so
+	Has     map[string]Has              // by tenant, now
+	Day     int64                       // of Spent.Used and Has.Tokens, see [quota.Day]
 }
 
-// Spent is what a tenant was charged with.
-type Spent struct{ Requests, Tokens float64 }
+// Spent is what a tenant was charged with, and what its jobs that ended used of the day in all.
+type Spent struct{ Requests, Tokens, Used float64 }
 
 // Some tells whether s says anything.
-func (s Share) Some() bool { return len(s.Waiting)+len(s.Spent) > 0 }
+func (s Share) Some() bool { return len(s.Waiting)+len(s.Spent)+len(s.Has) > 0 }
 
 // Quota is what a tenant's requests and tokens of a minute allow now.
 func (b *Backlog) Quota(tenant string, now time.Time) (requests, tokens quota.State) {
@@ -205,8 +208,8 @@ func (b *Backlog) Quota(tenant string, now time.Time) (requests, tokens quota.St
 func (b *Backlog) Share() Share {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := Share{map[string][4]priority.Work{}, b.ledger.spent}
-	b.ledger.spent = map[string]Spent{}
+	out := Share{Waiting: map[string][4]priority.Work{}}
+	b.ledger.share(&out)
 	for name, m := range b.models {
 		var w [4]priority.Work
 		some := false
@@ -229,13 +232,34 @@ func (b *Backlog) Peer(name string, s Share, now time.Time) {
 	for _, m := range b.models {
 		delete(m.peers, name)
 	}
-	b.ledger.latest = now
-	for tenant, spent := range s.Spent {
-		b.ledger.quotas.Charge(tenant, spent.Requests, spent.Tokens, 0, now)
-	}
+	b.ledger.hear(name, s, now)
 	for of, w := range s.Waiting {
 		b.model(of).peers[name] = peer{now, w}
 	}
+}
+
+// Daily tells whether some tenant has a limit of a day.
+func (b *Backlog) Daily() bool {
+	for _, l := range b.cfg.Quotas {
+		if l.Daily > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Today is what jobs that ended used of today by this dispatcher: to be kept for [Backlog.Recall].
+func (b *Backlog) Today() Today {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return Today{b.ledger.today.Day, maps.Clone(b.ledger.today.Used)}
+}
+
+// Recall takes what a dispatcher, perhaps one that is gone, once told by [Backlog.Today].
+func (b *Backlog) Recall(name string, t Today, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ledger.recall(name, t, now)
 }
 
 func (m *model) peersAhead(w priority.Work, c contracts.Class, now time.Time) priority.Work {

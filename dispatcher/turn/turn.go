@@ -44,6 +44,7 @@ type Config struct {
 	Backlog          *backlog.Backlog
 	Sched, Jobs, Out *relay.Log
 	Logger           *slog.Logger
+	Name             string // of this dispatcher among the others
 
 	Put      func(ctx context.Context, a *contracts.Admitted, data []byte, id string) error // into JOBS, under a message id
 	Evict    func(ctx context.Context, tenant, job string) error                            // ends a held job that would come too late; ErrBegun
@@ -52,6 +53,7 @@ type Config struct {
 	Deadline func(tenant, job string, deadline int64)                                       // notes a deadline, Unix milliseconds
 	Final    func(tenant, job string, c *contracts.Chunk)                                   // a job's final record, which was perhaps not heard
 	Say      func(share []byte) error                                                       // to the other dispatchers
+	Keep     func(ctx context.Context, day []byte) error                                    // on [subject.Day] of this one
 }
 
 // ErrBegun says that a held job has records: it is let in, not evicted.
@@ -73,6 +75,7 @@ func (t *Turns) Run(ctx context.Context) {
 	work.Go(func() { t.turns(ctx) })
 	work.Go(func() { t.settles(ctx) })
 	work.Go(func() { t.shares(ctx) })
+	work.Go(func() { t.days(ctx) })
 	work.Wait()
 }
 
