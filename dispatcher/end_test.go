@@ -436,3 +436,35 @@ func TestUsageOfWhatNobodyEnded(t *testing.T) {
 		}
 	}
 }
+
+// TestClocksDiffer: a dispatcher whose clock is a day ahead of the broker's ends no job before its deadline. Here the
+// broker's is a day behind, which a dispatcher cannot tell apart.
+func TestClocksDiffer(t *testing.T) {
+	t.Parallel()
+	ahead := make(chan time.Duration, 99)
+	d, _ := start(t, func(c *dispatcher.Config) {
+		c.Rescan, c.Trace = time.Hour, &dispatcher.Trace{Clock: func(by time.Duration) { ahead <- by }}
+	})
+	if by := <-ahead; by.Abs() > time.Minute {
+		t.Errorf("%v ahead of a broker in the same process", by)
+	}
+	d.SetClock(time.Now().Add(-24 * time.Hour))
+	ctx := testContext(t)
+	j := textJob("j", "abc")
+	j.Deadline = time.Now().Add(200 * time.Millisecond).UnixMilli()
+	if _, err := d.Submit(ctx, j); err != nil {
+		t.Fatal(err)
+	}
+	state := func() contracts.State {
+		s, err := d.Status(ctx, tenant, "j")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.State
+	}
+	if pollFor(1500*time.Millisecond, func() bool { return state() != contracts.StateQueued }) {
+		t.Errorf("the job is %s while its deadline is a day away for the broker", state())
+	}
+	d.SetClock(time.Now())
+	waitFor(t, "the deadline", func() bool { return state() == contracts.StateExpired })
+}

@@ -11,3 +11,6 @@ func (d *Dispatcher) Serving(model string) bool {
 
 // Keeps is how long JOBS keeps a message, as far as the dispatcher knows; 0 before it looked.
 func (d *Dispatcher) Keeps() time.Duration { return time.Duration(d.keeps.Load()) }
+
+// SetClock makes the dispatcher believe that the broker's time is another.
+func (d *Dispatcher) SetClock(broker time.Time) { d.clock.Tell(broker, time.Now()) }

@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -55,6 +56,7 @@ func (d *Dispatcher) newTurns() *turn.Turns {
 		},
 		Final: d.onRecord,
 		Say:   func(share []byte) error { return d.cfg.Conn.Publish(subject.SLOLoad(d.name), share) },
+		Age:   func(stored time.Time) time.Duration { return d.clock.Broker().Sub(stored) },
 		Keep:  func(ctx context.Context, day []byte) error { return d.write(ctx, subject.Day(d.name), day) },
 	})
 }

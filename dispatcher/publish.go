@@ -78,7 +78,7 @@ func (d *Dispatcher) submitted(ctx context.Context, a *contracts.Admitted) (dige
 // offer is publish past the breaker of the stream.
 func (d *Dispatcher) offer(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
 	part := topology.StreamJobs
-	if later(decision.Admitted) || decision.Hold {
+	if d.later(decision.Admitted) || decision.Hold {
 		part = topology.StreamSched
 	}
 	err = d.guard.Ask(part, func() error {
@@ -92,7 +92,7 @@ func (d *Dispatcher) offer(ctx context.Context, decision *admission.Decision, id
 // knows the id, or has a job on the subject.
 func (d *Dispatcher) publish(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
 	switch {
-	case later(decision.Admitted):
+	case d.later(decision.Admitted):
 		return d.schedule(ctx, decision, id)
 	case decision.Hold:
 		return d.hold(ctx, decision, id)
@@ -101,7 +101,9 @@ func (d *Dispatcher) publish(ctx context.Context, decision *admission.Decision, 
 }
 
 // later tells whether a job's time is still to come.
-func later(a *contracts.Admitted) bool { return a.Job.NotBefore > time.Now().UnixMilli() }
+func (d *Dispatcher) later(a *contracts.Admitted) bool {
+	return a.Job.NotBefore > d.clock.Now().UnixMilli()
+}
 
 // put puts a job into JOBS and rings the model's bell; taken is as publish says it.
 func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
@@ -115,7 +117,7 @@ func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id s
 		d.urgent.Drop(a.Job.Tenant, a.Job.ID)
 		return taken, err
 	}
-	d.deadlines.Add(a.Job.Tenant, a.Job.ID, d.latest(a, time.Now()))
+	d.deadlines.Add(a.Job.Tenant, a.Job.ID, d.latest(a, d.clock.Broker()))
 	if err := d.cfg.Conn.Publish(subject.Bell(a.Job.Model), subject.Ring(a.Job.Class, decision.Size)); err != nil {
 		d.log.Warn("bell not rung, the job waits for a sweep", "job", a.Job.ID, "tenant", a.Job.Tenant, "error", err)
 	}

@@ -67,7 +67,10 @@ func TestConcurrentAtAllDoors(t *testing.T) {
 	waitFor(t, "all jobs to end", func() bool { return leftInQueue(t, b.Conn()) == 0 })
 	for _, d := range []*dispatcher.Dispatcher{first, second} { // all of it is there again, wherever
 		for i := range 2 * most {
-			waitFor(t, "room", func() bool { _, err := d.Submit(ctx, textJob(fmt.Sprint("again", n, "-", i), "abc")); return err == nil })
+			waitFor(t, "room", func() bool {
+				_, err := d.Submit(ctx, textJob(fmt.Sprint("again", n, "-", i), "abc"))
+				return err == nil
+			})
 		}
 		n++
 	}

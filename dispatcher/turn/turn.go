@@ -53,6 +53,7 @@ type Config struct {
 	Deadline func(tenant, job string, deadline int64)                                       // notes a deadline, Unix milliseconds
 	Final    func(tenant, job string, c *contracts.Chunk)                                   // a job's final record, which was perhaps not heard
 	Say      func(share []byte) error                                                       // to the other dispatchers
+	Age      func(stored time.Time) time.Duration                                           // of a message that the broker stored at a time
 	Keep     func(ctx context.Context, day []byte) error                                    // on [subject.Day] of this one
 }
 
@@ -196,14 +197,14 @@ func (t *Turns) Doubt() { t.doubt.Store(true) }
 func (t *Turns) Adopt(ctx context.Context, first bool) error {
 	var damaged []string
 	err := t.cfg.Sched.Read(ctx, subject.AllHeld, 1, func(m *relay.Message) bool {
-		if !first && time.Since(m.Time) <= adoptAfter {
+		if !first && t.cfg.Age(m.Time) <= adoptAfter {
 			return ctx.Err() == nil
 		}
 		var a contracts.Admitted
 		switch err := contracts.Decode(m.Data, &a); {
 		case err == nil:
 			t.cfg.Deadline(a.Job.Tenant, a.Job.ID, a.Job.Deadline)
-			t.cfg.Backlog.Adopt(&a, m.Seq, m.Time)
+			t.cfg.Backlog.Adopt(&a, m.Seq, time.Now().Add(-t.cfg.Age(m.Time)))
 		case contracts.CodeOf(err) != contracts.CodeUnimplemented:
 			damaged = append(damaged, m.Subject)
 		}
