@@ -53,7 +53,7 @@ func (d *Dispatcher) latest(a *contracts.Admitted, stored time.Time) int64 {
 	if age == 0 {
 		return a.Job.Deadline
 	}
-	last := stored.Add(age - age/24).UnixMilli()
+	last := d.clock.Now().Add(age - age/24 - d.clock.Broker().Sub(stored)).UnixMilli()
 	if a.Job.Deadline > 0 {
 		last = min(last, a.Job.Deadline)
 	}

@@ -2,6 +2,7 @@ package dispatcher_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,4 +101,54 @@ func TestDayOutlastsDispatchers(t *testing.T) {
 	}
 	d, _ := startDispatcher(t, limited(b, quota.Limits{Daily: 100}))
 	wantCode(t, run(d, "third"), contracts.CodeQuotaExceeded, "used 86 of its 100")
+}
+
+// TestCutOffDispatcher: a dispatcher is cut off while its tenants are near their limits, and their jobs end meanwhile.
+// When it is back nothing is given twice, and all that is free is given.
+func TestCutOffDispatcher(t *testing.T) {
+	t.Parallel()
+	b := contractstest.StartBroker(t, nil)
+	g, nc := connectGated(t, b)
+	cfg := testConfig(nc)
+	cfg.Overload.Quotas = map[string]quota.Limits{tenant: {Concurrent: 4}, "day": {Daily: 100}}
+	first, _ := startDispatcher(t, cfg)
+	cfg.Conn = b.Conn()
+	second, _ := startDispatcher(t, cfg)
+	ctx := testContext(t)
+	submit := func(d *dispatcher.Dispatcher, of, id string) error {
+		j := textJob(id, "abc")
+		j.Tenant, j.Params.MaxTokens = of, ptr(16) // 19 tokens
+		_, err := d.Submit(ctx, j)
+		return err
+	}
+	for i, d := range []*dispatcher.Dispatcher{first, second, first, second} {
+		for _, of := range []string{tenant, "day"} {
+			if err := submit(d, of, id(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	g.cut(true)
+	waitFor(t, "the connection to be away", func() bool { return !nc.IsConnected() })
+	w := startWorker(t, b.Conn(), "w", nil)
+	waitFor(t, "all jobs to end", func() bool { return leftInQueue(t, b.Conn()) == 0 })
+	w.stop()
+	g.cut(false)
+	waitFor(t, "the dispatcher to be back", first.Ready)
+	if err := submit(second, "day", "fifth"); err != nil { // 95 of 100
+		t.Fatal(err)
+	}
+	waitFor(t, "room at the one that was cut off", func() bool { return submit(first, tenant, "a") == nil })
+	for i, d := range []*dispatcher.Dispatcher{second, first, second} {
+		waitFor(t, "room", func() bool { return submit(d, tenant, fmt.Sprint("b", i)) == nil })
+	}
+	time.Sleep(time.Second) // they tell each other
+	for i, d := range []*dispatcher.Dispatcher{first, second} {
+		waitFor(t, "those that ended to be forgotten", func() bool {
+			err := submit(d, tenant, fmt.Sprint("c", i))
+			wantCode(t, err, contracts.CodeQuotaExceeded)
+			return strings.Contains(err.Error(), " 4 jobs")
+		})
+		wantCode(t, submit(d, "day", fmt.Sprint("d", i)), contracts.CodeQuotaExceeded, "95 of its 100")
+	}
 }
