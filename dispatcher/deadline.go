@@ -76,7 +76,7 @@ func (d *Dispatcher) rescan(ctx context.Context) {
 			if contracts.Decode(m.Data, &a) == nil {
 				d.deadlines.Add(a.Job.Tenant, a.Job.ID, d.latest(&a, m.Time))
 				if round == 0 {
-					d.backlog.Adopt(&a, 0, m.Time)
+					d.backlog.Adopt(&a, 0, m.Time, false)
 				}
 			}
 			seq = m.Seq + 1

@@ -108,7 +108,7 @@ func (d *Dispatcher) later(a *contracts.Admitted) bool {
 // put puts a job into JOBS and rings the model's bell; taken is as publish says it.
 func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
 	a := decision.Admitted
-	d.backlog.Due(a)
+	d.backlog.Adopt(a, 0, time.Time{}, true) // unless it was counted in before
 	msg := nats.NewMsg(subject.Job{Model: a.Job.Model, Class: a.Job.Class, Size: decision.Size, Tenant: a.Job.Tenant, Job: a.Job.ID}.String())
 	msg.Data = decision.Data
 	setExpiry(msg, a.Job.Deadline)

@@ -29,6 +29,8 @@ const (
 
 // Backlog is what waits and runs, by model.
 type Backlog struct {
+	Days Days
+
 	cfg  Settings
 	live func() []contracts.Heartbeat
 
@@ -44,8 +46,10 @@ type Backlog struct {
 
 // New returns an empty one. live lists the live workers.
 func New(cfg Settings, live func() []contracts.Heartbeat) *Backlog {
-	return &Backlog{cfg: cfg, live: live, models: map[string]*model{}, of: map[priority.Key]*model{}, lengths: cost.NewLengths(),
+	b := &Backlog{cfg: cfg, live: live, models: map[string]*model{}, of: map[priority.Key]*model{}, lengths: cost.NewLengths(),
 		ledger: newLedger(cfg.Quotas), arrived: arrivals{}}
+	b.Days = Days{b}
+	return b
 }
 
 // model is the backlog of one model. The Backlog's lock guards it.
@@ -273,17 +277,10 @@ func (b *Backlog) forget(k priority.Key) {
 	}
 }
 
-// Due counts in a job that this dispatcher puts into JOBS, unless it was counted in before, as all are but those whose
-// time has come.
-func (b *Backlog) Due(a *contracts.Admitted) { b.adopt(a, 0, time.Time{}, true) }
-
-// Adopt counts a job in that another dispatcher, or this one before a restart, put into JOBS (seq 0) or
-// into SCHED, where it has been stored since a time: its producer's clock may be another.
-func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64, stored time.Time) {
-	b.adopt(a, seq, stored, false)
-}
-
-func (b *Backlog) adopt(a *contracts.Admitted, seq uint64, stored time.Time, here bool) {
+// Adopt counts a job in, unless it is known, that another dispatcher, or this one before a restart, put into JOBS (seq 0)
+// or into SCHED, where it has been stored since a time: its producer's clock may be another. here says that this
+// dispatcher puts it into JOBS itself, and that nobody counted it in because its time was still to come.
+func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64, stored time.Time, here bool) {
 	k := priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,7 +1,6 @@
 package backlog
 
 import (
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -236,30 +235,6 @@ func (b *Backlog) Peer(name string, s Share, now time.Time) {
 	for of, w := range s.Waiting {
 		b.model(of).peers[name] = peer{now, w}
 	}
-}
-
-// Daily tells whether some tenant has a limit of a day.
-func (b *Backlog) Daily() bool {
-	for _, l := range b.cfg.Quotas {
-		if l.Daily > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// Today is what jobs that ended used of today by this dispatcher: to be kept for [Backlog.Recall].
-func (b *Backlog) Today() Today {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return Today{b.ledger.today.Day, maps.Clone(b.ledger.today.Used)}
-}
-
-// Recall takes what a dispatcher, perhaps one that is gone, once told by [Backlog.Today].
-func (b *Backlog) Recall(name string, t Today, now time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.ledger.recall(name, t, now)
 }
 
 func (m *model) peersAhead(w priority.Work, c contracts.Class, now time.Time) priority.Work {

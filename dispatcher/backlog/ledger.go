@@ -1,6 +1,7 @@
 package backlog
 
 import (
+	"maps"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -36,6 +37,33 @@ type Has struct {
 type Today struct {
 	Day  int64              `json:"day"` // see [quota.Day]
 	Used map[string]float64 `json:"used"`
+}
+
+// Days is what of a [Backlog] is kept for after a restart. Safe for concurrent use.
+type Days struct{ b *Backlog }
+
+// Limited tells whether some tenant has a limit of a day.
+func (d Days) Limited() bool {
+	for _, l := range d.b.cfg.Quotas {
+		if l.Daily > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Today is what jobs that ended used of today by this dispatcher: to be kept for [Days.Recall].
+func (d Days) Today() Today {
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	return Today{d.b.ledger.today.Day, maps.Clone(d.b.ledger.today.Used)}
+}
+
+// Recall takes what a dispatcher, perhaps one that is gone, once told by [Days.Today].
+func (d Days) Recall(name string, t Today, now time.Time) {
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	d.b.ledger.recall(name, t, now)
 }
 
 // other is what another dispatcher said.

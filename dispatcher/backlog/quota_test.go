@@ -126,7 +126,7 @@ func TestConcurrentAtTwoDoors(t *testing.T) {
 	refused(t, second, "8", now)
 	again := door()
 	for _, id := range []string{"2", "3", "4", "6"} {
-		again.Adopt(job("a", id, contracts.P2, 90), 0, now)
+		again.Adopt(job("a", id, contracts.P2, 90), 0, now, false)
 	}
 	tell(second, again, "second", now)
 	refused(t, again, "8", now)
@@ -138,7 +138,7 @@ func TestConcurrentAtTwoDoors(t *testing.T) {
 
 	due := job("a", "9", contracts.P2, 90) // was to run later, and is put into the queue by a dispatcher it did not come to
 	third := door()
-	third.Due(due)
+	third.Adopt(due, 0, now, true)
 	tell(third, second, "third", now)
 	ended(second, job("a", "3", contracts.P2, 90), true)
 	refused(t, second, "10", now)
@@ -172,17 +172,17 @@ func TestDayIsRecalled(t *testing.T) {
 	place(t, second, job("a", "7", contracts.P2, 290), later) // the first one is silent: 570, 100 and 300
 
 	third := door()
-	third.Recall("first", first.Today(), later)
-	third.Recall("second", second.Today(), later)
+	third.Days.Recall("first", first.Days.Today(), later)
+	third.Days.Recall("second", second.Days.Today(), later)
 	tell(second, third, "second", later) // 400 that may be used
 	refused(t, third, "8", later)
 	ended(second, job("a", "7", contracts.P2, 290), true)
 	tell(second, third, "second", later) // 290 used, 100 that may be
 	place(t, third, job("a", "9", contracts.P2, 20), later)
 	refused(t, third, "10", later)
-	third.Recall("second", second.Today(), later) // said before
+	third.Days.Recall("second", second.Days.Today(), later) // said before
 	tomorrow := later.Add(24 * time.Hour)
 	place(t, third, job("a", "11", contracts.P2, 990), tomorrow)
-	third.Recall("first", first.Today(), tomorrow)
+	third.Days.Recall("first", first.Days.Today(), tomorrow)
 	refused(t, third, "12", tomorrow)
 }

@@ -20,14 +20,14 @@ const (
 
 // Recall takes what dispatchers wrote down of today, also those that are gone.
 func (t *Turns) Recall(ctx context.Context) error {
-	if !t.cfg.Backlog.Daily() {
+	if !t.cfg.Backlog.Days.Limited() {
 		return nil
 	}
 	words, err := t.cfg.Out.LastUnder(ctx, subject.AllDays)
 	for _, m := range words {
 		var day backlog.Today
 		if name, ok := subject.ParseDay(m.Subject); ok && name != t.cfg.Name && json.Unmarshal(m.Data, &day) == nil {
-			t.cfg.Backlog.Recall(name, day, time.Now())
+			t.cfg.Backlog.Days.Recall(name, day, time.Now())
 		}
 	}
 	return err
@@ -35,7 +35,7 @@ func (t *Turns) Recall(ctx context.Context) error {
 
 // days writes down what was used of the day, and takes what the others wrote, until ctx ends.
 func (t *Turns) days(ctx context.Context) {
-	if !t.cfg.Backlog.Daily() {
+	if !t.cfg.Backlog.Days.Limited() {
 		return
 	}
 	for range tick.After(ctx, keepEvery) {
@@ -55,7 +55,7 @@ func (t *Turns) days(ctx context.Context) {
 }
 
 func (t *Turns) keep(ctx context.Context) error {
-	day := t.cfg.Backlog.Today()
+	day := t.cfg.Backlog.Days.Today()
 	if len(day.Used) == 0 {
 		return nil
 	}

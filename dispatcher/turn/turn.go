@@ -204,7 +204,7 @@ func (t *Turns) Adopt(ctx context.Context, first bool) error {
 		switch err := contracts.Decode(m.Data, &a); {
 		case err == nil:
 			t.cfg.Deadline(a.Job.Tenant, a.Job.ID, a.Job.Deadline)
-			t.cfg.Backlog.Adopt(&a, m.Seq, time.Now().Add(-t.cfg.Age(m.Time)))
+			t.cfg.Backlog.Adopt(&a, m.Seq, time.Now().Add(-t.cfg.Age(m.Time)), false)
 		case contracts.CodeOf(err) != contracts.CodeUnimplemented:
 			damaged = append(damaged, m.Subject)
 		}
