@@ -2,9 +2,7 @@ package dispatcher_test
 
 import (
 	"fmt"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/contracts/contractstest"
@@ -28,53 +26,41 @@ func TestConcurrentAtAllDoors(t *testing.T) {
 	ctx := testContext(t)
 	first, stop := startDispatcher(t, limited(b, quota.Limits{Concurrent: most}))
 	second, _ := startDispatcher(t, limited(b, quota.Limits{Concurrent: most}))
-	n := 0
-	fill := func(doors ...*dispatcher.Dispatcher) { // until every door refuses
+	has := func(n int, doors ...*dispatcher.Dispatcher) {
 		t.Helper()
-		for refusals := 0; refusals < 3*len(doors); n++ { // a door may not have heard yet that a job ended
-			_, err := doors[n%len(doors)].Submit(ctx, textJob(id(n), "abc"))
-			switch contracts.CodeOf(err) {
-			case "":
-				refusals = 0
-			case contracts.CodeQuotaExceeded:
-				refusals++
-			default:
+		for _, d := range doors {
+			waitFor(t, fmt.Sprint(n, " jobs to be known"), func() bool { return d.Uses(tenant).Jobs == n })
+		}
+	}
+	n := 0
+	fill := func(doors ...*dispatcher.Dispatcher) {
+		t.Helper()
+		for i := range most {
+			if _, err := doors[i%len(doors)].Submit(ctx, textJob(id(n), "abc")); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(500 * time.Millisecond) // the doors tell each other
+			n++
+			has(i+1, doors...)
 		}
 	}
-	queued := func(want uint64) {
+	full := func(doors ...*dispatcher.Dispatcher) {
 		t.Helper()
-		if got := leftInQueue(t, b.Conn()); got != want {
-			t.Errorf("%d jobs are queued, want %d", got, want)
+		for _, d := range doors {
+			_, err := d.Submit(ctx, textJob("more", "abc"))
+			wantCode(t, err, contracts.CodeQuotaExceeded)
 		}
 	}
 	fill(first, second)
-	queued(most)
+	full(first, second)
 	stop()
 	first, _ = startDispatcher(t, limited(b, quota.Limits{Concurrent: most}))
-	waitFor(t, "the queue to be found", func() bool {
-		_, err := first.Submit(ctx, textJob("more", "abc"))
-		if err == nil {
-			_, err = first.Cancel(ctx, tenant, "more")
-			return err != nil
-		}
-		return contracts.CodeOf(err) == contracts.CodeQuotaExceeded
-	})
-	fill(first, second)
-	queued(most)
-	startWorker(t, b.Conn(), "w", nil)
-	waitFor(t, "all jobs to end", func() bool { return leftInQueue(t, b.Conn()) == 0 })
-	for _, d := range []*dispatcher.Dispatcher{first, second} { // all of it is there again, wherever
-		for i := range 2 * most {
-			waitFor(t, "room", func() bool {
-				_, err := d.Submit(ctx, textJob(fmt.Sprint("again", n, "-", i), "abc"))
-				return err == nil
-			})
-		}
-		n++
-	}
+	has(most, first, second)
+	full(first, second)
+	w := startWorker(t, b.Conn(), "w", nil)
+	has(0, first, second)
+	w.stop()
+	fill(second, first)
+	full(first, second)
 }
 
 // TestDayOutlastsDispatchers: what a tenant used of its day is known when all dispatchers were restarted.
@@ -135,20 +121,20 @@ func TestCutOffDispatcher(t *testing.T) {
 	w.stop()
 	g.cut(false)
 	waitFor(t, "the dispatcher to be back", first.Ready)
+	for _, d := range []*dispatcher.Dispatcher{first, second} {
+		waitFor(t, "all to have ended", func() bool { return d.Uses(tenant).Jobs == 0 })
+	}
 	if err := submit(second, "day", "fifth"); err != nil { // 95 of 100
 		t.Fatal(err)
 	}
-	waitFor(t, "room at the one that was cut off", func() bool { return submit(first, tenant, "a") == nil })
-	for i, d := range []*dispatcher.Dispatcher{second, first, second} {
-		waitFor(t, "room", func() bool { return submit(d, tenant, fmt.Sprint("b", i)) == nil })
+	for i, d := range []*dispatcher.Dispatcher{first, second, first, second} {
+		if err := submit(d, tenant, fmt.Sprint("b", i)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	time.Sleep(time.Second) // they tell each other
 	for i, d := range []*dispatcher.Dispatcher{first, second} {
-		waitFor(t, "those that ended to be forgotten", func() bool {
-			err := submit(d, tenant, fmt.Sprint("c", i))
-			wantCode(t, err, contracts.CodeQuotaExceeded)
-			return strings.Contains(err.Error(), " 4 jobs")
-		})
-		wantCode(t, submit(d, "day", fmt.Sprint("d", i)), contracts.CodeQuotaExceeded, "95 of its 100")
+		waitFor(t, "four jobs and 95 tokens", func() bool { return d.Uses(tenant).Jobs == 4 && d.Uses("day").Today == 95 })
+		wantCode(t, submit(d, tenant, fmt.Sprint("c", i)), contracts.CodeQuotaExceeded)
+		wantCode(t, submit(d, "day", fmt.Sprint("d", i)), contracts.CodeQuotaExceeded)
 	}
 }

@@ -39,8 +39,15 @@ type Today struct {
 	Used map[string]float64 `json:"used"`
 }
 
-// Days is what of a [Backlog] is kept for after a restart. Safe for concurrent use.
+// Days is what a [Backlog] counts over all dispatchers and their restarts. Safe for concurrent use.
 type Days struct{ b *Backlog }
+
+// Use is what a tenant has and used, as far as this dispatcher knows.
+func (d Days) Use(tenant string, now time.Time) quota.Use {
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	return d.b.ledger.use(tenant, now)
+}
 
 // Limited tells whether some tenant has a limit of a day.
 func (d Days) Limited() bool {
