@@ -33,10 +33,13 @@ func (d *Dispatcher) newGuard() *guard.Guard {
 }
 
 // tryOut stores a record of no job.
-func (d *Dispatcher) tryOut(ctx context.Context) error {
+func (d *Dispatcher) tryOut(ctx context.Context) error { return d.write(ctx, subject.OutTry, nil) }
+
+// write stores a record of no job in OUT.
+func (d *Dispatcher) write(ctx context.Context, out string, data []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
-	_, err := d.js.Publish(ctx, subject.OutTry, nil, jetstream.WithRetryAttempts(0))
+	_, err := d.js.Publish(ctx, out, data, jetstream.WithRetryAttempts(0))
 	return err
 }
 

@@ -12,20 +12,7 @@ import (
 // Models lists the models that jobs are admitted for, the default first. Those with Workers above 0 are
 // served at the moment.
 func (d *Dispatcher) Models() []admission.ModelStatus {
-	live := d.fleet.Live()
-	var out []admission.ModelStatus
-	for _, m := range d.catalog.Models() {
-		s := admission.ModelStatus{Name: m.Name, Aliases: m.Aliases, Created: m.Created, ContextLength: m.ContextLength,
-			Kind: m.Kind, Dimensions: m.Dimensions, JobRows: m.JobRows(d.limits), Inputs: m.Inputs, Outputs: m.Outputs}
-		for _, w := range live {
-			if w.Model == m.Name && w.State == contracts.WorkerReady {
-				s.Workers++
-				s.Fingerprint = w.Fingerprint
-			}
-		}
-		out = append(out, s)
-	}
-	return out
+	return d.catalog.Statuses(d.limits, d.fleet.Live())
 }
 
 // Quota is what a tenant's requests and tokens of a minute allow now; a limit of 0 is none.

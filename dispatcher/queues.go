@@ -23,13 +23,7 @@ func (d *Dispatcher) Queues(ctx context.Context) ([]contracts.QueueDepth, error)
 	if err != nil {
 		return nil, contracts.Errorf(contracts.CodeUnavailable, "the broker does not tell the queues (%v): retry", err)
 	}
-	for model, classes := range d.backlog.Held() {
-		for class, n := range classes {
-			if n > 0 {
-				out = append(out, contracts.QueueDepth{Model: model, Class: class, State: d.backlog.Operated(model), Held: n})
-			}
-		}
-	}
+	out = append(out, d.backlog.Held()...)
 	slices.SortFunc(out, func(a, b contracts.QueueDepth) int {
 		return cmp.Or(cmp.Compare(a.Model, b.Model), cmp.Compare(a.Class, b.Class),
 			cmp.Compare(slices.Index(contracts.Sizes, a.Size), slices.Index(contracts.Sizes, b.Size)))

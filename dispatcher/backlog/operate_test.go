@@ -57,8 +57,8 @@ func TestPausedAdopted(t *testing.T) {
 	t.Parallel()
 	b := backlog.New(backlog.Settings{Objectives: admission.Objectives{contracts.P2: time.Second}}, fleet)
 	b.Operate("m", contracts.QueueOpen, start)
-	b.Adopt(job("a", "through", contracts.P2, 100), 1, start.Add(-time.Minute))
-	b.Adopt(job("b", "after", contracts.P2, 100), 2, start.Add(time.Minute))
+	b.Adopt(job("a", "through", contracts.P2, 100), 1, start.Add(-time.Minute), false)
+	b.Adopt(job("b", "after", contracts.P2, 100), 2, start.Add(time.Minute), false)
 	now := start.Add(time.Hour)
 	if i, ok := b.Lost(now); !ok || i.Job != "after" {
 		t.Errorf("given up: %+v, %v, want the one that came after the pause", i, ok)

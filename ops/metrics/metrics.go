@@ -51,6 +51,7 @@ type Registry struct {
 	left     *prometheus.CounterVec
 	gateway  *prometheus.HistogramVec
 	moved    *prometheus.CounterVec
+	clock    *prometheus.GaugeVec
 	overload overloadMetrics
 	memory   memoryMetrics
 }
@@ -74,6 +75,7 @@ func New() *Registry {
 	r.running = r.gauge("pelton_running_jobs", "Jobs that a worker holds.", "worker", "model")
 	r.left = r.counter("pelton_handed_back_total", "Jobs that left a worker before their end: drain, preempt, unfit, failed, or lease_lost (another worker has it).", "model", "cause")
 	r.moved = r.counter("pelton_dispatcher_moves_total", "Jobs that a dispatcher took from their worker: dead (handed over), preempt (asked to give way); rest counts workers told to take none for a while.", "cause")
+	r.clock = r.gauge("pelton_dispatcher_clock_ahead_seconds", "How much the clock of the dispatcher's machine is ahead of the broker's.")
 	r.overload = r.newOverload()
 	r.memory = r.newMemory()
 	zero(r.moved, []string{"dead", "preempt", "rest"})
@@ -205,6 +207,7 @@ func (r *Registry) Dispatcher(models ...string) *dispatcher.Trace {
 			r.overload.wrong.WithLabelValues(model, string(class)).Observe((actual - predicted).Abs().Seconds())
 		},
 		HandedOver: func(string, string, string) { r.moved.WithLabelValues("dead").Inc() },
+		Clock:      func(ahead time.Duration) { r.clock.WithLabelValues().Set(ahead.Seconds()) },
 		Rested:     func(string) { r.moved.WithLabelValues("rest").Inc() },
 		Preempted:  func(string, string, string) { r.moved.WithLabelValues("preempt").Inc() },
 	}
