@@ -73,6 +73,27 @@ func FinalState(c *Chunk) State {
 	return StateFailed
 }
 
+// QueueState is what operators let the queue of a model do.
+type QueueState string
+
+// The states of a queue.
+const (
+	QueueOpen     QueueState = "open"
+	QueuePaused   QueueState = "paused"   // jobs are taken in, and none is given to a worker; those that run go on
+	QueueDraining QueueState = "draining" // jobs are refused; those that were taken in run to their end
+)
+
+// QueueDepth is how much waits and runs of one model, class and size; what is held is of no size.
+type QueueDepth struct {
+	Model   string     `json:"model"`
+	Class   Class      `json:"class"`
+	Size    Size       `json:"size"`
+	State   QueueState `json:"state"`
+	Pending int        `json:"pending"` // wait for a worker
+	Running int        `json:"running"` // given to a worker and not ended; also handed back and not yet taken again
+	Held    int        `json:"held"`    // wait for their turn, outside of the queue, as far as the dispatcher knows
+}
+
 // WorkerState is the life of a worker.
 type WorkerState string
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"net"
 	"sync"
@@ -230,10 +231,12 @@ func TestReaderDuringAnOutage(t *testing.T) {
 	cfg := testConfig(nc)
 	cfg.Idle, cfg.Timeout = 2*time.Second, time.Second
 	d, _ := startDispatcher(t, cfg)
-	_, chunks, err := d.Start(testContext(t), textJob("j", "abc"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	var chunks iter.Seq2[*contracts.Chunk, error]
+	waitFor(t, "the job to be taken", func() bool { // a busy broker may need more than one timeout for that
+		var err error
+		_, chunks, err = d.Start(testContext(t), textJob("j", "abc"))
+		return err == nil
+	})
 	go func() {
 		time.Sleep(1200 * time.Millisecond) // the reader has begun
 		g.cut(true)

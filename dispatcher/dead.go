@@ -98,7 +98,7 @@ func (d *Dispatcher) retryDead(ctx context.Context, tenant, job, id string) (_ *
 	if err := d.dead.Delete(ctx, m.Seq); err != nil {
 		d.log.Warn("dead letter of a job that is retried not removed", "tenant", tenant, "job", job, "error", err)
 	}
-	return admittedAnswer(a, admission.Verdict{Hold: later(a)}, false), nil
+	return admittedAnswer(a, admission.Verdict{Hold: d.later(a)}, false), nil
 }
 
 // renamed puts a into the queue under id, or under the first free one of the retries of job.

@@ -15,6 +15,9 @@ import (
 // fullScan is how many scans go on where the one before stopped until one begins at the first job.
 const fullScan = 20
 
+// clockOff is how far the clocks of a dispatcher and the broker may differ before that is logged.
+const clockOff = 5 * time.Second
+
 // expire ends a job that no worker took before its deadline, or whose worker is gone. A running job is
 // its worker's to end; it is looked at again in case that worker dies.
 func (d *Dispatcher) expire(ctx context.Context, tenant, job string) (again bool) {
@@ -26,7 +29,7 @@ func (d *Dispatcher) expire(ctx context.Context, tenant, job string) (again bool
 	var s settlement
 	if err == nil {
 		var a *contracts.Admitted
-		if a, _, err = d.queued(ctx, tenant, job); a != nil && (a.Job.Deadline == 0 || time.Now().UnixMilli() < a.Job.Deadline) {
+		if a, _, err = d.queued(ctx, tenant, job); a != nil && (a.Job.Deadline == 0 || d.clock.Now().UnixMilli() < a.Job.Deadline) {
 			e = ending{contracts.FinishError, contracts.CodeUnavailable, "no worker took the job for as long as the queue keeps jobs: submit it again under a new id"}
 		}
 	}
@@ -50,7 +53,7 @@ func (d *Dispatcher) latest(a *contracts.Admitted, stored time.Time) int64 {
 	if age == 0 {
 		return a.Job.Deadline
 	}
-	last := stored.Add(age - age/24).UnixMilli()
+	last := d.clock.Now().Add(age - age/24 - d.clock.Broker().Sub(stored)).UnixMilli()
 	if a.Job.Deadline > 0 {
 		last = min(last, a.Job.Deadline)
 	}
@@ -65,15 +68,15 @@ func (d *Dispatcher) rescan(ctx context.Context) {
 		if round%fullScan == 0 {
 			seq = 1
 		}
-		if s, err := d.js.Stream(ctx, topology.StreamJobs); err == nil {
-			d.keeps.Store(int64(s.CachedInfo().Config.MaxAge))
+		if round > 0 { // Run has just asked
+			d.askTime(ctx)
 		}
 		err := d.jobs.Read(ctx, subject.AllJobs, seq, func(m *relay.Message) bool {
 			var a contracts.Admitted
 			if contracts.Decode(m.Data, &a) == nil {
 				d.deadlines.Add(a.Job.Tenant, a.Job.ID, d.latest(&a, m.Time))
 				if round == 0 {
-					d.backlog.Adopt(&a, 0, m.Time)
+					d.backlog.Adopt(&a, 0, m.Time, false)
 				}
 			}
 			seq = m.Seq + 1
@@ -91,9 +94,33 @@ func (d *Dispatcher) rescan(ctx context.Context) {
 	}
 }
 
-// mend makes consumers again that are gone.
+// askTime asks how long JOBS keeps messages, and what time the broker has.
+func (d *Dispatcher) askTime(ctx context.Context) {
+	asked := time.Now()
+	s, err := d.js.Stream(ctx, topology.StreamJobs)
+	if err != nil {
+		return // the next time
+	}
+	info := s.CachedInfo()
+	d.keeps.Store(int64(info.Config.MaxAge))
+	if info.TimeStamp.IsZero() {
+		return
+	}
+	ahead := d.clock.Tell(info.TimeStamp, asked)
+	d.trace.Clock(ahead)
+	if ahead.Abs() > clockOff+time.Since(asked) {
+		d.log.Warn("the clock of this machine or of the broker is wrong: jobs end, and begin at their time, by the one that is behind", "ahead", ahead)
+	}
+}
+
+// mend makes consumers again that are gone, in the state of their queue.
 func (d *Dispatcher) mend(ctx context.Context) {
 	if made, err := topology.Mend(ctx, d.js, d.cfg.Topology, d.catalog.Names()...); (err != nil || len(made) > 0) && ctx.Err() == nil {
 		d.log.Warn("the broker lacks what the fleet needs", "made", made, "error", err)
+	}
+	for _, model := range d.catalog.Names() {
+		if err := topology.KeepQueue(ctx, d.js, model, d.backlog.Operated(model)); err != nil && ctx.Err() == nil {
+			d.log.Warn("state of the queue not kept", "model", model, "error", err)
+		}
 	}
 }

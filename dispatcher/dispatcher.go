@@ -60,6 +60,7 @@ type Dispatcher struct {
 	sched, dead *relay.Log
 	room        *room.Room
 	deadlines   *agenda.Agenda
+	clock       agenda.Clock
 	urgent      *fleet.Urgent
 	guard       *guard.Guard
 	backlog     *backlog.Backlog
@@ -110,7 +111,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	d.room = room.New(d.sched)
 	d.lists = state.NewLists(state.Logs{Sched: d.sched, Jobs: d.jobs, Out: d.out, Dead: d.dead})
 	d.backlog = backlog.New(cfg.Overload, d.fleet.Live)
-	d.deadlines, d.urgent = agenda.New(d.expire), fleet.NewUrgent()
+	d.deadlines, d.urgent = agenda.New(d.clock.Now, d.expire), fleet.NewUrgent()
 	d.turns = d.newTurns()
 	d.guard = d.newGuard()
 	d.relay = relay.New(relay.Config{Conn: cfg.Conn, Out: d.out, Buffer: cfg.Buffer, Idle: cfg.Idle, Refilled: cfg.Trace.Refilled, Holder: d.onHolder, Piece: d.onPiece})
@@ -128,6 +129,10 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 			return nil
 		}
 		return err
+	}
+	d.askTime(ctx)
+	if err := d.turns.Recall(ctx); err != nil {
+		d.log.Warn("tokens of the day not read, trying again", "error", err)
 	}
 	run, stop := context.WithCancel(ctx)
 	var work sync.WaitGroup
@@ -166,6 +171,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	work.Go(func() { d.turns.Run(run) })
 	work.Go(func() { d.guard.Run(run) })
 	work.Go(func() { d.sweeps(run) })
+	work.Go(func() { d.operates(run) })
 	return d.watch(run, live)
 }
 
@@ -175,6 +181,9 @@ func (d *Dispatcher) ensure(ctx context.Context) error {
 		drift, err := topology.Ensure(ctx, d.js, d.cfg.Topology, d.catalog.Names()...)
 		for _, c := range drift {
 			d.log.Info("topology changed", "object", c.Object, "change", c.Change)
+		}
+		if err == nil {
+			err = d.operate(ctx)
 		}
 		if err == nil {
 			d.limits.MaxRecord = min(int(d.cfg.Conn.MaxPayload()), topology.MaxRecord)

@@ -10,7 +10,7 @@
 // due among others (hold.go; dispatcher/backlog says whose turn it is); a job that no worker ends
 // is ended here (final.go, cancel.go, and deadlines with dispatcher/agenda); the jobs of a dead worker
 // go back to the queue (handover.go), less urgent ones give way (preempt.go), those that were given up
-// are kept (dead.go). dispatcher/gate bounds what is inside at once, dispatcher/room what waits in SCHED.
+// are kept (dead.go). Operators pause queues and let them drain (queues.go). dispatcher/gate bounds what is inside at once, dispatcher/room what waits in SCHED.
 //
 // A dispatcher keeps no state that another one could not read from the streams, so any number of them
 // can run, and each answers for every job: a job is queued while only JOBS holds it, running once OUT

@@ -78,7 +78,7 @@ func TestCancelQueued(t *testing.T) {
 	}
 	for range 2 { // repeated, it answers the same
 		s, err := d.Cancel(ctx, tenant, "j")
-		if err != nil || s.State != contracts.StateCanceled || s.Finish != contracts.FinishCancelled || s.Code != contracts.CodeCanceled || s.Model != model || s.Class != contracts.P2 || s.Usage.PromptTokens != 3 {
+		if err != nil || s.State != contracts.StateCanceled || s.Finish != contracts.FinishCancelled || s.Code != contracts.CodeCanceled || s.Model != model || s.Class != contracts.P2 || *s.Usage != (contracts.Usage{}) {
 			t.Fatalf("cancel: %+v %v", s, err)
 		}
 	}
@@ -404,20 +404,67 @@ func TestListAndStatus(t *testing.T) {
 	wantCode(t, err, contracts.CodeInvalidArgument)
 }
 
-// TestUsageOfTextsThatNobodyEmbedded: the tokens of a job that no worker had are counted as a worker counts them.
-func TestUsageOfTextsThatNobodyEmbedded(t *testing.T) {
+// TestUsageOfWhatNobodyEnded: a job that no worker took used nothing, as what its tenant is charged with. The tokens of
+// one that a worker took and did not end are counted as a worker counts them.
+func TestUsageOfWhatNobodyEnded(t *testing.T) {
 	t.Parallel()
-	d, _ := start(t, func(c *dispatcher.Config) {
+	d, b := start(t, func(c *dispatcher.Config) {
 		c.Models = []dispatcher.Model{{Name: model, Kind: contracts.KindEmbed, Tokenizer: byteTokenizer{}, ContextLength: 200, Vocab: 256, Dimensions: 2,
 			Cut: func(ids []int32, most int) []int32 { return ids[:most] }}}
 	})
 	ctx := testContext(t)
-	j := &contracts.Job{V: 1, ID: "j", Tenant: tenant, Model: model, Kind: contracts.KindEmbed, Input: []string{"abc", "de"}}
+	js, err := jetstream.New(b.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, taken := range []bool{false, true} {
+		j := &contracts.Job{V: 1, ID: fmt.Sprint(taken), Tenant: tenant, Model: model, Kind: contracts.KindEmbed, Input: []string{"abc", "de"}}
+		if _, err := d.Submit(ctx, j); err != nil {
+			t.Fatal(err)
+		}
+		want := contracts.Usage{}
+		if taken {
+			want = contracts.Usage{PromptTokens: 5, TotalTokens: 5}
+			claim := &contracts.Chunk{V: 1, Job: j.ID, Fence: 1, Claim: &contracts.Claim{Worker: "w", Attempt: 1, Model: model, Class: contracts.P2}}
+			if err := (&chain{js: js, out: subject.Out(tenant, j.ID)}).write(claim); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := d.Cancel(ctx, tenant, j.ID)
+		if err != nil || s.Usage == nil || *s.Usage != want {
+			t.Errorf("canceled: %+v, %v, want usage %+v", s.Usage, err, want)
+		}
+	}
+}
+
+// TestClocksDiffer: a dispatcher whose clock is a day ahead of the broker's ends no job before its deadline. Here the
+// broker's is a day behind, which a dispatcher cannot tell apart.
+func TestClocksDiffer(t *testing.T) {
+	t.Parallel()
+	ahead := make(chan time.Duration, 99)
+	d, _ := start(t, func(c *dispatcher.Config) {
+		c.Rescan, c.Trace = time.Hour, &dispatcher.Trace{Clock: func(by time.Duration) { ahead <- by }}
+	})
+	if by := <-ahead; by.Abs() > time.Minute {
+		t.Errorf("%v ahead of a broker in the same process", by)
+	}
+	d.SetClock(time.Now().Add(-24 * time.Hour))
+	ctx := testContext(t)
+	j := textJob("j", "abc")
+	j.Deadline = time.Now().Add(200 * time.Millisecond).UnixMilli()
 	if _, err := d.Submit(ctx, j); err != nil {
 		t.Fatal(err)
 	}
-	s, err := d.Cancel(ctx, tenant, "j")
-	if want := (contracts.Usage{PromptTokens: 5, TotalTokens: 5}); err != nil || s.Usage == nil || *s.Usage != want {
-		t.Errorf("canceled: %+v, %v, want usage %+v", s.Usage, err, want)
+	state := func() contracts.State {
+		s, err := d.Status(ctx, tenant, "j")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.State
 	}
+	if pollFor(1500*time.Millisecond, func() bool { return state() != contracts.StateQueued }) {
+		t.Errorf("the job is %s while its deadline is a day away for the broker", state())
+	}
+	d.SetClock(time.Now())
+	waitFor(t, "the deadline", func() bool { return state() == contracts.StateExpired })
 }

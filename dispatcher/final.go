@@ -84,16 +84,18 @@ func finalRecord(job string, a *contracts.Admitted, r state.Records, e ending) *
 	c := &contracts.Chunk{V: contracts.Version, Job: job, Fence: r.Fence + 1, Index: r.Tokens[0],
 		Finish: e.finish, Code: e.code, Message: e.message, Usage: &contracts.Usage{}, Claim: &contracts.Claim{}, Checksum: r.Sum.Sum()}
 	if a != nil {
-		c.Usage.PromptTokens = len(a.Tokens)
-		for _, row := range a.Rows {
-			c.Usage.PromptTokens += len(row)
-		}
 		c.Claim = &contracts.Claim{Model: a.Job.Model, Class: a.Job.Class, Submitted: a.Job.Submitted, Digest: a.Digest}
 	}
 	if r.Claim != nil {
 		claim := *r.Claim
 		claim.Released = ""
 		c.Claim = &claim
+	}
+	if a != nil && c.Claim.Attempt > 0 { // what no worker took used nothing, and is charged with nothing
+		c.Usage.PromptTokens = len(a.Tokens)
+		for _, row := range a.Rows {
+			c.Usage.PromptTokens += len(row)
+		}
 	}
 	for _, n := range r.Tokens {
 		c.Usage.CompletionTokens += n

@@ -33,10 +33,13 @@ func (d *Dispatcher) newGuard() *guard.Guard {
 }
 
 // tryOut stores a record of no job.
-func (d *Dispatcher) tryOut(ctx context.Context) error {
+func (d *Dispatcher) tryOut(ctx context.Context) error { return d.write(ctx, subject.OutTry, nil) }
+
+// write stores a record of no job in OUT.
+func (d *Dispatcher) write(ctx context.Context, out string, data []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
-	_, err := d.js.Publish(ctx, subject.OutTry, nil, jetstream.WithRetryAttempts(0))
+	_, err := d.js.Publish(ctx, out, data, jetstream.WithRetryAttempts(0))
 	return err
 }
 
@@ -47,15 +50,18 @@ func (d *Dispatcher) onLevel(m *nats.Msg) {
 	}
 }
 
-// passes is an error while jobs such as this one are shed, whose model and class are filled in as admission would
+// passes is an error while jobs such as this one are shed, or its queue drains; whose model and class are filled in as admission would
 // do it later. One that was submitted before is not asked, nor one whose time is still to come.
 func (d *Dispatcher) passes(job *contracts.Job, now time.Time) error {
 	if m, err := d.catalog.Find(job.Model); err == nil {
 		job.Model = m.Name
 	}
 	job.Class = cmp.Or(job.Class, contracts.P2)
-	if job.NotBefore > now.UnixMilli() || d.backlog.Knows(keyOf(job)) {
+	if d.backlog.Knows(keyOf(job)) {
 		return nil
+	}
+	if err := d.drains(job); err != nil || job.NotBefore > now.UnixMilli() {
+		return err
 	}
 	return d.guard.Allow(job, now)
 }

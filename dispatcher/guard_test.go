@@ -51,12 +51,14 @@ func TestLadderIsShared(t *testing.T) {
 	batch := textJob("batch", "abc")
 	batch.Class = contracts.P3
 	var refused *contracts.Error
+	taken := 0
 	waitFor(t, "the other dispatcher to shed p3", func() bool {
 		_, err := other.Submit(ctx, batch)
 		if err != nil {
 			refused = contracts.AsError(err)
 		} else {
-			batch.ID += "x"
+			taken++
+			batch.ID = "batch-" + id(taken)
 		}
 		return err != nil
 	})

@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -37,7 +38,7 @@ func (d *Dispatcher) hold(ctx context.Context, decision *admission.Decision, id 
 // newTurns is what lets held jobs in.
 func (d *Dispatcher) newTurns() *turn.Turns {
 	return turn.New(turn.Config{
-		Backlog: d.backlog, Sched: d.sched, Jobs: d.jobs, Out: d.out, Logger: d.log, Remove: d.remove, Deadline: d.deadlines.Add,
+		Backlog: d.backlog, Sched: d.sched, Jobs: d.jobs, Out: d.out, Logger: d.log, Name: d.name, Remove: d.remove, Deadline: d.deadlines.Add,
 		Put: func(ctx context.Context, a *contracts.Admitted, data []byte, id string) error {
 			_, err := d.put(ctx, &admission.Decision{Admitted: a, Size: contracts.SizeFor(a.KVTokens), Data: data}, id)
 			return err
@@ -55,6 +56,8 @@ func (d *Dispatcher) newTurns() *turn.Turns {
 		},
 		Final: d.onRecord,
 		Say:   func(share []byte) error { return d.cfg.Conn.Publish(subject.SLOLoad(d.name), share) },
+		Age:   func(stored time.Time) time.Duration { return d.clock.Broker().Sub(stored) },
+		Keep:  func(ctx context.Context, day []byte) error { return d.write(ctx, subject.Day(d.name), day) },
 	})
 }
 

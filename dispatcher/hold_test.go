@@ -84,7 +84,7 @@ func TestHeldJobs(t *testing.T) {
 	if held != 17 || leftInQueue(t, b.Conn()) != 3 {
 		t.Fatalf("%d jobs are held and %d in JOBS, want 17 and 3", held, leftInQueue(t, b.Conn()))
 	}
-	if q, err := d.Queues(ctx); err != nil || !slices.Contains(q, dispatcher.QueueDepth{Model: model, Class: contracts.P2, Held: 17}) {
+	if q, err := d.Queues(ctx); err != nil || !slices.Contains(q, contracts.QueueDepth{Model: model, Class: contracts.P2, State: contracts.QueueOpen, Held: 17}) {
 		t.Errorf("17 jobs of p2 are held, the queues are %+v, %v", q, err)
 	}
 	if s, err := d.Status(ctx, "flood", id(19)); err != nil || s.State != contracts.StateHeld || s.Class != contracts.P2 {

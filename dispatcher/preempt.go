@@ -33,7 +33,7 @@ func (d *Dispatcher) preempt(ctx context.Context) {
 				return
 			}
 			var victims []fleet.Holding
-			victims, idle = d.urgent.Victims(d.fleet.Live())
+			victims, idle = d.urgent.Victims(d.unpaused())
 			for _, v := range victims {
 				d.askToYield(v)
 			}

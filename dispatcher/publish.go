@@ -75,7 +75,7 @@ func (d *Dispatcher) submitted(ctx context.Context, a *contracts.Admitted) (dige
 func (d *Dispatcher) offer(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
 	part, publish := topology.StreamJobs, d.put
 	switch {
-	case later(decision.Admitted):
+	case d.later(decision.Admitted):
 		part, publish = topology.StreamSched, d.schedule
 	case decision.Hold:
 		part, publish = topology.StreamSched, d.hold
@@ -88,12 +88,14 @@ func (d *Dispatcher) offer(ctx context.Context, decision *admission.Decision, id
 }
 
 // later tells whether a job's time is still to come.
-func later(a *contracts.Admitted) bool { return a.Job.NotBefore > time.Now().UnixMilli() }
+func (d *Dispatcher) later(a *contracts.Admitted) bool {
+	return a.Job.NotBefore > d.clock.Now().UnixMilli()
+}
 
 // put puts a job into JOBS and rings the model's bell; taken is as offer says it.
 func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id string) (taken bool, err error) {
 	a := decision.Admitted
-	d.backlog.Adopt(a, 0, time.Now()) // unless it was counted in before
+	d.backlog.Adopt(a, 0, time.Time{}, true) // unless it was counted in before
 	msg := nats.NewMsg(subject.Job{Model: a.Job.Model, Class: a.Job.Class, Size: decision.Size, Tenant: a.Job.Tenant, Job: a.Job.ID}.String())
 	msg.Data = decision.Data
 	setExpiry(msg, a.Job.Deadline)
@@ -102,7 +104,7 @@ func (d *Dispatcher) put(ctx context.Context, decision *admission.Decision, id s
 		d.urgent.Drop(a.Job.Tenant, a.Job.ID)
 		return taken, err
 	}
-	d.deadlines.Add(a.Job.Tenant, a.Job.ID, d.latest(a, time.Now()))
+	d.deadlines.Add(a.Job.Tenant, a.Job.ID, d.latest(a, d.clock.Broker()))
 	if err := d.cfg.Conn.Publish(subject.Bell(a.Job.Model), subject.Ring(a.Job.Class, decision.Size)); err != nil {
 		d.log.Warn("bell not rung, the job waits for a sweep", "job", a.Job.ID, "tenant", a.Job.Tenant, "error", err)
 	}

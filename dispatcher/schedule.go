@@ -119,14 +119,14 @@ func (d *Dispatcher) release(ctx context.Context, m jetstream.Msg) (wait time.Du
 	// One that has begun was queued before, and our acknowledgement was lost: then the queue knows it. Or it comes
 	// from a backup, in which the records are younger than the queue.
 	if last == nil {
-		if wait := time.Until(time.UnixMilli(a.Job.NotBefore)); wait > 0 {
+		if wait := time.UnixMilli(a.Job.NotBefore).Sub(d.clock.Now()); wait > 0 {
 			return wait, nil
 		}
 		if _, err := d.catalog.Find(a.Job.Model); err != nil {
 			e := contracts.AsError(err)
 			return 0, d.endDue(ctx, tenant, job, ending{contracts.FinishError, e.Code, e.Message})
 		}
-		if a.Job.Deadline > 0 && a.Job.Deadline <= time.Now().UnixMilli() {
+		if a.Job.Deadline > 0 && a.Job.Deadline <= d.clock.Now().UnixMilli() {
 			return 0, d.endDue(ctx, tenant, job, ending{contracts.FinishError, contracts.CodeDeadlineExceeded, "the deadline passed before the scheduled job could be queued"})
 		}
 	}

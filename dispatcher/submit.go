@@ -154,7 +154,7 @@ func (d *Dispatcher) decide(job *contracts.Job, arrived time.Time) (decision *ad
 // before: who submits it again wants its answer. Without one the error is refused.
 func (d *Dispatcher) before(ctx context.Context, job *contracts.Job, refused error) (*admission.Decision, error) {
 	switch contracts.CodeOf(refused) {
-	case contracts.CodeOverloaded, contracts.CodeQuotaExceeded, contracts.CodeDeadlineExceeded:
+	case contracts.CodeOverloaded, contracts.CodeUnavailable, contracts.CodeQuotaExceeded, contracts.CodeDeadlineExceeded:
 	default:
 		return nil, refused
 	}
@@ -176,7 +176,7 @@ func (d *Dispatcher) before(ctx context.Context, job *contracts.Job, refused err
 // judge lets the backlog decide what becomes of a job that could run; counted tells that the job was counted
 // in. One whose time is still to come is held in any case.
 func (d *Dispatcher) judge(decision *admission.Decision, now time.Time) (v admission.Verdict, counted bool, err error) {
-	if later(decision.Admitted) {
+	if d.later(decision.Admitted) {
 		known, err := d.backlog.Later(decision.Admitted, now)
 		return admission.Verdict{Hold: true}, err == nil && !known, err
 	}

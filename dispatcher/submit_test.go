@@ -317,7 +317,7 @@ func TestWhatIsPublished(t *testing.T) {
 		t.Errorf("the caller's job was changed: %+v", job)
 	}
 	q, err := d.Queues(ctx)
-	if err != nil || len(q) != 16 || q[0] != (dispatcher.QueueDepth{Model: model, Class: contracts.P0, Size: contracts.SizeS, Pending: 1}) {
+	if err != nil || len(q) != 16 || q[0] != (contracts.QueueDepth{Model: model, Class: contracts.P0, Size: contracts.SizeS, State: contracts.QueueOpen, Pending: 1}) {
 		t.Errorf("queues %+v %v", q, err)
 	}
 }

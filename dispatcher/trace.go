@@ -40,6 +40,8 @@ type Trace struct {
 	Moved func(event *contracts.Event)
 	// Top: the rung of a model's ladder below which jobs are let through, each second.
 	Top func(model string, rung float64)
+	// Clock: this machine's clock is so much ahead of the broker's; each Rescan.
+	Clock func(ahead time.Duration)
 	// Rested: this dispatcher told a worker that fails or is slow to take no jobs for a while.
 	Rested func(worker string)
 	// Dropped: a request was ignored, with the reason.

@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/url"
 	"slices"
@@ -194,4 +195,68 @@ func TestReplicatedBroker(t *testing.T) {
 	if !slices.Equal(got, calm) {
 		t.Errorf("answers differ from the undisturbed ones:\n%q\n%q", got, calm)
 	}
+}
+
+// TestReplicatedPause: a queue that was paused stays so when the server is lost that leads JOBS, and opens again on those
+// that are left.
+func TestReplicatedPause(t *testing.T) {
+	c := startCluster(t, "")
+	nc, err := nats.Connect(c.url(2), nats.Timeout(time.Minute), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := testContext(t, 3*time.Minute)
+	// again repeats what a cluster without a leader does not answer.
+	again := func(do func(context.Context) error) {
+		t.Helper()
+		for {
+			once, cancel := context.WithTimeout(ctx, 10*time.Second)
+			err := do(once)
+			cancel()
+			if err == nil {
+				return
+			}
+			if ctx.Err() != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	until := func(state contracts.QueueState) {
+		t.Helper()
+		again(func(ctx context.Context) error { return topology.SetQueue(ctx, js, "m", state) })
+	}
+	again(func(ctx context.Context) error {
+		_, err := topology.Ensure(ctx, js, topology.Config{Replicas: 3}, "m")
+		return err
+	})
+	until(contracts.QueuePaused)
+	lost := c.leader(js, topology.StreamJobs)
+	lost.Shutdown()
+	lost.WaitForShutdown()
+	all := func(state contracts.QueueState) {
+		t.Helper()
+		again(func(ctx context.Context) error {
+			depths, err := topology.Depths(ctx, js)
+			if err == nil && len(depths) != 16 {
+				err = fmt.Errorf("%d queues", len(depths))
+			}
+			for _, d := range depths {
+				if err == nil && d.State != state {
+					t.Errorf("%+v, want %s", d, state)
+				}
+			}
+			return err
+		})
+	}
+	all(contracts.QueuePaused)
+	until(contracts.QueueDraining)
+	all(contracts.QueueDraining)
+	until(contracts.QueueOpen)
+	all(contracts.QueueOpen)
 }

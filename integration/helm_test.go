@@ -192,7 +192,19 @@ func TestChartScales(t *testing.T) {
 			if !slices.Equal(got, want) {
 				t.Errorf("%s: %s is scaled by the consumers\n%v, want\n%v", file, o.Metadata.Name, got, want)
 			}
-			formula := strings.Join(names[:len(want)], " + ")
+			terms := len(want)
+			for _, tr := range o.Spec.Triggers[terms:] { // what dispatchers hold back, as our scaler tells it
+				if tr.Name == "held" {
+					terms++
+					if tr.Type != "external" || tr.Metadata["model"] != model || tr.Metadata["measure"] != "held" || !strings.HasPrefix(tr.Metadata["scalerAddress"], "pelton-scaler.") {
+						t.Errorf("%s: %s asks for held jobs with %v", file, o.Metadata.Name, tr)
+					}
+				}
+			}
+			if scaled := strings.HasSuffix(file, "scaled.yaml"); scaled != (terms > len(want)) {
+				t.Errorf("%s: %s knows of held jobs: %v", file, o.Metadata.Name, !scaled)
+			}
+			formula := strings.Join(names[:terms], " + ")
 			if last := o.Spec.Triggers[len(names)-1]; last.Name == "outside" {
 				formula = fmt.Sprintf("max(%s, outside * %s)", formula, o.Spec.Advanced.ScalingModifiers.Target)
 				if last.Metadata["model"] != model || last.Metadata["scalerAddress"] == "" {

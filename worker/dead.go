@@ -13,20 +13,16 @@ import (
 	"github.com/pelton-run/pelton/worker/resume"
 )
 
-// mostUnfit is how often in a row a job may come to a worker that is too small for it, or too old to read it. With
-// the delays between them that takes half an hour; where one worker of ten fits, it misses one job of 38,000.
-const mostUnfit = 100
-
-// giveUp ends a job with which too many holders failed, or for which too many were too small or too old: it is kept
-// with its history in the dead letters, then its stream gets the final record. It does not run, so it can do no more
-// harm. If the dead letter cannot be stored, the job is given back.
+// giveUp ends a job with which too many holders failed: it is kept with its history in the dead letters, then its
+// stream gets the final record. It does not run, so it can do no more harm. If the dead letter cannot be stored, the
+// job is given back.
 func (j *job) giveUp(hard context.Context, chain *lease.Chain, t *resume.Transcript) (*contracts.Chunk, error) {
 	j.room.Close()
 	last := t.Failure
 	if last == nil {
 		last = contracts.Errorf(contracts.CodeInternal, "its worker was lost")
 	}
-	failure := contracts.Errorf(last.Code, "given up after %d failures and kept in the dead letters; the last one: %s", j.failures+j.unfit, last.Message)
+	failure := contracts.Errorf(last.Code, "given up after %d failures and kept in the dead letters; the last one: %s", j.failures, last.Message)
 	if err := j.bury(hard, t, failure); err != nil {
 		return nil, err
 	}

@@ -194,7 +194,7 @@ func (j *job) serve(hard context.Context, early error) (*contracts.Chunk, error)
 		refusal, why = j.verdict(early)
 	}
 	switch {
-	case j.failures >= j.w.cfg.MaxFailures, why == contracts.ReleaseUnfit && j.unfit >= mostUnfit:
+	case j.failures >= j.w.cfg.MaxFailures:
 		return j.giveUp(hard, chain, t)
 	case early != nil:
 		return nil, j.release(hard, chain, first, why, refusal, early)

@@ -258,3 +258,39 @@ func TestHandedBackJobWakesItsModel(t *testing.T) {
 		t.Errorf("its model was used %d times, want once", n)
 	}
 }
+
+// A job of a paused queue wakes no model: it cannot begin. After the resume it does.
+func TestPausedQueueWakesNoModel(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 15*time.Second)
+	f.submit(order("j", "hello", 3))
+	if err := topology.SetQueue(t.Context(), f.js, "m", contracts.QueuePaused); err != nil {
+		t.Fatal(err)
+	}
+	looks, err := f.nc.SubscribeSync("$JS.API.CONSUMER.INFO.JOBS." + subject.Consumer("m", contracts.P2, contracts.SizeS))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared := &sleeper{Budget: memory.NewBudget(1 << 20)}
+	f.hire("w", newFake(), func(c *worker.Config) { c.Memory = shared })
+	for range 2 { // the second look comes after the first one's answer
+		if err := f.nc.Publish(subject.Bell("m"), subject.Ring("", "")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := looks.NextMsg(30 * time.Second); err != nil {
+			t.Fatalf("the worker does not look: %v", err)
+		}
+	}
+	if shared.awake.Load() {
+		t.Error("a job that cannot begin has its model loaded")
+	}
+	if err := topology.SetQueue(t.Context(), f.js, "m", contracts.QueueOpen); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.nc.Publish(subject.Bell("m"), subject.Ring("", "")); err != nil {
+		t.Fatal(err)
+	}
+	if c := f.final("j"); c.Code != "" {
+		t.Errorf("it ended as %s: %s", c.Code, c.Message)
+	}
+}

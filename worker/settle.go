@@ -16,8 +16,12 @@ import (
 )
 
 // nakFirst is the delay before a job that failed or did not fit for the first time is delivered again. It doubles
-// with each failure; each unfit worker adds a sixteenth, since a fit one may be among many others.
-const nakFirst = 250 * time.Millisecond
+// with each failure; each unfit worker adds a sixteenth, since a fit one may be among many others, up to nakMost: 160
+// of them take most of a day, after which a dispatcher ends what the queue keeps no longer.
+const (
+	nakFirst = 250 * time.Millisecond
+	nakMost  = time.Hour
+)
 
 // claim is the record by which this worker takes the job.
 func (j *job) claim(t *resume.Transcript) *contracts.Chunk {
@@ -130,7 +134,7 @@ func (j *job) settle(hard context.Context, final *contracts.Chunk, err error) {
 		why := reason(err)
 		spent(j, string(why))
 		j.w.cfg.Trace.HandedBack(j.name, why, err)
-		delay := time.Duration(float64(nakFirst<<min(j.failures, 8)) * math.Pow(1+1.0/16, float64(j.unfit)))
+		delay := time.Duration(min(float64(nakMost), float64(nakFirst<<min(j.failures, 8))*math.Pow(1+1.0/16, float64(j.unfit))))
 		moved := moves(err)
 		if moved || errors.Is(err, errPreempted) {
 			delay = 0

@@ -32,6 +32,7 @@ type Client struct {
 	tenant  string
 	timeout time.Duration
 	idle    time.Duration
+	outage  time.Duration
 	buffer  int
 	replays bool
 	retries int
@@ -57,6 +58,11 @@ func WithIdle(d time.Duration) Option {
 	}
 }
 
+// WithOutage sets how long a [Stream] waits for a broker that does not answer, before it ends with
+// [contracts.CodeUnavailable]; the job goes on, [Client.Follow] reads it. Default 2 minutes, which a restart
+// takes; with 0 or less it waits as long as its ctx.
+func WithOutage(d time.Duration) Option { return func(c *Client) { c.outage = d } }
+
 // WithBuffer sets how many live records wait for a slow reader; default 1024, and so is 0 or less. What does
 // not fit is dropped and read from OUT when the reader gets there.
 func WithBuffer(records int) Option {
@@ -75,7 +81,7 @@ func WithoutReplay() Option { return func(c *Client) { c.replays = false } }
 // suits it.
 func New(nc *nats.Conn, tenant string, opts ...Option) *Client {
 	tenant = cmp.Or(tenant, "default")
-	c := &Client{nc: nc, tenant: tenant, timeout: 10 * time.Second, idle: 5 * time.Second, buffer: 1024, replays: true, budget: retry.NewBudget()}
+	c := &Client{nc: nc, tenant: tenant, timeout: 10 * time.Second, idle: 5 * time.Second, outage: 2 * time.Minute, buffer: 1024, replays: true, budget: retry.NewBudget()}
 	for _, o := range opts {
 		o(c)
 	}

@@ -475,6 +475,48 @@ func TestBrokerRestart(t *testing.T) {
 	}
 }
 
+// TestBrokerGone: the broker dies in the middle of a stream, or no longer answers what is asked of its streams, and that
+// stays so: the reader ends.
+func TestBrokerGone(t *testing.T) {
+	t.Parallel()
+	for name, gone := range map[string]func(*contractstest.Broker, *journal){
+		"dead": func(b *contractstest.Broker, _ *journal) { b.Stop() },
+		"dumb": func(_ *contractstest.Broker, l *journal) {
+			if err := l.js.DeleteStream(t.Context(), topology.StreamOut); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		for _, seen := range []int{0, 2} {
+			b := contractstest.StartBroker(t, nil)
+			l := newJournal(t, b.Conn(), nil)
+			nc, err := client.Connect(b.URL())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nc.Close()
+			s, err := client.New(nc, "t", client.WithIdle(10*time.Millisecond), client.WithOutage(50*time.Millisecond)).Run(t.Context(), job())
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.write(pieces(1, 0, seen)...)
+			if seen == 0 {
+				gone(b, l)
+			}
+			var last error
+			for c, err := range s.Chunks() {
+				if last = err; err == nil && c.Index == seen-1 {
+					gone(b, l)
+				}
+			}
+			wantCode(t, last, contracts.CodeUnavailable, "follow it again")
+			if t.Failed() {
+				t.Log(name, seen)
+			}
+		}
+	}
+}
+
 // BenchmarkFollow reads 500 tokens from OUT, as a reader that resumes does.
 func BenchmarkFollow(b *testing.B) {
 	nc := contractstest.Server(b)

@@ -24,9 +24,10 @@ type reader struct {
 	ctx   context.Context
 	yield func(*contracts.Chunk, error) bool
 
-	reconnects uint64 // of the connection when the pass began
-	silent     int    // times in a row that nothing came for a while
-	over       bool   // the job had ended when we asked
+	reconnects uint64    // of the connection when the pass began
+	silent     int       // times in a row that nothing came for a while
+	over       bool      // the job had ended when we asked
+	away       time.Time // since when the broker does not answer
 }
 
 // run reads until the final record.
@@ -47,7 +48,7 @@ func (r *reader) run() error {
 			err = context.Cause(r.ctx)
 		case msg := <-r.live:
 			heard = time.Now()
-			r.silent, r.over = 0, false
+			r.silent, r.over, r.away = 0, false, time.Time{}
 			err = r.take(msg)
 		case now := <-tick.C:
 			if len(r.live) > 0 {
@@ -176,18 +177,30 @@ func (r *reader) check(idle bool) error {
 		return r.refill()
 	}
 	switch {
-	case !idle || !r.c.nc.IsConnected():
+	case !idle:
 		return nil
+	case !r.c.nc.IsConnected():
+		return r.unanswered(nats.ErrDisconnected)
 	case !r.c.canReplay():
+		r.away = time.Time{}
 		if r.c.nc.Stats().Reconnects != r.reconnects {
 			return fmt.Errorf("the connection was away and records may have been missed: %w", errNoReplay)
 		}
 		return r.ended()
 	}
+	if err := r.look(); errors.Is(err, errNoReplay) {
+		return r.unanswered(err)
+	} else if err != nil {
+		return err
+	}
+	r.away = time.Time{}
+	return nil
+}
+
+// look finds records that never arrived, and a job that is no more.
+func (r *reader) look() error {
 	seq, err := r.c.last(r.ctx, topology.StreamOut, subject.Out(r.c.tenant, r.job))
 	switch {
-	case errors.Is(err, errNoReplay):
-		return nil
 	case err != nil:
 		return err
 	case seq == 0: // not begun yet, or no longer kept
@@ -197,10 +210,18 @@ func (r *reader) check(idle bool) error {
 	case seq < r.seq.Seq(): // OUT lost its tail: compare by index
 		r.seq.Rewind()
 	}
-	if err := r.refill(); !errors.Is(err, errNoReplay) {
-		return err
+	return r.refill()
+}
+
+// unanswered is an error when the broker has not answered for longer than an outage may last.
+func (r *reader) unanswered(err error) error {
+	if r.away.IsZero() {
+		r.away = time.Now()
 	}
-	return nil
+	if r.c.outage <= 0 || time.Since(r.away) < r.c.outage {
+		return nil
+	}
+	return contracts.Errorf(contracts.CodeUnavailable, "the broker has not answered for %s (connection %s: %v): the job may wait, run or have ended; follow it again when the broker is back", r.c.outage, r.c.nc.Status(), err)
 }
 
 // ended asks a dispatcher, where OUT cannot be read: a broker that dies may have stored the final record

@@ -77,7 +77,7 @@ func (c *Client) Follow(ctx context.Context, job string, after int) (*Stream, er
 	s.after, s.attach = after, true
 	if err := s.exists(); err != nil {
 		s.Close()
-		return nil, err
+		return nil, s.explain(ctx, err)
 	}
 	return s, nil
 }
@@ -121,7 +121,7 @@ func (s *Stream) exists() error {
 		case err != nil && at.stream != topology.StreamOut && errors.Is(err, errNoReplay):
 			return nil // may not look there: wait
 		case err != nil:
-			return s.explain(s.ctx, err)
+			return err
 		}
 	}
 	return contracts.Errorf(contracts.CodeNotFound, "no job %q of tenant %q: check the id; finished jobs are kept for a limited time", s.job, s.c.tenant)

@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Query says which messages are wanted. Subjects may hold wildcards, but for those of MultiLast.
+// Query says which messages are wanted. Subjects may hold wildcards.
 type Query struct {
 	Seq       uint64   `json:"seq,omitempty"`          // the one with this sequence; with NextFor, the first at or after it
 	LastFor   string   `json:"last_by_subj,omitempty"` // the last one of a subject

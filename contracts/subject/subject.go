@@ -38,6 +38,24 @@ const (
 // OutTry is where a dispatcher tries whether records are stored. It names no job: no tenant's name is escaped so.
 const OutTry = "out.%2D.try"
 
+// AllDays is where dispatchers write down what tenants used of the day; it names no jobs either.
+const AllDays = "out.%2D.*"
+
+const day = "out.%2D.day-"
+
+// Day is where one dispatcher writes down what tenants used of the day.
+func Day(dispatcher string) string { return day + Escape(dispatcher) }
+
+// ParseDay is the inverse of [Day].
+func ParseDay(s string) (dispatcher string, ok bool) {
+	token, ok := strings.CutPrefix(s, day)
+	if !ok {
+		return "", false
+	}
+	dispatcher, err := Unescape(token)
+	return dispatcher, err == nil
+}
+
 const safe = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 // Escape makes one subject token of any text. The empty text becomes "%".

@@ -96,6 +96,23 @@ func NewCatalog(models []Model) (*Catalog, error) {
 // Models lists the models, the default first. The caller must not change them.
 func (c *Catalog) Models() []Model { return c.models }
 
+// Statuses lists the models, the default first, with those of the live workers that serve them.
+func (c *Catalog) Statuses(l Limits, live []contracts.Heartbeat) []ModelStatus {
+	var out []ModelStatus
+	for _, m := range c.models {
+		s := ModelStatus{Name: m.Name, Aliases: m.Aliases, Created: m.Created, ContextLength: m.ContextLength,
+			Kind: m.Kind, Dimensions: m.Dimensions, JobRows: m.JobRows(l), Inputs: m.Inputs, Outputs: m.Outputs}
+		for _, w := range live {
+			if w.Model == m.Name && w.State == contracts.WorkerReady {
+				s.Workers++
+				s.Fingerprint = w.Fingerprint
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
 // Names lists the models' names, the default first.
 func (c *Catalog) Names() []string {
 	names := make([]string, len(c.models))

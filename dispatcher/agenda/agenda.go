@@ -64,9 +64,9 @@ type Agenda struct {
 	known map[[2]string]*due
 }
 
-// New returns an empty agenda.
-func New(expire func(ctx context.Context, tenant, job string) bool) *Agenda {
-	return &Agenda{expire: expire, added: make(chan struct{}, 1), now: time.Now, known: map[[2]string]*due{}}
+// New returns an empty agenda by a clock.
+func New(now func() time.Time, expire func(ctx context.Context, tenant, job string) bool) *Agenda {
+	return &Agenda{expire: expire, added: make(chan struct{}, 1), now: now, known: map[[2]string]*due{}}
 }
 
 // Add notes a job; deadline is in Unix milliseconds, 0 is none. Of two that are noted the earlier one counts.

@@ -14,7 +14,7 @@ import (
 func TestFullOfFarDeadlines(t *testing.T) {
 	t.Parallel()
 	got := make(chan string, 1)
-	a := agenda.New(func(_ context.Context, _, job string) bool { got <- job; return false })
+	a := agenda.New(time.Now, func(_ context.Context, _, job string) bool { got <- job; return false })
 	far := time.Now().Add(240 * time.Hour).UnixMilli()
 	for i := range 200_000 {
 		a.Add("ann", strconv.Itoa(i), far)
@@ -34,7 +34,7 @@ func TestFullOfFarDeadlines(t *testing.T) {
 func TestRemoved(t *testing.T) {
 	t.Parallel()
 	got := make(chan string, 3)
-	a := agenda.New(func(_ context.Context, _, job string) bool { got <- job; return false })
+	a := agenda.New(time.Now, func(_ context.Context, _, job string) bool { got <- job; return false })
 	soon := time.Now().Add(50 * time.Millisecond)
 	a.Add("t", "ended", soon.UnixMilli())
 	a.Add("t", "moved", soon.Add(time.Hour).UnixMilli())

@@ -22,9 +22,8 @@ func TestClockSteps(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var ended atomic.Int64
-				a := New(func(context.Context, string, string) bool { ended.Add(1); return false })
 				var off atomic.Int64
-				a.now = func() time.Time { return time.Now().Add(time.Duration(off.Load())) }
+				a := New(func() time.Time { return time.Now().Add(time.Duration(off.Load())) }, func(context.Context, string, string) bool { ended.Add(1); return false })
 				a.Add("t", "j", a.now().Add(30*time.Minute).UnixMilli())
 				go a.Run(t.Context())
 				synctest.Wait()
@@ -42,4 +41,27 @@ func TestClockSteps(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestClock: of two clocks the one that is behind counts, and a broker's goes on between its answers.
+func TestClock(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var c Clock
+		if c.Now() != time.Now() || c.Broker() != time.Now() {
+			t.Error("before the broker said anything it is not the machine's time")
+		}
+		for _, ahead := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
+			if got := c.Tell(time.Now().Add(-ahead), time.Now()); got != ahead {
+				t.Errorf("%v ahead, want %v", got, ahead)
+			}
+			time.Sleep(time.Minute) // in the bubble
+			if got, want := time.Since(c.Now()), max(ahead, 0); got != want {
+				t.Errorf("%v ahead: the time is %v ago, want %v", ahead, got, want)
+			}
+			if got := time.Since(c.Broker()); got != ahead {
+				t.Errorf("%v ahead: the broker's time is %v ago", ahead, got)
+			}
+		}
+	})
 }

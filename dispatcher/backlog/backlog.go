@@ -1,6 +1,7 @@
 package backlog
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
@@ -29,6 +30,8 @@ const (
 
 // Backlog is what waits and runs, by model.
 type Backlog struct {
+	Days Days
+
 	cfg  Settings
 	live func() []contracts.Heartbeat
 
@@ -44,13 +47,17 @@ type Backlog struct {
 
 // New returns an empty one. live lists the live workers.
 func New(cfg Settings, live func() []contracts.Heartbeat) *Backlog {
-	return &Backlog{cfg: cfg, live: live, models: map[string]*model{}, of: map[priority.Key]*model{}, lengths: cost.NewLengths(),
+	b := &Backlog{cfg: cfg, live: live, models: map[string]*model{}, of: map[priority.Key]*model{}, lengths: cost.NewLengths(),
 		ledger: newLedger(cfg.Quotas), arrived: arrivals{}}
+	b.Days = Days{b}
+	return b
 }
 
 // model is the backlog of one model. The Backlog's lock guards it.
 type model struct {
 	name     string
+	state    contracts.QueueState // what operators let it do; "" is open
+	opened   time.Time            // when it was opened last
 	queue    *priority.Queue
 	speed    cost.Speed
 	looked   time.Time
@@ -95,10 +102,10 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	if j.Params.MaxTokens != nil {
 		v.Tokens = *j.Params.MaxTokens
 	}
-	item := b.item(m, a)
+	item := m.item(b.lengths, a)
 	b.arrived.add(j.Model, item.Prompt, item.Output)
-	due := chargeOf(a, 1)
-	if err = b.ledger.check(key, due, now); err != nil {
+	due := chargeOf(a)
+	if err = b.ledger.check(key, due, 1, now); err != nil {
 		return v, false, err
 	}
 	if !b.cfg.FIFO && j.Params.MaxTokens != nil {
@@ -111,7 +118,11 @@ func (b *Backlog) Place(a *contracts.Admitted, now time.Time) (v admission.Verdi
 	item.By = by(now, want)
 	b.ledger.charge(key, due, now)
 	m.predicts[key] = prediction{now, m.bias[rank(v.Class)].raw(v.First), v.First, want, v.Class}
-	b.track(m, key)
+	if m.state == contracts.QueuePaused { // whoever submits it now waits for as long as it takes
+		item.By = time.Time{}
+		delete(m.predicts, key)
+	}
+	m.track(b, key, true)
 	if v.Hold {
 		m.queue.Hold(item)
 	} else {
@@ -130,16 +141,17 @@ func (b *Backlog) Later(a *contracts.Admitted, now time.Time) (known bool, err e
 	if _, charged := b.ledger.charges[key]; charged || b.of[key] != nil {
 		return true, nil
 	}
-	due := chargeOf(a, 0)
-	if err := b.ledger.check(key, due, now); err != nil {
+	due := chargeOf(a)
+	if err := b.ledger.check(key, due, 0, now); err != nil {
 		return false, err
 	}
 	b.ledger.charge(key, due, now)
 	return false, nil
 }
 
-func (b *Backlog) track(m *model, k priority.Key) {
+func (m *model) track(b *Backlog, k priority.Key, here bool) {
 	b.of[k] = m
+	b.ledger.enter(k, here)
 	b.awaited.Store(subject.Live(k.Tenant, k.Job), k)
 }
 
@@ -147,12 +159,12 @@ func (m *model) enter(i priority.Item, now time.Time) {
 	m.use[rank(i.Class)].add(float64(i.Prompt), now)
 }
 
-func (b *Backlog) item(m *model, a *contracts.Admitted) priority.Item {
+func (m *model) item(lengths *cost.Lengths, a *contracts.Admitted) priority.Item {
 	n, most := choices(a), int(m.output)
 	if a.Job.Params.MaxTokens != nil {
 		most = *a.Job.Params.MaxTokens
 	}
-	output, _ := b.lengths.Expect(a.Job.Model, a.Job.Tenant, most)
+	output, _ := lengths.Expect(a.Job.Model, a.Job.Tenant, most)
 	return priority.Item{Key: priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}, Class: a.Job.Class, Prompt: n * len(a.Tokens), Output: n * output}
 }
 
@@ -176,9 +188,9 @@ func (b *Backlog) load(m *model, a *contracts.Admitted, c contracts.Class, now t
 	s := m.look(b.live, now)
 	ahead := m.queue.Ahead(c, a.Job.Tenant)
 	ahead = m.peersAhead(ahead, c, now)
-	l := admission.Load{Known: s.Known, Ahead: ahead.Jobs,
+	l := admission.Load{Ahead: ahead.Jobs,
 		Hold: m.queue.Waits(c, a.Job.Tenant) || !m.room(c, m.queue.Inside(c))}
-	if !s.Known {
+	if l.Known = s.Known && m.state != contracts.QueuePaused; !l.Known {
 		return l
 	}
 	share := m.share(b.cfg.Reserve, c, now)
@@ -216,8 +228,12 @@ func (m *model) look(live func() []contracts.Heartbeat, now time.Time) cost.Spee
 	return m.speed
 }
 
-// room tells whether another job of a class may be let in.
+// room tells whether another job of a class may be let in. While the queue is paused they all wait where they are
+// ordered.
 func (m *model) room(c contracts.Class, inside priority.Work) bool {
+	if m.state == contracts.QueuePaused {
+		return false
+	}
 	if !m.speed.Known {
 		return inside.Jobs < unknownInside
 	}
@@ -267,13 +283,15 @@ func (b *Backlog) forget(k priority.Key) {
 		m.queue.End(k)
 		delete(m.predicts, k)
 		delete(b.of, k)
+		b.ledger.leave(k)
 		b.awaited.Delete(subject.Live(k.Tenant, k.Job))
 	}
 }
 
-// Adopt counts a job in that another dispatcher, or this one before a restart, put into JOBS (seq 0) or
-// into SCHED, where it has been stored since a time: its producer's clock may be another.
-func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64, stored time.Time) {
+// Adopt counts a job in, unless it is known, that another dispatcher, or this one before a restart, put into JOBS (seq 0)
+// or into SCHED, where it has been stored since a time: its producer's clock may be another. here says that this
+// dispatcher puts it into JOBS itself, and that nobody counted it in because its time was still to come.
+func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64, stored time.Time, here bool) {
 	k := priority.Key{Tenant: a.Job.Tenant, Job: a.Job.ID}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -281,11 +299,13 @@ func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64, stored time.Time) {
 		return
 	}
 	m := b.model(a.Job.Model)
-	b.track(m, k)
-	b.ledger.begin(k)
-	i := b.item(m, a)
-	i.Adopted, i.Seq, i.By = true, seq, by(stored, b.cfg.Objectives.Of(a, a.Job.Class))
+	m.track(b, k, here)
+	i := m.item(b.lengths, a)
+	i.Adopted, i.Seq = true, seq
 	if seq > 0 {
+		if m.state != contracts.QueuePaused && stored.After(m.opened) {
+			i.By = by(stored, b.cfg.Objectives.Of(a, a.Job.Class))
+		}
 		m.queue.Hold(i)
 	} else {
 		m.queue.Enter(i)
@@ -369,16 +389,16 @@ func (b *Backlog) Unheard() []priority.Key {
 	return keys
 }
 
-// Held is how many jobs of each class wait for their turn, by model, as far as this dispatcher knows: its own, and those
-// of others that have waited for a while.
-func (b *Backlog) Held() map[string]map[contracts.Class]int {
+// Held lists how many jobs of each class wait for their turn, as far as this dispatcher knows: its own, and those of
+// others that have waited for a while.
+func (b *Backlog) Held() (out []contracts.QueueDepth) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := map[string]map[contracts.Class]int{}
 	for name, m := range b.models {
-		out[name] = map[contracts.Class]int{}
 		for _, c := range contracts.Classes {
-			out[name][c] = m.queue.Held(c).Jobs
+			if n := m.queue.Held(c).Jobs; n > 0 {
+				out = append(out, contracts.QueueDepth{Model: name, Class: c, State: cmp.Or(m.state, contracts.QueueOpen), Held: n})
+			}
 		}
 	}
 	return out

@@ -205,7 +205,7 @@ func TestAdoptedByTheBrokersClock(t *testing.T) {
 	b := backlog.New(backlog.Settings{Objectives: admission.Objectives{contracts.P2: 10 * time.Second}}, fleet)
 	a := job("a", "1", contracts.P2, 100)
 	a.Job.Submitted = start.Add(-50 * time.Second).UnixMilli()
-	b.Adopt(a, 1, start)
+	b.Adopt(a, 1, start, false)
 	if i, lost := b.Lost(start.Add(time.Second)); lost {
 		t.Errorf("a job of 10 s is given up after one: %+v", i)
 	}

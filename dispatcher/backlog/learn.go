@@ -186,13 +186,15 @@ type peer struct {
 type Share struct {
 	Waiting map[string][4]priority.Work // by model, then class
 	Spent   map[string]Spent            // by tenant, since it last said so
+	Has     map[string]Has              // by tenant, now
+	Day     int64                       // of Spent.Used and Has.Tokens, see [quota.Day]
 }
 
-// Spent is what a tenant was charged with.
-type Spent struct{ Requests, Tokens float64 }
+// Spent is what a tenant was charged with, and what its jobs that ended used of the day in all.
+type Spent struct{ Requests, Tokens, Used float64 }
 
 // Some tells whether s says anything.
-func (s Share) Some() bool { return len(s.Waiting)+len(s.Spent) > 0 }
+func (s Share) Some() bool { return len(s.Waiting)+len(s.Spent)+len(s.Has) > 0 }
 
 // Quota is what a tenant's requests and tokens of a minute allow now.
 func (b *Backlog) Quota(tenant string, now time.Time) (requests, tokens quota.State) {
@@ -205,8 +207,8 @@ func (b *Backlog) Quota(tenant string, now time.Time) (requests, tokens quota.St
 func (b *Backlog) Share() Share {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := Share{map[string][4]priority.Work{}, b.ledger.spent}
-	b.ledger.spent = map[string]Spent{}
+	out := Share{Waiting: map[string][4]priority.Work{}}
+	b.ledger.share(&out)
 	for name, m := range b.models {
 		var w [4]priority.Work
 		some := false
@@ -229,10 +231,7 @@ func (b *Backlog) Peer(name string, s Share, now time.Time) {
 	for _, m := range b.models {
 		delete(m.peers, name)
 	}
-	b.ledger.latest = now
-	for tenant, spent := range s.Spent {
-		b.ledger.quotas.Charge(tenant, spent.Requests, spent.Tokens, 0, now)
-	}
+	b.ledger.hear(name, s, now)
 	for of, w := range s.Waiting {
 		b.model(of).peers[name] = peer{now, w}
 	}

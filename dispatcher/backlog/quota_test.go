@@ -77,7 +77,7 @@ func TestMidnight(t *testing.T) {
 	first, short := job("a", "1", contracts.P2, 490), job("a", "2", contracts.P2, 90)
 	place(t, b, first, yesterday)
 	place(t, b, short, yesterday)
-	b.Peer("other", backlog.Share{Spent: map[string]backlog.Spent{"a": {Requests: 1, Tokens: 400}}}, today)
+	b.Peer("other", backlog.Share{Spent: map[string]backlog.Spent{"a": {Requests: 1, Tokens: 400, Used: 400}}, Day: quota.Day(today)}, today)
 	ended(b, short, false)
 	place(t, b, job("a", "3", contracts.P2, 490), today)
 	ended(b, first, false)
@@ -85,4 +85,104 @@ func TestMidnight(t *testing.T) {
 		t.Errorf("900 of 1,000 tokens of today are used, 200 more: %v", err)
 	}
 	place(t, b, job("a", "5", contracts.P2, 90), today)
+}
+
+// tell lets b hear what a says.
+func tell(a, b *backlog.Backlog, name string, now time.Time) { b.Peer(name, a.Share(), now) }
+
+func refused(t *testing.T, b *backlog.Backlog, id string, now time.Time) {
+	t.Helper()
+	if _, _, err := b.Place(job("a", id, contracts.P2, 90), now); contracts.CodeOf(err) != contracts.CodeQuotaExceeded {
+		t.Errorf("job %s: %v, want quota_exceeded", id, err)
+	}
+}
+
+// TestConcurrentAtTwoDoors: jobs at once are counted over all dispatchers, whichever of them a job came to, and one
+// that is restarted finds those of before.
+func TestConcurrentAtTwoDoors(t *testing.T) {
+	t.Parallel()
+	door := func() *backlog.Backlog {
+		return backlog.New(backlog.Settings{FIFO: true, Quotas: map[string]quota.Limits{"a": {Concurrent: 4}}}, fleet)
+	}
+	first, second, now := door(), door(), start
+	for _, id := range []string{"1", "2"} {
+		place(t, first, job("a", id, contracts.P2, 90), now)
+	}
+	tell(first, second, "first", now)
+	for _, id := range []string{"3", "4"} {
+		place(t, second, job("a", id, contracts.P2, 90), now)
+	}
+	tell(second, first, "second", now)
+	refused(t, first, "5", now)
+	refused(t, second, "5", now)
+	ended(first, job("a", "1", contracts.P2, 90), true)
+	tell(first, second, "first", now)
+	place(t, second, job("a", "6", contracts.P2, 90), now)
+	tell(second, first, "second", now)
+	refused(t, first, "7", now)
+
+	// The first one dies and comes back: the second misses its jobs only if that takes long, the new one finds them.
+	now = now.Add(4 * time.Second)
+	refused(t, second, "8", now)
+	again := door()
+	for _, id := range []string{"2", "3", "4", "6"} {
+		again.Adopt(job("a", id, contracts.P2, 90), 0, now, false)
+	}
+	tell(second, again, "second", now)
+	refused(t, again, "8", now)
+	ended(again, job("a", "2", contracts.P2, 90), true)
+	place(t, again, job("a", "8", contracts.P2, 90), now)
+	now = now.Add(2 * time.Second)
+	tell(again, second, "again", now)
+	refused(t, second, "9", now)
+
+	due := job("a", "9", contracts.P2, 90) // was to run later, and is put into the queue by a dispatcher it did not come to
+	third := door()
+	third.Adopt(due, 0, now, true)
+	tell(third, second, "third", now)
+	ended(second, job("a", "3", contracts.P2, 90), true)
+	refused(t, second, "10", now)
+	ended(third, due, true)
+	tell(third, second, "third", now)
+	place(t, second, job("a", "10", contracts.P2, 90), now)
+}
+
+// TestDayIsRecalled: what was used of a day is not forgotten with the dispatchers; what was only charged is not held
+// against anybody when the dispatcher is gone that would give it back.
+func TestDayIsRecalled(t *testing.T) {
+	t.Parallel()
+	door := func() *backlog.Backlog {
+		return backlog.New(backlog.Settings{FIFO: true, Quotas: map[string]quota.Limits{"a": {Daily: 1000}}}, fleet)
+	}
+	first, second := door(), door()
+	for _, id := range []string{"1", "2", "3", "4"} {
+		place(t, first, job("a", id, contracts.P2, 190), start) // 200 at most
+	}
+	tell(first, second, "first", start)
+	place(t, second, job("a", "5", contracts.P2, 190), start)
+	refused(t, second, "6", start)
+	for _, id := range []string{"1", "2", "3"} {
+		ended(first, job("a", id, contracts.P2, 190), true) // 190 each
+	}
+	tell(first, second, "first", start)
+	refused(t, second, "6", start) // 570 of the first, and 200 that each may use yet
+	second.Ended(key(job("a", "5", contracts.P2, 190)), "m", 0, false, false)
+	place(t, second, job("a", "6", contracts.P2, 90), start) // 570, 200 and 100
+	later := start.Add(time.Minute)
+	place(t, second, job("a", "7", contracts.P2, 290), later) // the first one is silent: 570, 100 and 300
+
+	third := door()
+	third.Days.Recall("first", first.Days.Today(), later)
+	third.Days.Recall("second", second.Days.Today(), later)
+	tell(second, third, "second", later) // 400 that may be used
+	refused(t, third, "8", later)
+	ended(second, job("a", "7", contracts.P2, 290), true)
+	tell(second, third, "second", later) // 290 used, 100 that may be
+	place(t, third, job("a", "9", contracts.P2, 20), later)
+	refused(t, third, "10", later)
+	third.Days.Recall("second", second.Days.Today(), later) // said before
+	tomorrow := later.Add(24 * time.Hour)
+	place(t, third, job("a", "11", contracts.P2, 990), tomorrow)
+	third.Days.Recall("first", first.Days.Today(), tomorrow)
+	refused(t, third, "12", tomorrow)
 }

@@ -288,6 +288,52 @@ func TestBeside(t *testing.T) {
 	}
 }
 
+// settable is a fleet whose queues can be set.
+type settable struct {
+	*fakeFleet
+	set []string
+}
+
+// SetQueues implements gateway.Queues.
+func (s *settable) SetQueues(_ context.Context, model string, state contracts.QueueState) ([]string, error) {
+	if model == "nope" {
+		return nil, contracts.Errorf(contracts.CodeModelNotFound, "no such model")
+	}
+	s.set = append(s.set, model+":"+string(state))
+	return []string{"m"}, nil
+}
+
+// TestSetQueues: operators set the queue of a model, or all; an empty name is a mistake, not all.
+func TestSetQueues(t *testing.T) {
+	t.Parallel()
+	var s *settable
+	d := open(t, func(c *gateway.Config, f *fakeFleet) {
+		s = &settable{fakeFleet: f}
+		c.Jobs = s
+	})
+	for path, want := range map[string]int{"pause?model=m": 200, "resume": 200, "drain?model=a%2Fb": 200, "pause?model=": 400, "pause?model=nope": 404} {
+		if r := d.do("POST", "/v1/queues/"+path, ""); r.status != want {
+			t.Errorf("%s: %d %s, want %d", path, r.status, r.text, want)
+		}
+	}
+	slices.Sort(s.set)
+	if want := []string{":open", "a/b:draining", "m:paused"}; !slices.Equal(s.set, want) {
+		t.Errorf("set %v, want %v", s.set, want)
+	}
+	if r := d.do("POST", "/v1/queues/pause", ""); strings.TrimSpace(r.text) != `{"object":"list","data":[{"model":"m","state":"paused"}]}` {
+		t.Errorf("answered %s", r.text)
+	}
+	if r := d.do("GET", "/v1/queues/pause", ""); r.status != 405 {
+		t.Errorf("GET: %d", r.status)
+	}
+	if r := d.do("POST", "/v1/queues/pause", "", "Origin: https://evil.example", "Sec-Fetch-Site: cross-site"); r.status != 403 {
+		t.Errorf("from a page of another origin: %d", r.status)
+	}
+	if r := open(t, nil).do("POST", "/v1/queues/pause", ""); r.status != 501 {
+		t.Errorf("without such a fleet: %d", r.status)
+	}
+}
+
 // TestDescription: the embedded document and the routes name the same paths and methods.
 func TestDescription(t *testing.T) {
 	t.Parallel()

@@ -225,6 +225,13 @@ func (q *Queue) Late(lost func(Item) bool) (Item, bool) {
 	return Item{}, false
 }
 
+// Patient says that no job that waits comes too late any more.
+func (q *Queue) Patient() {
+	for _, e := range q.entries {
+		e.By = time.Time{}
+	}
+}
+
 // turn is the tenant that goes next, nil when no first job of a tenant is stored.
 func (l *line) turn() (next *share) {
 	name := ""

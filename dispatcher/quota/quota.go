@@ -3,7 +3,8 @@
 // It belongs to step 4 of the walk: dispatcher/backlog asks it before dispatcher/admission judges a job. A
 // job is charged with its prompt and the most that it may generate, and gets back what it did not. Requests
 // and tokens of a minute come from buckets that refill continuously and hold a minute's worth, so that a
-// quiet tenant may send a burst; the tokens of a day are counted from midnight UTC.
+// quiet tenant may send a burst. Jobs at once and the tokens of a day, which begins at midnight UTC, are counted
+// by the caller, over all dispatchers.
 //
 // Pure: time is an argument. A [Book] is not safe for concurrent use.
 package quota
@@ -73,12 +74,13 @@ func (b *bucket) state(limit int, now time.Time) State {
 	return State{limit, int(max(0, float64(limit)-math.Ceil(used-1e-9))), time.Duration(used / float64(limit) * float64(time.Minute))}
 }
 
-// account is what one tenant used.
-type account struct {
-	requests, tokens bucket
-	running          int
-	day              int64 // see [Day]
-	today            float64
+// account is what one tenant used of late.
+type account struct{ requests, tokens bucket }
+
+// Use is what a tenant has and used at all dispatchers together.
+type Use struct {
+	Jobs  int     // that wait or run
+	Today float64 // tokens of this [Day]
 }
 
 // Book is the accounts of all tenants.
@@ -108,25 +110,21 @@ func (b *Book) account(tenant string, now time.Time) *account {
 	a := b.accounts[tenant]
 	if a == nil {
 		if len(b.accounts) >= maxTenants {
-			for name, other := range b.accounts {
-				if other.running == 0 {
-					delete(b.accounts, name)
-					break
-				}
+			for name := range b.accounts {
+				delete(b.accounts, name)
+				break
 			}
 		}
 		a = &account{requests: bucket{at: now}, tokens: bucket{at: now}}
 		b.accounts[tenant] = a
 	}
-	if day := Day(now); day != a.day {
-		a.day, a.today = day, 0
-	}
 	return a
 }
 
-// Check is nil when a job of so many tokens is allowed, else quota_exceeded with the time after which it
-// will be. running is 1 for a job that runs as soon as it can, 0 for one whose time is still to come.
-func (b *Book) Check(tenant string, tokens, running int, now time.Time) error {
+// Check is nil when a job of so many tokens is allowed beside what the tenant has and used, else quota_exceeded with
+// the time after which it will be. running is 1 for a job that runs as soon as it can, 0 for one whose time is still
+// to come.
+func (b *Book) Check(tenant string, tokens, running int, use Use, now time.Time) error {
 	l, limited := b.Of(tenant)
 	if !limited {
 		return nil
@@ -136,10 +134,10 @@ func (b *Book) Check(tenant string, tokens, running int, now time.Time) error {
 	case l.Daily > 0 && tokens > l.Daily:
 		return &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "params.max_tokens",
 			Message: fmt.Sprintf("the job may take %d tokens, tenant %q has %d a day: lower max_tokens or shorten the prompt", tokens, tenant, l.Daily)}
-	case l.Concurrent > 0 && a.running+running > l.Concurrent:
-		return exceeded(time.Second, "%d jobs of tenant %q wait or run, as many as it may have", a.running, tenant)
-	case l.Daily > 0 && a.today+n > float64(l.Daily):
-		return exceeded(time.Unix((a.day+1)*86_400, 0).Sub(now), "tenant %q has used %.0f of its %d tokens of today", tenant, a.today, l.Daily)
+	case l.Concurrent > 0 && use.Jobs+running > l.Concurrent:
+		return exceeded(time.Second, "%d jobs of tenant %q wait or run, as many as it may have", use.Jobs, tenant)
+	case l.Daily > 0 && use.Today+n > float64(l.Daily):
+		return exceeded(time.Unix((Day(now)+1)*86_400, 0).Sub(now), "tenant %q has used %.0f of its %d tokens of today", tenant, use.Today, l.Daily)
 	}
 	if wait := a.requests.wait(1, l.Requests, now); wait > 0 {
 		return exceeded(wait, "tenant %q sends more than %d requests a minute", tenant, l.Requests)
@@ -155,8 +153,8 @@ func exceeded(wait time.Duration, format string, args ...any) error {
 		Message: fmt.Sprintf(format, args...) + ": retry after the time given"}
 }
 
-// Charge charges a tenant with a job, here or (not running) at another dispatcher. Negative numbers give back.
-func (b *Book) Charge(tenant string, requests, tokens float64, running int, now time.Time) {
+// Charge charges a tenant with a job, here or at another dispatcher. Negative numbers give back.
+func (b *Book) Charge(tenant string, requests, tokens float64, now time.Time) {
 	l, limited := b.Of(tenant)
 	if !limited {
 		return
@@ -164,8 +162,6 @@ func (b *Book) Charge(tenant string, requests, tokens float64, running int, now 
 	a := b.account(tenant, now)
 	a.requests.used = max(0, a.requests.level(l.Requests, now)+requests)
 	a.tokens.used = max(0, a.tokens.level(l.Tokens, now)+tokens)
-	a.today = max(0, a.today+tokens)
-	a.running = max(0, a.running+running)
 }
 
 // States is what a tenant's requests and tokens of a minute allow now; a limit of 0 is none.

@@ -27,10 +27,11 @@ func TestLimits(t *testing.T) {
 	b := quota.NewBook(map[string]quota.Limits{
 		"requests": {Requests: 60}, "tokens": {Tokens: 600}, "concurrent": {Concurrent: 1}, "daily": {Daily: 1000}, quota.Everybody: {Requests: 1},
 	})
+	jobs := 0
 	take := func(tenant string, tokens int, now time.Time) error {
-		err := b.Check(tenant, tokens, 1, now)
+		err := b.Check(tenant, tokens, 1, quota.Use{Jobs: jobs}, now)
 		if err == nil {
-			b.Charge(tenant, 1, float64(tokens), 1, now)
+			b.Charge(tenant, 1, float64(tokens), now)
 		}
 		return err
 	}
@@ -54,28 +55,22 @@ func TestLimits(t *testing.T) {
 	if wait := retry(t, take("tokens", 100, noon)); wait != 10*time.Second {
 		t.Errorf("100 tokens at 600 a minute are told to wait %v, want 10 s", wait)
 	}
-	b.Charge("tokens", 0, -500, -1, noon) // the answer was shorter
+	b.Charge("tokens", 0, -500, noon) // the answer was shorter
 	if err := take("tokens", 100, noon); err != nil {
 		t.Errorf("after 500 were given back: %v", err)
 	}
 	if err := take("concurrent", 1, noon); err != nil {
 		t.Fatal(err)
 	}
+	jobs = 1
 	retry(t, take("concurrent", 1, noon))
-	b.Charge("concurrent", 0, 0, -1, noon)
-	if err := take("concurrent", 1, noon); err != nil {
-		t.Errorf("after the first one ended: %v", err)
-	}
-	if err := take("daily", 900, noon); err != nil {
+	if err := b.Check("daily", 100, 1, quota.Use{Today: 900}, noon); err != nil {
 		t.Fatal(err)
 	}
-	if wait := retry(t, take("daily", 200, noon)); wait != 12*time.Hour {
+	if wait := retry(t, b.Check("daily", 200, 1, quota.Use{Today: 900}, noon)); wait != 12*time.Hour {
 		t.Errorf("at noon a tenant out of tokens is told to wait %v, want until midnight", wait)
 	}
-	if err := take("daily", 200, noon.Add(12*time.Hour)); err != nil {
-		t.Errorf("the next day: %v", err)
-	}
-	if err := b.Check("daily", 2000, 1, noon); contracts.CodeOf(err) != contracts.CodeInvalidArgument {
+	if err := b.Check("daily", 2000, 1, quota.Use{}, noon); contracts.CodeOf(err) != contracts.CodeInvalidArgument {
 		t.Errorf("more than a day's tokens: %v, want invalid_argument", err)
 	}
 	if err := take("other", 1, noon); err != nil {
@@ -95,14 +90,14 @@ func TestRate(t *testing.T) {
 		for range rapid.IntRange(1, 80).Draw(t, "requests") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 20_000).Draw(t, "ms")) * time.Millisecond)
 			n := rapid.IntRange(1, limit).Draw(t, "tokens")
-			err := b.Check("a", n, 1, now)
+			err := b.Check("a", n, 1, quota.Use{}, now)
 			if e := new(contracts.Error); errors.As(err, &e) {
 				now = now.Add(time.Duration(e.RetryAfterMS+1) * time.Millisecond)
-				if err = b.Check("a", n, 1, now); err != nil {
+				if err = b.Check("a", n, 1, quota.Use{}, now); err != nil {
 					t.Fatalf("refused again after the time given: %v", err)
 				}
 			}
-			b.Charge("a", 1, float64(n), 0, now)
+			b.Charge("a", 1, float64(n), now)
 			got += float64(n)
 			if most := float64(limit)*(1+now.Sub(noon).Minutes()) + 1e-6; got > most {
 				t.Fatalf("%.0f tokens were let in after %v, at most %.1f are allowed", got, now.Sub(noon), most)

@@ -163,12 +163,8 @@ func (r *Reader) hand(c *contracts.Chunk, out *sink) error {
 func (r *Reader) refill(ctx context.Context, upTo uint64, out *sink) error {
 	var fault error
 	for _, wait := range refillWaits {
-		if wait > 0 {
-			select {
-			case <-time.After(wait):
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
+		if err := pause(ctx, wait); err != nil {
+			return err
 		}
 		fault = r.replay(ctx, out)
 		if fault != nil && contracts.CodeOf(fault) != contracts.CodeUnavailable {
@@ -182,6 +178,31 @@ func (r *Reader) refill(ctx context.Context, upTo uint64, out *sink) error {
 		return fault
 	}
 	return contracts.Errorf(contracts.CodeUnavailable, "record %d of job %s is not readable yet: retry", upTo, r.job)
+}
+
+// vanished asks whether the job is gone, as patiently as refill reads: one answer that is late ends no stream.
+func (r *Reader) vanished(ctx context.Context) (err error) {
+	for _, wait := range refillWaits {
+		if err = pause(ctx, wait); err != nil {
+			return err
+		}
+		if err = r.Vanished(ctx); contracts.CodeOf(err) != contracts.CodeUnavailable {
+			return err
+		}
+	}
+	return err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	if d == 0 {
+		return nil
+	}
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // replay hands on what OUT holds beyond the sequence. What cannot follow it may stand in the place of a lost
@@ -227,7 +248,7 @@ func (r *Reader) idle(ctx context.Context, out *sink) error {
 	case err != nil:
 		return err
 	case last == nil && r.Vanished != nil:
-		return r.Vanished(ctx)
+		return r.vanished(ctx)
 	case last != nil && last.Seq < r.sequence.Seq(): // OUT lost its tail: compare by index
 		r.sequence.Rewind()
 	}

@@ -56,7 +56,7 @@ func setup(t testing.TB, c relay.Config) *fixture {
 
 func testContext(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -229,6 +229,22 @@ func TestAgedOut(t *testing.T) {
 		}
 	}
 	f.want("aged out", strings.Join(got, " "), "0 not_found")
+}
+
+// TestLateAnswer: when nobody can tell for a moment whether a job is gone, its reader waits on.
+func TestLateAnswer(t *testing.T) {
+	t.Parallel()
+	f := setup(t, relay.Config{Idle: 10 * time.Millisecond})
+	r := f.open("j", true)
+	asked := 0
+	r.Vanished = func(context.Context) error {
+		if asked++; asked < 3 {
+			return contracts.Errorf(contracts.CodeUnavailable, "the broker is slow")
+		}
+		f.answer("j", 0, 2)
+		return nil
+	}
+	f.want("late", f.read(r), "0 1 end")
 }
 
 // TestLostTail: a broker lost the end of OUT in a power failure, and the next holder writes it anew, while a

@@ -167,6 +167,15 @@ func (l *Log) LastOf(ctx context.Context, subjects []string) (map[string]*Messag
 	}
 }
 
+// LastUnder returns the last message of each subject of a pattern, of which there may be at most 1,000.
+func (l *Log) LastUnder(ctx context.Context, pattern string) (found []*Message, err error) {
+	_, _, err = l.batch(ctx, stored.Query{MultiLast: []string{pattern}, Batch: 1000}, func(m *Message) bool {
+		found = append(found, m)
+		return true
+	})
+	return found, err
+}
+
 // batch sends one batch request and hands its messages to visit. It returns the last sequence and
 // whether there is more.
 func (l *Log) batch(ctx context.Context, q stored.Query, visit func(*Message) bool) (last uint64, more bool, err error) {

@@ -44,6 +44,7 @@ type Config struct {
 	Backlog          *backlog.Backlog
 	Sched, Jobs, Out *relay.Log
 	Logger           *slog.Logger
+	Name             string // of this dispatcher among the others
 
 	Put      func(ctx context.Context, a *contracts.Admitted, data []byte, id string) error // into JOBS, under a message id
 	Evict    func(ctx context.Context, tenant, job string) error                            // ends a held job that would come too late; ErrBegun
@@ -52,6 +53,8 @@ type Config struct {
 	Deadline func(tenant, job string, deadline int64)                                       // notes a deadline, Unix milliseconds
 	Final    func(tenant, job string, c *contracts.Chunk)                                   // a job's final record, which was perhaps not heard
 	Say      func(share []byte) error                                                       // to the other dispatchers
+	Age      func(stored time.Time) time.Duration                                           // of a message that the broker stored at a time
+	Keep     func(ctx context.Context, day []byte) error                                    // on [subject.Day] of this one
 }
 
 // ErrBegun says that a held job has records: it is let in, not evicted.
@@ -73,6 +76,7 @@ func (t *Turns) Run(ctx context.Context) {
 	work.Go(func() { t.turns(ctx) })
 	work.Go(func() { t.settles(ctx) })
 	work.Go(func() { t.shares(ctx) })
+	work.Go(func() { t.days(ctx) })
 	work.Wait()
 }
 
@@ -193,14 +197,14 @@ func (t *Turns) Doubt() { t.doubt.Store(true) }
 func (t *Turns) Adopt(ctx context.Context, first bool) error {
 	var damaged []string
 	err := t.cfg.Sched.Read(ctx, subject.AllHeld, 1, func(m *relay.Message) bool {
-		if !first && time.Since(m.Time) <= adoptAfter {
+		if !first && t.cfg.Age(m.Time) <= adoptAfter {
 			return ctx.Err() == nil
 		}
 		var a contracts.Admitted
 		switch err := contracts.Decode(m.Data, &a); {
 		case err == nil:
 			t.cfg.Deadline(a.Job.Tenant, a.Job.ID, a.Job.Deadline)
-			t.cfg.Backlog.Adopt(&a, m.Seq, m.Time)
+			t.cfg.Backlog.Adopt(&a, m.Seq, time.Now().Add(-t.cfg.Age(m.Time)), false)
 		case contracts.CodeOf(err) != contracts.CodeUnimplemented:
 			damaged = append(damaged, m.Subject)
 		}

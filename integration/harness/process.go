@@ -1,7 +1,8 @@
 // Package harness starts real fleets for tests: the pelton binary as processes of its own.
 //
 // It belongs to integration/ and is used by its tests only. Processes are started with ports that the
-// system chooses, in data folders of the test, and are ended by the process id they were started with.
+// system chooses, in data folders of the test, are ended by the process id they were started with, and on Linux by
+// the kernel when the tests are killed.
 package harness
 
 import (
@@ -48,12 +49,24 @@ func Binary(t testing.TB) string {
 }
 
 // Main is what TestMain of a package that starts fleets calls: it runs the tests, and removes the binary after them.
+// When `go test` is killed, which does not end the tests, it ends them.
 func Main(m *testing.M) {
-	code := m.Run()
-	if folder != "" {
-		_ = os.RemoveAll(folder)
+	end := func(code int) {
+		if folder != "" {
+			_ = os.RemoveAll(folder)
+		}
+		os.Exit(code)
 	}
-	os.Exit(code)
+	parent := os.Getppid()
+	if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", parent)); string(name) == "go\n" {
+		go func() {
+			for os.Getppid() == parent {
+				time.Sleep(time.Second)
+			}
+			end(1)
+		}()
+	}
+	end(m.Run())
 }
 
 // Process is a running `pelton up`, `pelton worker` or `pelton dispatcher`.
@@ -123,7 +136,7 @@ func start(t testing.TB, box *Box, up string, args []string) *Process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.cmd.Start(); err != nil {
+	if err := Begin(p.cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Kill)

@@ -135,7 +135,7 @@ func prometheus(t *testing.T, data, dispatcher, worker string) server {
 		t.Fatal(err)
 	}
 	cmd.Stderr = log
-	if err := cmd.Start(); err != nil {
+	if err := harness.Begin(cmd); err != nil {
 		t.Fatalf("prometheus: %v: apt-get install prometheus", err)
 	}
 	t.Cleanup(func() {

@@ -65,7 +65,7 @@ var rightsOf = map[Role]rights{
 			each(api+"DIRECT.GET.", streams...),
 			each(api+"DIRECT.GET.", topology.StreamJobs+".>", topology.StreamOut+".>", topology.StreamSched+".>", topology.StreamDead+".>"),
 			[]string{
-				api + "CONSUMER.INFO." + topology.StreamJobs + ".*", api + "CONSUMER.LIST." + topology.StreamJobs,
+				api + "CONSUMER.INFO." + topology.StreamJobs + ".*", api + "CONSUMER.LIST." + topology.StreamJobs, api + "CONSUMER.PAUSE." + topology.StreamJobs + ".*",
 				api + "CONSUMER.INFO." + topology.StreamSched + "." + topology.ConsumerDue,
 				api + "CONSUMER.MSG.NEXT." + topology.StreamSched + "." + topology.ConsumerDue,
 			},

@@ -94,7 +94,7 @@ func TestRights(t *testing.T) {
 			{"submit.ann", true}, {"cancel.ann.j", true}, {"status.ann.j", true},
 			{"submit.bob", false}, {"cancel.bob.j", false}, {"status.bob.j", false}, {"submit.*", false}, {job, false}, {"out.ann.j", false}, {"live.ann.j", false},
 			{"ctl.cancel.ann.j", false}, {"ctl.preempt.ann.j", false}, {"hb.w", false}, {"bell.m", false}, {"sched.ann.j", false}, {"dlq.ann.j", false},
-			{"$JS.API.INFO", false}, {"$JS.API.STREAM.INFO.JOBS", false}, {"$JS.API.DIRECT.GET.OUT", false}, {"$JS.API.DIRECT.GET.OUT.out.ann.j", false},
+			{"$JS.API.INFO", false}, {"$JS.API.STREAM.INFO.JOBS", false}, {"$JS.API.DIRECT.GET.OUT", false}, {"$JS.API.DIRECT.GET.OUT.out.ann.j", false}, {"$JS.API.CONSUMER.PAUSE.JOBS.m-p0-s", false},
 			{"$JS.ACK.JOBS.m-p0-s.1.1.1.1.1", false}, {"_INBOX_bob.x", false}, {"$SYS.REQ.SERVER.PING", false}, {"$SRV.PING", false},
 		}, []right{
 			{"live.ann.j", true}, {"live.ann.*", true}, {"_INBOX_ann.>", true},
@@ -107,7 +107,7 @@ func TestRights(t *testing.T) {
 			{job, false}, {"submit.ann", false}, {"cancel.ann.j", false}, {"ctl.cancel.ann.j", false}, {"ctl.preempt.ann.j", false}, {"sched.ann.j", false}, {"due.ann.j", false},
 			{"live.ann.j", false}, {"$JS.API.DIRECT.GET.JOBS", false}, {"$JS.API.DIRECT.GET.DLQ.dlq.ann.j", false},
 			{"$JS.API.CONSUMER.CREATE.JOBS.evil", false}, {"$JS.API.CONSUMER.CREATE.OUT.evil.out.>", false}, {"$JS.API.CONSUMER.DURABLE.CREATE.JOBS.evil", false},
-			{"$JS.API.CONSUMER.DELETE.JOBS.m-p0-s", false}, {"$JS.API.CONSUMER.MSG.NEXT.SCHED.due", false}, {"$JS.API.STREAM.DELETE.JOBS", false}, {"$JS.API.STREAM.PURGE.JOBS", false},
+			{"$JS.API.CONSUMER.DELETE.JOBS.m-p0-s", false}, {"$JS.API.CONSUMER.PAUSE.JOBS.m-p0-s", false}, {"$JS.API.CONSUMER.MSG.NEXT.SCHED.due", false}, {"$JS.API.STREAM.DELETE.JOBS", false}, {"$JS.API.STREAM.PURGE.JOBS", false},
 			{"$JS.API.STREAM.MSG.DELETE.JOBS", false}, {"$JS.API.STREAM.UPDATE.JOBS", false}, {"$JS.API.STREAM.SNAPSHOT.OUT", false}, {"$JS.API.STREAM.RESTORE.OUT", false}, {"$JS.ACK.SCHED.due.9.9.9.9.9", false}, {"_INBOX_ann.x", false},
 		}, []right{
 			{"bell.m", true}, {"ctl.cancel.*.*", true}, {"ctl.preempt.*.*", true}, {"_PELTON.worker.w1.>", true},
@@ -116,7 +116,7 @@ func TestRights(t *testing.T) {
 		{auth.Dispatcher, "d1", []right{
 			{job, true}, {"sched.ann.j", true}, {"dlq.ann.j", false}, {"out.ann.j", true}, {"bell.m", true}, {"ctl.cancel.ann.j", true}, {"ctl.preempt.ann.j", true},
 			{"$JS.ACK.JOBS.m-p0-s.9.9.9.9.9", true}, {"$JS.ACK._.hash.JOBS.m-p0-s.9.9.9.9.9", true}, {"$JS.ACK.SCHED.due.9.9.9.9.9", true}, {"$JS.API.CONSUMER.MSG.NEXT.SCHED.due", true},
-			{"$JS.API.STREAM.INFO.JOBS", true}, {"$JS.API.CONSUMER.INFO.JOBS.m-p0-s", true}, {"$JS.API.DIRECT.GET.DLQ", true}, {"$JS.API.DIRECT.GET.OUT.out.ann.j", true},
+			{"$JS.API.STREAM.INFO.JOBS", true}, {"$JS.API.CONSUMER.INFO.JOBS.m-p0-s", true}, {"$JS.API.CONSUMER.PAUSE.JOBS.m-p0-s", true}, {"$JS.API.CONSUMER.PAUSE.SCHED.due", false}, {"$JS.API.DIRECT.GET.DLQ", true}, {"$JS.API.DIRECT.GET.OUT.out.ann.j", true},
 			{"$JS.API.STREAM.MSG.DELETE.OUT", false}, {"$JS.API.STREAM.DELETE.JOBS", false}, {"$JS.API.STREAM.PURGE.OUT", false}, {"$JS.API.STREAM.CREATE.EVIL", false}, {"$JS.API.STREAM.UPDATE.JOBS", false},
 			{"$JS.API.CONSUMER.CREATE.JOBS.evil", false}, {"$JS.API.CONSUMER.DELETE.JOBS.m-p0-s", false}, {"$JS.API.CONSUMER.MSG.NEXT.JOBS.m-p0-s", false},
 			{"$JS.API.STREAM.SNAPSHOT.JOBS", false}, {"$JS.API.STREAM.RESTORE.JOBS", false}, {"$JS.SNAPSHOT.RESTORE.JOBS.x", false},

@@ -58,11 +58,17 @@ func TestNothingLeaks(t *testing.T) {
 		{"GET", "/v1/workers", tenant, "", 403},
 		{"GET", "/v1/workers", operator, "", 200},
 		{"GET", "/v1/queues", operator, "", 200},
+		{"POST", "/v1/queues/pause", tenant, "", 403},
+		{"POST", "/v1/queues/drain", "", "", 401},
+		{"POST", "/v1/queues/resume?model=m", operator, "", 200},
 		{"GET", "/v1/load", tenant, "", 403},
 		{"GET", "/v1/load", operator, "", 200},
 		{"GET", "/metrics", operator, "", 200},
 	} {
 		status, answer := f.ask(c.method, c.path, c.key, c.body)
+		for ctx := testContext(t); status == http.StatusServiceUnavailable && ctx.Err() == nil; { // on a busy machine a worker is silent for seconds
+			status, answer = f.ask(c.method, c.path, c.key, c.body)
+		}
 		if status != c.status {
 			t.Errorf("%s %s: %d %s, want %d", c.method, c.path, status, answer, c.status)
 		}
@@ -147,7 +153,7 @@ func (f *fleet) onlyOwnerReads() {
 			if err != nil {
 				return err
 			}
-			secret := bytes.HasPrefix(data, []byte("S")) || bytes.Contains(data, []byte("NKEY SEED")) || bytes.Contains(data, []byte("PRIVATE KEY")) || bytes.Contains(data, []byte("hash"))
+			secret := bytes.HasPrefix(data, []byte("S")) || bytes.Contains(data, []byte("NKEY SEED")) || bytes.Contains(data, []byte("PRIVATE KEY")) || bytes.Contains(data, []byte(`"hash"`))
 			if secret {
 				secrets++
 			}

@@ -188,8 +188,10 @@ func (a *app) events(ctx context.Context, job string) (iter.Seq2[*contracts.Chun
 				return
 			}
 		}
-		if err := lines.Err(); err != nil {
-			yield(nil, err)
+		if err := lines.Err(); ctx.Err() != nil {
+			yield(nil, ctx.Err())
+		} else if err != nil {
+			yield(nil, coded{fmt.Errorf("read job %s: %w: the fleet went away or the connection broke; the job goes on, `pelton job watch %s` reads it from its beginning", job, err, job), exitUnavailable})
 		}
 	}, nil
 }

@@ -21,7 +21,7 @@ func overloadFlags(c *cobra.Command) {
 	f.String("admission", "deadline", "deadline: refuse what would be too late, hold what can wait and share fairly; fifo: queue everything as it comes")
 	f.StringArray("objective", nil, "`CLASS=TIME` within which a class's first tokens are wanted, for example p0=200ms (repeatable); jobs that would miss it are refused")
 	f.StringArray("reserve", nil, "`CLASS=SHARE` of the fleet that less urgent classes do not count on, for example p0=0.2 (repeatable)")
-	f.StringArray("quota", nil, "`TENANT=LIMITS` such as acme=requests:60,tokens:100000,concurrent:8,daily:5000000: requests and tokens a minute, jobs at once, tokens a day (UTC); counted anew after a restart; tenant * is everybody else (repeatable)")
+	f.StringArray("quota", nil, "`TENANT=LIMITS` such as acme=requests:60,tokens:100000,concurrent:8,daily:5000000: requests and tokens a minute, jobs at once, tokens a day (UTC), over all dispatchers; those of a minute are counted anew after a restart; tenant * is everybody else (repeatable)")
 	f.StringArray("weight", nil, "`TENANT=WEIGHT` of a tenant's share among the tenants of a class; default 1 (repeatable)")
 }
 

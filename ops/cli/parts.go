@@ -207,38 +207,6 @@ func describeWorker(w contracts.Heartbeat) table {
 	return t
 }
 
-func (a *app) queueCommand() *cobra.Command {
-	c := &cobra.Command{Use: "queue", Short: "Look at the queues", Args: cobra.NoArgs, RunE: needSubcommand}
-	ls := &cobra.Command{
-		Use: "ls", Short: "List the queues by model, class and size", Args: cobra.NoArgs, Example: example("pelton queue ls", "pelton queue ls -o json"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			queues, err := fetchList[queueDepth](cmd.Context(), a, "/v1/queues")
-			if err != nil {
-				return err
-			}
-			t := table{head: []string{"MODEL", "CLASS", "SIZE", "WAITING", "RUNNING", "HELD"}, value: queues}
-			for _, q := range queues {
-				t.rows = append(t.rows, []string{q.Model, string(q.Class), dash(string(q.Size)), strconv.Itoa(q.Pending), strconv.Itoa(q.Running), strconv.Itoa(q.Held)})
-			}
-			return a.print(t)
-		},
-	}
-	serverFlag(ls)
-	outputFlags(ls)
-	c.AddCommand(ls)
-	return c
-}
-
-// queueDepth is one row of GET /v1/queues.
-type queueDepth struct {
-	Model   string          `json:"model"`
-	Class   contracts.Class `json:"class"`
-	Size    contracts.Size  `json:"size"`
-	Pending int             `json:"pending"`
-	Running int             `json:"running"`
-	Held    int             `json:"held"`
-}
-
 func needSubcommand(cmd *cobra.Command, _ []string) error {
 	_ = cmd.Help()
 	return usageError{errors.New("a subcommand is missing")}

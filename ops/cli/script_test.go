@@ -17,8 +17,19 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"pelton": func() { os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		"pelton": func() {
+			go endWith(os.Getppid())
+			os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+		},
 	})
+}
+
+// endWith ends a fleet that a script runs when the tests were killed.
+func endWith(parent int) {
+	for os.Getppid() == parent {
+		wait()
+	}
+	os.Exit(1)
 }
 
 // TestScripts runs one script a behavior, each in folders and with an environment of its own.
@@ -38,7 +49,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"ready": ready, "live": live, "exits": exits, "bury": bury,
+			"ready": ready, "live": live, "exits": exits, "bury": bury, "known": known,
 		},
 	})
 }
@@ -49,6 +60,11 @@ func ready(ts *testscript.TestScript, _ bool, args []string) { says(ts, "/readyz
 
 // live waits until the HTTP door answers.
 func live(ts *testscript.TestScript, _ bool, args []string) { says(ts, "/livez", args) }
+
+// known waits until the HTTP door at args[0] knows the job args[1] of the tenant default.
+func known(ts *testscript.TestScript, _ bool, args []string) {
+	says(ts, "/v1/jobs/"+args[1], args[:1])
+}
 
 func says(ts *testscript.TestScript, path string, args []string) {
 	for range 600 {

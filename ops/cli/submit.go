@@ -29,7 +29,9 @@ func (a *app) submitCommand() *cobra.Command {
 		Short: "Submit jobs (JSON or JSON Lines) over NATS and print results as JSON Lines",
 		Long: `submit reads one job as JSON, or several as JSON Lines, submits them over NATS, up to 64 at once, and prints
 one line of result for each, or with --stream every chunk. The keys are those of the Job on the wire;
-job, tenant, kind and submitted are filled in. Exit code 7 means that some jobs failed.`,
+job, tenant, kind and submitted are filled in. Exit code 7 means that some jobs failed. A broker that goes away is
+waited for for --outage; what became of a job is then asked by "pelton job show" or by the same job with its id, which
+never runs it twice.`,
 		Example: example(`echo '{"model":"smollm2-135m-instruct","prompt":"Once upon a time"}' | pelton submit -`, "pelton submit jobs.jsonl --class p3 --stream"),
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.submit(cmd.Context(), args[0]) },
@@ -39,6 +41,7 @@ job, tenant, kind and submitted are filled in. Exit code 7 means that some jobs 
 	f.Bool("stream", false, "print chunks as they come")
 	f.String("class", "", "priority `class` for jobs that name none, p0 to p3")
 	f.Duration("deadline", 0, "how long from now each job may take, for example 2s")
+	f.Duration("outage", 2*time.Minute, "how long a broker that went away is waited for; 0 is for ever")
 	f.String("id", "", "job id (`key`), only with a single job")
 	f.String("tenant", "default", "`tenant` that the jobs belong to")
 	f.String("model", "", "`model` for jobs that name none")
@@ -46,8 +49,8 @@ job, tenant, kind and submitted are filled in. Exit code 7 means that some jobs 
 }
 
 func (a *app) submit(ctx context.Context, path string) error {
-	if a.settings.duration("deadline") < 0 {
-		return usageError{errors.New("--deadline must not be negative")}
+	if a.settings.duration("deadline") < 0 || a.settings.duration("outage") < 0 {
+		return usageError{errors.New("--deadline and --outage must not be negative")}
 	}
 	jobs, err := a.readJobs(ctx, path)
 	if err != nil {
@@ -58,14 +61,20 @@ func (a *app) submit(ctx context.Context, path string) error {
 		return err
 	}
 	defer nc.Close()
-	c := client.New(nc, a.settings.text("tenant"), client.WithRetries(submitRetries))
+	c := client.New(nc, a.settings.text("tenant"), client.WithRetries(submitRetries), client.WithOutage(a.settings.duration("outage")))
 	var mu sync.Mutex // over out and failures
 	out := json.NewEncoder(a.out)
 	var failures []error
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, parallelJobs)
 	for _, j := range jobs {
-		slots <- struct{}{}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done(): // no more are begun
+		}
+		if ctx.Err() != nil {
+			break
+		}
 		wg.Go(func() {
 			defer func() { <-slots }()
 			err := a.submitOne(ctx, c, j, func(v any) error {
@@ -82,6 +91,8 @@ func (a *app) submit(ctx context.Context, path string) error {
 	}
 	wg.Wait()
 	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
 	case len(failures) == 0:
 		return nil
 	case len(failures) < len(jobs):
@@ -111,6 +122,9 @@ func (a *app) submitOne(ctx context.Context, c *client.Client, j *contracts.Job,
 		return errors.Join(err, print(result{Job: j.ID, Outcome: e.Outcome(), Code: e.Code, Message: e.Message}))
 	}
 	lost := func(err error) error { // of the job no more is known than that it was admitted
+		if e := contracts.AsError(err); e.Code == contracts.CodeUnavailable {
+			err = contracts.Errorf(e.Code, "job %s: %s; `pelton job show %s --tenant %s` asks for it", j.ID, e.Message, j.ID, j.Tenant)
+		}
 		return errors.Join(err, print(result{Job: j.ID, Outcome: contracts.OutcomeAdmitted, Code: contracts.CodeOf(err), Message: describe(err)}))
 	}
 	texts := make([]strings.Builder, contracts.MaxChoices)

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/ops/node"
 )
 
 // TestResults: the outcome of a line is what became of the job, and outputs that are no text are in it.
@@ -54,6 +56,27 @@ func TestInterruptedChat(t *testing.T) {
 	c := &conversation{app: &app{in: in, out: io.Discard, err: io.Discard}}
 	if err := c.loop(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("the chat ended with %v, want that it was canceled", err)
+	}
+}
+
+// TestInterruptedConnect: an interrupt ends the wait for a broker that takes the connection and says nothing.
+func TestInterruptedConnect(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	ctx, interrupt := context.WithCancel(t.Context())
+	go func() {
+		if c, err := silent.Accept(); err == nil {
+			defer func() { _ = c.Close() }()
+		}
+		interrupt()
+		<-t.Context().Done()
+	}()
+	if _, err := connect(ctx, node.Remote{URL: "nats://" + silent.Addr().String()}, "test"); exitCode(err) != exitInterrupted {
+		t.Errorf("connecting ended with %v, want that it was interrupted", err)
 	}
 }
 

@@ -51,6 +51,7 @@ type Registry struct {
 	left     *prometheus.CounterVec
 	gateway  *prometheus.HistogramVec
 	moved    *prometheus.CounterVec
+	clock    *prometheus.GaugeVec
 	overload overloadMetrics
 	memory   memoryMetrics
 }
@@ -74,6 +75,7 @@ func New() *Registry {
 	r.running = r.gauge("pelton_running_jobs", "Jobs that a worker holds.", "worker", "model")
 	r.left = r.counter("pelton_handed_back_total", "Jobs that left a worker before their end: drain, preempt, unfit, failed, or lease_lost (another worker has it).", "model", "cause")
 	r.moved = r.counter("pelton_dispatcher_moves_total", "Jobs that a dispatcher took from their worker: dead (handed over), preempt (asked to give way); rest counts workers told to take none for a while.", "cause")
+	r.clock = r.gauge("pelton_dispatcher_clock_ahead_seconds", "How much the clock of the dispatcher's machine is ahead of the broker's.")
 	r.overload = r.newOverload()
 	r.memory = r.newMemory()
 	zero(r.moved, []string{"dead", "preempt", "rest"})
@@ -205,6 +207,7 @@ func (r *Registry) Dispatcher(models ...string) *dispatcher.Trace {
 			r.overload.wrong.WithLabelValues(model, string(class)).Observe((actual - predicted).Abs().Seconds())
 		},
 		HandedOver: func(string, string, string) { r.moved.WithLabelValues("dead").Inc() },
+		Clock:      func(ahead time.Duration) { r.clock.WithLabelValues().Set(ahead.Seconds()) },
 		Rested:     func(string) { r.moved.WithLabelValues("rest").Inc() },
 		Preempted:  func(string, string, string) { r.moved.WithLabelValues("preempt").Inc() },
 	}
@@ -237,23 +240,28 @@ func (r *Registry) heartbeat(h *contracts.Heartbeat) {
 
 // Queues makes every scrape ask for the depths of the queues, where a failing look leaves them out, and for
 // the workers of each model, wherever they run.
-func (r *Registry) Queues(look func(context.Context) ([]dispatcher.QueueDepth, error), workers func() map[string]int) {
+func (r *Registry) Queues(look func(context.Context) ([]contracts.QueueDepth, error), workers func() map[string]int) {
 	r.reg.MustRegister(&queues{look: look, workers: workers,
-		ready: prometheus.NewDesc("pelton_workers", "Live workers of a model that take jobs, as a dispatcher sees them.", []string{"model"}, nil),
-		depth: prometheus.NewDesc("pelton_queue_jobs", "Jobs by queue and state: waiting, running (given to a worker and not ended, also those that it handed back or that its death gave back), held (of no size: for their turn, as far as this dispatcher knows).", []string{"model", "class", "size", "state"}, nil)})
+		paused:   prometheus.NewDesc("pelton_queue_paused", "1 while an operator keeps the jobs of a model from workers, else 0.", []string{"model"}, nil),
+		draining: prometheus.NewDesc("pelton_queue_draining", "1 while the queue of a model takes no new jobs by an operator's doing, else 0.", []string{"model"}, nil),
+		ready:    prometheus.NewDesc("pelton_workers", "Live workers of a model that take jobs, as a dispatcher sees them.", []string{"model"}, nil),
+		depth:    prometheus.NewDesc("pelton_queue_jobs", "Jobs by queue and state: waiting, running (given to a worker and not ended, also those that it handed back or that its death gave back), held (of no size: for their turn, as far as this dispatcher knows).", []string{"model", "class", "size", "state"}, nil)})
 }
 
 type queues struct {
-	look    func(context.Context) ([]dispatcher.QueueDepth, error)
-	workers func() map[string]int
-	depth   *prometheus.Desc
-	ready   *prometheus.Desc
+	look             func(context.Context) ([]contracts.QueueDepth, error)
+	workers          func() map[string]int
+	depth            *prometheus.Desc
+	ready            *prometheus.Desc
+	paused, draining *prometheus.Desc
 }
 
 // Describe implements prometheus.Collector.
 func (q *queues) Describe(out chan<- *prometheus.Desc) {
 	out <- q.depth
 	out <- q.ready
+	out <- q.paused
+	out <- q.draining
 }
 
 // Collect implements prometheus.Collector.
@@ -267,7 +275,10 @@ func (q *queues) Collect(out chan<- prometheus.Metric) {
 	if err != nil {
 		return
 	}
+	paused, draining := map[string]float64{}, map[string]float64{}
 	for _, d := range list {
+		paused[d.Model] = max(paused[d.Model], one(d.State == contracts.QueuePaused))
+		draining[d.Model] = max(draining[d.Model], one(d.State == contracts.QueueDraining))
 		if d.Size == "" {
 			out <- prometheus.MustNewConstMetric(q.depth, prometheus.GaugeValue, float64(d.Held), d.Model, string(d.Class), "", "held")
 			continue
@@ -275,4 +286,15 @@ func (q *queues) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(q.depth, prometheus.GaugeValue, float64(d.Pending), d.Model, string(d.Class), string(d.Size), "waiting")
 		out <- prometheus.MustNewConstMetric(q.depth, prometheus.GaugeValue, float64(d.Running), d.Model, string(d.Class), string(d.Size), "running")
 	}
+	for model := range paused {
+		out <- prometheus.MustNewConstMetric(q.paused, prometheus.GaugeValue, paused[model], model)
+		out <- prometheus.MustNewConstMetric(q.draining, prometheus.GaugeValue, draining[model], model)
+	}
+}
+
+func one(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
-	"github.com/pelton-run/pelton/dispatcher"
 	"github.com/pelton-run/pelton/ops/metrics"
 	"github.com/pelton-run/pelton/worker"
 )
@@ -41,7 +40,7 @@ func TestLoadedBytes(t *testing.T) {
 func TestWorkers(t *testing.T) {
 	t.Parallel()
 	r := metrics.New()
-	r.Queues(func(context.Context) ([]dispatcher.QueueDepth, error) { return nil, context.DeadlineExceeded },
+	r.Queues(func(context.Context) ([]contracts.QueueDepth, error) { return nil, context.DeadlineExceeded },
 		func() map[string]int { return map[string]int{"m": 2} })
 	has(t, r, `pelton_workers{model="m"} 2`)
 }
@@ -50,11 +49,24 @@ func TestWorkers(t *testing.T) {
 func TestHeldJobsAreTold(t *testing.T) {
 	t.Parallel()
 	r := metrics.New()
-	r.Queues(func(context.Context) ([]dispatcher.QueueDepth, error) {
-		return []dispatcher.QueueDepth{{Model: "m", Class: contracts.P3, Held: 17}, {Model: "m", Class: contracts.P3, Size: contracts.SizeS, Pending: 3}}, nil
+	r.Queues(func(context.Context) ([]contracts.QueueDepth, error) {
+		return []contracts.QueueDepth{{Model: "m", Class: contracts.P3, Held: 17}, {Model: "m", Class: contracts.P3, Size: contracts.SizeS, Pending: 3}}, nil
 	}, func() map[string]int { return nil })
 	has(t, r, `pelton_queue_jobs{class="p3",model="m",size="",state="held"} 17`)
 	has(t, r, `pelton_queue_jobs{class="p3",model="m",size="s",state="waiting"} 3`)
+}
+
+// TestQueueStates: what operators let the queues do is told, of every model.
+func TestQueueStates(t *testing.T) {
+	t.Parallel()
+	r := metrics.New()
+	r.Queues(func(context.Context) ([]contracts.QueueDepth, error) {
+		return []contracts.QueueDepth{{Model: "m", Class: contracts.P0, Size: contracts.SizeS, State: contracts.QueuePaused}, {Model: "m", Class: contracts.P1, Size: contracts.SizeS, State: contracts.QueuePaused},
+			{Model: "d", Class: contracts.P0, Size: contracts.SizeS, State: contracts.QueueDraining}, {Model: "o", Class: contracts.P0, Size: contracts.SizeS, State: contracts.QueueOpen}}, nil
+	}, func() map[string]int { return nil })
+	for _, want := range []string{`paused{model="m"} 1`, `draining{model="m"} 0`, `paused{model="d"} 0`, `draining{model="d"} 1`, `paused{model="o"} 0`, `draining{model="o"} 0`} {
+		has(t, r, "pelton_queue_"+want)
+	}
 }
 
 // TestZero: the series by which failures are told are there before the first one, and what a dispatcher ends is

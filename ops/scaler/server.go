@@ -15,8 +15,19 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// metric is the name of what is measured: workers.
-const metric = "pelton-workers"
+// What is measured: workers, or, where a trigger's metadata has measure: held, the jobs that dispatchers hold back,
+// which no consumer of the broker's has.
+const (
+	metric = "pelton-workers"
+	held   = "pelton-held-jobs"
+)
+
+func metricOf(ref *Ref) string {
+	if ref.Metadata["measure"] == "held" {
+		return held
+	}
+	return metric
+}
 
 // Server answers KEDA for the models that a [Watch] looks at. The metadata "model" of a scaled object says
 // which one.
@@ -92,11 +103,14 @@ func (s *Server) spec(ref *Ref) (*spec, error) {
 		_, err := s.of(ref)
 		return nil, err
 	}
-	return &spec{metric}, nil
+	return &spec{metricOf(ref)}, nil
 }
 
 func (s *Server) measure(m *ask) (*measure, error) {
 	d, err := s.of(&m.ref)
+	if name := metricOf(&m.ref); name == held {
+		return &measure{name, float64(d.Held)}, err
+	}
 	return &measure{metric, math.Max(0, d.Workers)}, err
 }
 

@@ -40,6 +40,7 @@ type dispatcher struct {
 	name    string
 	arrived backlog.Arrived
 	jobs    int
+	held    int
 	url     string
 }
 
@@ -62,7 +63,7 @@ func (d *dispatcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		v = map[string]any{"data": []contracts.Heartbeat{{Model: "m", State: contracts.WorkerReady, Slots: 8, KV: contracts.KVMemory{Total: 1 << 30, PerToken: 1 << 10}, Steps: &steps}}}
 	case "/v1/queues":
-		v = map[string]any{"data": []map[string]any{{"model": "m", "pending": d.jobs, "running": 0}}}
+		v = map[string]any{"data": []map[string]any{{"model": "m", "pending": d.jobs, "running": 0}, {"model": "m", "class": "p3", "held": d.held}}}
 	}
 	_ = json.NewEncoder(w).Encode(v)
 }
@@ -87,7 +88,8 @@ func field(m protoreflect.Message, name protoreflect.Name) protoreflect.Value {
 	return m.Get(m.Descriptor().Fields().ByName(name))
 }
 
-func (k keda) ref(model string) *dynamicpb.Message {
+// ref is what a trigger's metadata says, in pairs after the model.
+func (k keda) ref(model string, more ...string) *dynamicpb.Message {
 	ref := k.message("ScaledObjectRef")
 	fields := ref.Descriptor().Fields()
 	ref.Set(fields.ByName("name"), protoreflect.ValueOfString("pool"))
@@ -95,6 +97,9 @@ func (k keda) ref(model string) *dynamicpb.Message {
 	entries.Set(protoreflect.ValueOfString("scalerAddress").MapKey(), protoreflect.ValueOfString("x:1"))
 	if model != "" {
 		entries.Set(protoreflect.ValueOfString("model").MapKey(), protoreflect.ValueOfString(model))
+	}
+	for ; len(more) > 1; more = more[2:] {
+		entries.Set(protoreflect.ValueOfString(more[0]).MapKey(), protoreflect.ValueOfString(more[1]))
 	}
 	return ref
 }
@@ -329,5 +334,34 @@ func TestConfig(t *testing.T) {
 	t.Parallel()
 	if _, err := scaler.NewWatch(scaler.Config{Every: -1, Use: 2}); err == nil {
 		t.Error("a bad configuration: no error")
+	}
+}
+
+// TestHeld: jobs that dispatchers hold back are told as jobs, to be added to those of the broker's consumers.
+func TestHeld(t *testing.T) {
+	t.Parallel()
+	k, w, fleet := setup(t, "a")
+	fleet[0].set(func() { fleet[0].held = 500 })
+	for range 2 {
+		if err := w.Look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ref := k.ref("m", "measure", "held")
+	answer, err := k.call(t, "GetMetricSpec", ref, "GetMetricSpecResponse")
+	if err != nil || field(field(answer, "metricSpecs").List().Get(0).Message(), "metricName").String() != "pelton-held-jobs" {
+		t.Errorf("GetMetricSpec: %v, %v", answer, err)
+	}
+	ask := k.message("GetMetricsRequest")
+	ask.Set(ask.Descriptor().Fields().ByName("scaledObjectRef"), protoreflect.ValueOfMessage(ref))
+	if answer, err = k.call(t, "GetMetrics", ask, "GetMetricsResponse"); err != nil {
+		t.Fatal(err)
+	}
+	value := field(answer, "metricValues").List().Get(0).Message()
+	if field(value, "metricName").String() != "pelton-held-jobs" || field(value, "metricValueFloat").Float() != 500 {
+		t.Errorf("GetMetrics: %v", answer)
+	}
+	if active, err := k.call(t, "IsActive", k.ref("m"), "IsActiveResponse"); err != nil || !field(active, "result").Bool() || k.workers(t) != 1 {
+		t.Errorf("with held jobs only: %v, %v, %g workers", active, err, k.workers(t))
 	}
 }

@@ -69,6 +69,7 @@ type Decision struct {
 	Now      float64 // workers that what arrives at the moment needs
 	Forecast float64 // that what will arrive when a worker could be there needs
 	Active   bool    // there are jobs, or will be
+	Held     int     // jobs that dispatchers hold back
 }
 
 // Watch looks at a fleet. Safe for concurrent use.
@@ -153,16 +154,17 @@ func (w *Watch) Look(ctx context.Context) error {
 	var workers struct{ Data []contracts.Heartbeat }
 	var queues struct {
 		Data []struct {
-			Model            string
-			Pending, Running int
+			Model                  string
+			Pending, Running, Held int
 		}
 	}
 	if err := errors.Join(w.get(ctx, all[0], "/v1/workers", &workers), w.get(ctx, all[0], "/v1/queues", &queues)); err != nil {
 		return err
 	}
-	jobs := map[string]int{}
+	jobs, held := map[string]int{}, map[string]int{}
 	for _, q := range queues.Data {
-		jobs[q.Model] += q.Pending + q.Running
+		jobs[q.Model] += q.Pending + q.Running + q.Held
+		held[q.Model] += q.Held
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -178,6 +180,7 @@ func (w *Watch) Look(ctx context.Context) error {
 		}
 		for name, d := range demands {
 			w.decide(name, d, jobs[name], workers.Data)
+			w.models[name].decision.Held = held[name]
 		}
 	}
 	w.good = time.Now()

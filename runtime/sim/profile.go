@@ -32,6 +32,9 @@ type Profile struct {
 	ContextLength   int           // tokens; 0 means 8192
 }
 
+// mostRead bounds the time in which all of the KV cache is read.
+const mostRead = time.Hour
+
 // Step is the time of one pass that feeds so many prompt tokens and rows of one generated token to sequences
 // that then hold held tokens in all.
 func (p Profile) Step(prompt, rows, held int) time.Duration {
@@ -64,8 +67,8 @@ func (p Profile) Validate() error {
 	if p.C0 < 0 || p.PerToken < 0 || p.PerRow < 0 || p.Sched < 0 || p.C0+p.Sched+p.PerToken <= 0 || max(p.C0, p.PerToken, p.PerRow, p.Sched) > time.Minute {
 		errs = append(errs, errors.New("the times of a step must not be negative, nor all zero, nor above a minute"))
 	}
-	if !(p.KVBandwidth > 0) || p.KVBytesPerToken < 1 || p.KVMemory < p.KVBytesPerToken*blockTokens || p.Weights < 0 {
-		errs = append(errs, fmt.Errorf("the memory must hold a block of %d tokens, and be read at more than 0 bytes a second", blockTokens))
+	if !(float64(p.KVMemory)/p.KVBandwidth <= mostRead.Seconds()) || p.KVBandwidth <= 0 || p.KVBytesPerToken < 1 || p.KVMemory/blockTokens < p.KVBytesPerToken || p.Weights < 0 {
+		errs = append(errs, fmt.Errorf("the memory must hold a block of %d tokens, and all of it be read within %v", blockTokens, mostRead))
 	}
 	if !(p.Jitter >= 0 && p.Jitter <= 0.3) {
 		errs = append(errs, errors.New("the jitter must be from 0 to 0.3 of a step"))

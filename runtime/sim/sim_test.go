@@ -265,6 +265,8 @@ func TestProfileFile(t *testing.T) {
 	for name, text := range map[string]string{
 		"empty.json": "", "unknown.json": `{"name":"x","speed":1}`, "zero.json": `{"name":"x"}`, "negative.json": `{"name":"x","c0_ms":-1,"kv_bytes_per_second":1,"kv_bytes_per_token":1,"kv_memory":100}`,
 		"large.json": strings.Repeat(" ", 70_000),
+		"still.json": `{"name":"x","c0_ms":1,"kv_bytes_per_second":1e-300,"kv_bytes_per_token":1,"kv_memory":100}`,
+		"token.json": `{"name":"x","c0_ms":1,"kv_bytes_per_second":1,"kv_bytes_per_token":1000000000000000000,"kv_memory":100}`,
 	} {
 		if p, err := sim.ProfileFor(write(name, text)); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %+v, %v, want an error that names the file", name, p, err)

@@ -269,9 +269,10 @@ func (i *Intake) look(ctx context.Context, of Line) bool {
 	var info struct {
 		NumPending    uint64 `json:"num_pending"`
 		NumAckPending uint64 `json:"num_ack_pending"`
+		Paused        bool   `json:"paused"` // an operator's doing: nothing comes out, whatever waits
 	}
-	waits := err == nil && json.Unmarshal(msg.Data, &info) == nil && info.NumPending > 0
-	if !waits && info.NumAckPending > 0 {
+	waits := err == nil && json.Unmarshal(msg.Data, &info) == nil && info.NumPending > 0 && !info.Paused
+	if !waits && info.NumAckPending > 0 && !info.Paused {
 		if msg := i.next(ctx, of); msg != nil {
 			i.handBack(msg)
 			waits = true

@@ -53,7 +53,7 @@ async function look() {
     ask("/v1/workers").then((r) => r.json()), ask("/v1/queues").then((r) => r.json()), ask("/metrics").then((r) => r.text())]);
   table("workers", workers.data.map((w) => [
     w.worker, w.model, w.asleep ? "asleep" : w.state, w.device, (w.jobs ?? []).length, w.slots, bytes(w.kv.used), bytes(w.kv.reserved), bytes(w.stats.resident_bytes)]));
-  table("queues", queues.data.filter((q) => q.pending + q.running + q.held > 0).map((q) => [q.model, q.class, q.size, q.pending, q.running, q.held]));
+  table("queues", queues.data.filter((q) => q.pending + q.running + q.held > 0 || (q.state ?? "open") !== "open").map((q) => [q.model, q.class, q.size, q.state ?? "open", q.pending, q.running, q.held]));
   const now = { at: performance.now(), list: samples(text) };
   const id = total(now.list, "process_start_time_seconds");
   const before = processes.get(id);
