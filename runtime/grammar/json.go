@@ -1,6 +1,10 @@
 package grammar
 
-import "slices"
+import (
+	"math"
+	"math/big"
+	"slices"
+)
 
 // The parts of JSON. The rules of any value are built first in every program, so that they stand at the same
 // places in all of them.
@@ -16,6 +20,7 @@ const (
 type common struct {
 	fresh                                pc // a new line and spaces
 	value, object, array, text, quantity pc
+	whole                                pc
 	size                                 pc // of them all
 }
 
@@ -24,6 +29,9 @@ func (b *builder) common() *common {
 	c.fresh = b.rule(func(k pc) pc { return b.byte('\n', b.repeat(b.span(' ', ' '), 0, mostIndent, k)) })
 	c.text = b.rule(func(k pc) pc { return b.byte('"', b.inside(k)) })
 	c.quantity = b.rule(b.number)
+	c.whole = b.rule(func(k pc) pc { // what 64 bits hold
+		return b.between(bound{at: big.NewInt(math.MinInt64)}, bound{at: big.NewInt(math.MaxInt64)}, true, k)
+	})
 	c.value = b.split() // filled in below: values nest
 	c.object = b.rule(func(k pc) pc { return b.members(c, nil, b.member(b.calls(c.text), b.calls(c.value)), k) })
 	c.array = b.rule(func(k pc) pc { return b.elements(c, nil, b.calls(c.value), 0, -1, k) })
@@ -128,14 +136,12 @@ func (b *builder) inside(k pc) pc {
 
 // otherwise is a name that is none of those, with the last quote. Escapes could spell one of them.
 func (b *builder) otherwise(names []string, k pc) pc {
-	rest := b.inside(k)
+	any := append(b.character(b.inside(k)), edge{'"', '"', k})
+	any = slices.DeleteFunc(any, func(e edge) bool { return e.lo == '\\' })
 	slices.Sort(names)
-	return b.byte('"', b.tree(slices.Compact(names), 0, k, func(without []byte) []edge {
+	return b.byte('"', b.tree(slices.Compact(names), 0, 0, k, func(without []byte) []edge {
 		var edges []edge
-		for _, e := range append(b.character(rest), edge{'"', '"', k}) {
-			if e.lo == '\\' {
-				continue
-			}
+		for _, e := range any {
 			for lo := int(e.lo); lo <= int(e.hi); lo++ {
 				if c := byte(lo); !slices.Contains(without, c) {
 					edges = append(edges, edge{c, c, e.to})

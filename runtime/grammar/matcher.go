@@ -14,8 +14,12 @@ type Matcher struct {
 	now    []thread // where the answer may be; several, where alternatives begin alike
 	ended  bool     // the answer may end here
 	spare  []thread // for those of the next byte
-	levels [][]thread
+	levels []int32
 	frames map[frame]*frame // each once, so that equal places have equal frames
+	named  uint32           // frames that were made
+	used   int              // frames that were in use when the others were thrown away
+	came   places           // of one byte: where a walk was
+	reads  places           // and what it found
 	kept   map[keptKey]set
 	key    []byte
 }
@@ -31,6 +35,7 @@ type frame struct {
 	to    pc
 	up    *frame
 	depth int
+	name  uint32 // 0 in keys
 }
 
 type keptKey struct {
@@ -39,16 +44,74 @@ type keptKey struct {
 	ended bool
 }
 
-// mostSets bounds what a matcher keeps: a set of 50,000 tokens has 6 KB.
-const mostSets = 16
+// Bounds of a matcher. What they cut off could have been generated, what is left is still right: from every place
+// the end can be reached, and a token of one byte costs no work that counts.
+const (
+	mostSets    = 16      // that it keeps: one of 50,000 tokens has 6 KB
+	mostThreads = 1 << 11 // between two tokens
+	mostFrames  = 1 << 14 // that it keeps, or twice as many as were in use
+	mostWork    = 1 << 20 // of looking for the tokens that may follow, in threads that were moved
+)
+
+// places is a set of places. Most have few; it is searched as it is then.
+type places struct {
+	list  []thread
+	index map[thread]bool
+}
+
+const fewPlaces = 16
+
+func (p *places) clear() {
+	p.list = p.list[:0]
+	clear(p.index)
+}
+
+// add reports whether a place is new.
+func (p *places) add(t thread) bool {
+	if len(p.list) <= fewPlaces {
+		if slices.Contains(p.list, t) {
+			return false
+		}
+	} else if p.index[t] {
+		return false
+	}
+	p.list = append(p.list, t)
+	switch n := len(p.list); {
+	case n == fewPlaces+1:
+		if p.index == nil {
+			p.index = map[thread]bool{}
+		}
+		for _, t := range p.list {
+			p.index[t] = true
+		}
+	case n > fewPlaces:
+		p.index[t] = true
+	}
+	return true
+}
 
 // Matcher returns a matcher at the start of an answer in a vocabulary.
 func (g *Grammar) Matcher(v *Vocabulary) *Matcher {
 	m := &Matcher{g: g, v: v, frames: map[frame]*frame{}, kept: map[keptKey]set{}}
 	r := run{m: m}
-	m.now = r.come(nil, g.start, nil)
-	m.ended = r.ended
+	m.move(r.start(g.start, nil), r.ended)
 	return m
+}
+
+// move makes these threads the answer's.
+func (m *Matcher) move(now []thread, ended bool) {
+	m.now, m.ended = now[:min(len(now), mostThreads)], ended
+	if len(m.frames) < max(mostFrames, 2*m.used) {
+		return
+	}
+	clear(m.kept)
+	clear(m.frames)
+	for _, t := range m.now { // those that are in use
+		for f := t.up; f != nil && m.frames[frame{to: f.to, up: f.up}] == nil; f = f.up {
+			m.frames[frame{to: f.to, up: f.up}] = f
+		}
+	}
+	m.used = len(m.frames)
 }
 
 // run is a walk through the grammar. It stops where base is left, nil: where the answer is.
@@ -58,17 +121,37 @@ type run struct {
 	ended bool // base was left, or the answer's end reached
 }
 
+// start is the threads of what comes to a place.
+func (r *run) start(at pc, up *frame) []thread {
+	r.clear()
+	return r.come(nil, at, up)
+}
+
+func (r *run) clear() {
+	r.ended = false
+	r.m.came.clear()
+	r.m.reads.clear()
+}
+
 // come adds the threads of what comes to a place.
 func (r *run) come(to []thread, at pc, up *frame) []thread {
 	g := r.m.g
-	for _, i := range g.front[at] {
+	front := g.front[at]
+	if (len(front) != 1 || g.code[front[0]].op != read) && !r.m.came.add(thread{at, up}) {
+		return to
+	}
+	for _, i := range front {
 		switch in := &g.code[i]; in.op {
 		case read:
-			if t := (thread{i, up}); !slices.Contains(to, t) {
+			if t := (thread{i, up}); r.m.reads.add(t) {
 				to = append(to, t)
 			}
 		case call:
-			to = r.come(to, in.alts[0], r.m.frame(in.alts[1], up))
+			back := up // where nothing is left to do behind it, it returns to where this one does
+			if next := g.front[in.alts[1]]; len(next) != 1 || g.code[next[0]].op != done {
+				back = r.m.frame(in.alts[1], up)
+			}
+			to = r.come(to, in.alts[0], back)
 		case done:
 			if up == r.base {
 				r.ended = true
@@ -82,20 +165,21 @@ func (r *run) come(to []thread, at pc, up *frame) []thread {
 
 func (m *Matcher) frame(to pc, up *frame) *frame {
 	f := frame{to: to, up: up}
-	if up != nil {
-		f.depth = up.depth + 1
-	}
 	p, ok := m.frames[f]
 	if !ok {
-		p = &f
-		m.frames[f] = p
+		key := f
+		if m.named++; up != nil {
+			f.depth = up.depth + 1
+		}
+		f.name, p = m.named, &f
+		m.frames[key] = p
 	}
 	return p
 }
 
 // step adds to the threads behind byte c.
 func (r *run) step(to, from []thread, c byte) []thread {
-	r.ended = false
+	r.clear()
 	for _, t := range from {
 		for _, e := range r.m.g.code[t.at].edges {
 			if e.lo <= c && c <= e.hi {
@@ -118,6 +202,7 @@ func (m *Matcher) Accept(token int32) bool {
 		next := r.step(m.spare[:0], m.now, c)
 		m.now, m.spare, m.ended = next, m.now, r.ended
 	}
+	m.move(m.now, m.ended)
 	return len(m.now) > 0 || m.ended
 }
 
@@ -165,13 +250,12 @@ func (m *Matcher) allowed() set {
 	}
 	s := slices.Clone(l.allowed)
 	if base != nil {
-		r := run{m: m}
-		around := r.come(nil, base.to, base.up)
-		if len(around) > 0 || r.ended {
-			for _, node := range l.leaves {
-				m.v.endAt(node, s)
-				m.walk(nil, node, around, s)
-			}
+		a := m.automaton(nil)
+		around := a.run.start(base.to, base.up)
+		first := a.state(around, a.run.ended)
+		for _, node := range l.leaves {
+			m.v.endAt(node, s)
+			a.walk(node, first, s)
 		}
 	}
 	if m.ended {
@@ -227,43 +311,105 @@ func (m *Matcher) local(base *frame) *local {
 	if outer {
 		m.key = append(m.key, 1)
 	}
-	c := &m.g.cache
-	if shared {
-		c = &m.v.cache
+	if !shared {
+		m.key = binary.LittleEndian.AppendUint64(m.key, m.g.name)
 	}
-	if l := c.get(m.key); l != nil {
+	if l := m.v.cache.get(m.key); l != nil {
 		return l
 	}
 	l := &local{allowed: m.v.set()}
-	if outer {
-		m.walk(nil, 0, m.now, l.allowed)
-	} else {
-		l.leaves = m.walk(base, 0, m.now, l.allowed)
-	}
-	c.put(m.key, l)
+	a := m.automaton(base)
+	l.leaves = a.walk(0, a.state(m.now, false), l.allowed)
+	m.v.cache.put(m.key, l)
 	return l
 }
 
-// walk adds to s the tokens behind a node that can be read from some threads without leaving base, and returns the
+// automaton is a walk through the vocabulary: sets of threads, and where bytes lead from them, each found once.
+type automaton struct {
+	run    run
+	states []*state
+	index  map[string]int32
+	work   int
+}
+
+type state struct {
+	threads []thread
+	ended   bool       // base was left on the way here, or the answer can end
+	next    [256]int32 // 1 + the state behind a byte; 0: not looked for yet
+}
+
+func (m *Matcher) automaton(base *frame) *automaton {
+	return &automaton{run: run{m: m, base: base}, index: map[string]int32{}}
+}
+
+func (a *automaton) state(threads []thread, ended bool) int32 {
+	key := a.run.m.key[len(a.run.m.key):]
+	for _, t := range threads {
+		key = binary.LittleEndian.AppendUint32(key, t.at)
+		name := uint32(0)
+		if t.up != nil {
+			name = t.up.name
+		}
+		key = binary.LittleEndian.AppendUint32(key, name)
+	}
+	if ended {
+		key = append(key, 1)
+	}
+	at, ok := a.index[string(key)]
+	if !ok {
+		at = int32(len(a.states))
+		a.states = append(a.states, &state{threads: slices.Clone(threads), ended: ended})
+		a.index[string(key)] = at
+	}
+	return at
+}
+
+// behind is the state behind a byte, false where finding it is too much work. Looking for a single byte is not.
+func (a *automaton) behind(from int32, c byte, single bool) (int32, bool) {
+	s := a.states[from]
+	if s.next[c] == 0 {
+		if !single {
+			if a.work += 1 + len(s.threads); a.work > mostWork {
+				return 0, false
+			}
+		}
+		to := a.run.step(a.run.m.spare[:0], s.threads, c)
+		a.run.m.spare = to[:0]
+		n := a.state(to, a.run.ended)
+		if !single {
+			a.work += len(to)
+		}
+		s.next[c] = n + 1
+	}
+	return s.next[c] - 1, true
+}
+
+// walk adds to s the tokens behind a node that can be read from a state without leaving base, and returns the
 // nodes at which it can be left. Leaving nil, the end of the answer, is as good as going on.
-func (m *Matcher) walk(base *frame, node int32, from []thread, s set) (leaves []int32) {
-	r := run{m: m, base: base}
+func (a *automaton) walk(node, from int32, s set) (leaves []int32) {
+	m := a.run.m
 	v, start := m.v, m.v.nodes[node].depth
 	for i := node + 1; i < v.nodes[node].skip; {
 		d := int(v.nodes[i].depth - start)
 		for len(m.levels) <= d {
-			m.levels = append(m.levels, nil)
+			m.levels = append(m.levels, 0)
 		}
 		before := from
 		if d > 1 {
 			before = m.levels[d-1]
 		}
-		m.levels[d] = r.step(m.levels[d][:0], before, v.nodes[i].label)
-		alive := len(m.levels[d]) > 0
-		if r.ended && base != nil {
+		to, ok := a.behind(before, v.nodes[i].label, v.nodes[i].depth == 1)
+		if !ok {
+			i = v.nodes[i].skip
+			continue
+		}
+		m.levels[d] = to
+		st := a.states[to]
+		alive := len(st.threads) > 0
+		if st.ended && a.run.base != nil {
 			leaves = append(leaves, i)
 		}
-		if alive || r.ended && base == nil {
+		if alive || st.ended && a.run.base == nil {
 			v.endAt(i, s)
 		}
 		if alive {

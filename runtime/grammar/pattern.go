@@ -1,7 +1,10 @@
 package grammar
 
 import (
+	"errors"
 	"fmt"
+	"math"
+	"regexp"
 	"regexp/syntax"
 	"slices"
 	"unicode"
@@ -9,67 +12,147 @@ import (
 )
 
 // pattern is what stands between the quotes of a string that matches a regular expression, with the last of them.
-// Like JSON Schema's, an expression matches anywhere, unless it has ^ at its start or $ at its end.
-func (b *builder) pattern(text string, k pc) (pc, error) {
-	re, err := syntax.Parse(text, syntax.Perl)
+// Like JSON Schema's, an expression matches anywhere, unless ^ and $ say otherwise. The string has from least to most
+// characters, most below 0 is without end.
+func (b *builder) pattern(text string, least, most int, k pc) (pc, error) {
+	re, err := syntax.Parse(hexadecimal.ReplaceAllString(text, `$1\x{$2}`), syntax.Perl)
 	if err != nil {
 		return 0, fmt.Errorf("not a regular expression that is served (those of RE2 are): %w", err)
 	}
-	prog, err := syntax.Compile(whole(re).Simplify())
+	if weight(re) > mostInstructions {
+		b.large = true
+		return 0, nil
+	}
+	prog, err := syntax.Compile(re.Simplify())
 	if err != nil {
 		return 0, err
 	}
-	k = b.byte('"', k)
-	base := pc(len(b.code))
-	for range prog.Inst {
-		b.split() // places, filled in below
-	}
-	if b.large {
-		return 0, nil
-	}
-	for n, in := range prog.Inst {
-		var alts []pc
-		switch in.Op {
-		case syntax.InstAlt, syntax.InstAltMatch:
-			alts = []pc{base + in.Out, base + in.Arg}
-		case syntax.InstCapture, syntax.InstNop:
-			alts = []pc{base + in.Out}
-		case syntax.InstMatch:
-			alts = []pc{k}
-		case syntax.InstEmptyWidth:
-			return 0, fmt.Errorf("anchors and word boundaries are served at the start (^) and the end ($) only")
-		case syntax.InstRune, syntax.InstRune1, syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
-			alts = []pc{b.runes(ranges(&in), base+in.Out)}
+	e := expression{builder: b, prog: prog, least: least, most: most, k: b.byte('"', k), at: map[position]pc{}, sets: map[string]pc{}}
+	starts := []pc{e.place(position{inst: before})}
+	for _, in := range prog.Inst {
+		if in.Op == syntax.InstEmptyWidth && syntax.EmptyOp(in.Arg) == syntax.EmptyBeginText {
+			starts = append(starts, e.place(position{inst: uint32(prog.Start), start: true}))
+			break
 		}
-		if b.large {
-			return 0, nil
-		}
-		b.code[base+pc(n)].alts = alts
 	}
-	return base + pc(prog.Start), nil
+	return b.split(starts...), e.err
 }
 
-// whole makes an expression that matches a whole text where re matches a part of it.
-func whole(re *syntax.Regexp) *syntax.Regexp {
-	for re.Op == syntax.OpCapture {
-		re = re.Sub[0]
+// hexadecimal is how JavaScript writes a character by its number.
+var hexadecimal = regexp.MustCompile(`((?:^|[^\\])(?:\\\\)*)\\u([0-9a-fA-F]{4})`)
+
+// weight is about how many instructions an expression has, or many more than are taken.
+func weight(re *syntax.Regexp) int {
+	n := 1
+	if re.Op == syntax.OpLiteral {
+		n = len(re.Rune)
 	}
-	list := []*syntax.Regexp{re}
-	if re.Op == syntax.OpConcat {
-		list = slices.Clone(re.Sub)
+	for _, sub := range re.Sub {
+		n += weight(sub)
 	}
-	any := &syntax.Regexp{Op: syntax.OpStar, Sub: []*syntax.Regexp{{Op: syntax.OpAnyChar}}}
-	if len(list) > 0 && list[0].Op == syntax.OpBeginText {
-		list = list[1:]
-	} else {
-		list = slices.Insert(list, 0, any)
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1)
 	}
-	if n := len(list); n > 0 && list[n-1].Op == syntax.OpEndText {
-		list = list[:n-1]
-	} else {
-		list = append(list, any)
+	return min(n, 1<<24)
+}
+
+// expression is a regular expression that is being compiled.
+type expression struct {
+	*builder
+	prog        *syntax.Prog
+	least, most int
+	k           pc // behind the last quote
+	at          map[position]pc
+	sets        map[string]pc
+	err         error
+}
+
+// position is a place in an expression. What ^ matches is at the start of the text, what $ matched is at its end.
+type position struct {
+	inst       uint32
+	start, end bool
+	count      int // of characters, as far as it matters
+}
+
+// Positions that stand before what matches, and behind it.
+const (
+	before = math.MaxUint32 - iota
+	behind
+)
+
+var anything = []rune{0, unicode.MaxRune}
+
+// place compiles what is at a position, each once.
+func (e *expression) place(p position) pc {
+	if at, ok := e.at[p]; ok || e.large || e.err != nil {
+		return at
 	}
-	return &syntax.Regexp{Op: syntax.OpConcat, Sub: list}
+	at := e.split()
+	e.at[p] = at
+	to := func(inst uint32) pc { return e.place(position{inst, p.start, p.end, p.count}) }
+	var alts []pc
+	switch p.inst {
+	case before:
+		alts = []pc{to(uint32(e.prog.Start)), e.one(anything, p, before)}
+	case behind:
+		if p.count >= e.least {
+			alts = []pc{e.k}
+		}
+		if !p.end {
+			alts = append(alts, e.one(anything, p, behind))
+		}
+	default:
+		switch in := &e.prog.Inst[p.inst]; in.Op {
+		case syntax.InstAlt, syntax.InstAltMatch:
+			alts = []pc{to(in.Out), to(in.Arg)}
+		case syntax.InstCapture, syntax.InstNop:
+			alts = []pc{to(in.Out)}
+		case syntax.InstMatch:
+			alts = []pc{to(behind)}
+		case syntax.InstEmptyWidth:
+			switch syntax.EmptyOp(in.Arg) {
+			case syntax.EmptyBeginText:
+				if p.start {
+					alts = []pc{to(in.Out)}
+				}
+			case syntax.EmptyEndText:
+				p.end = true
+				alts = []pc{to(in.Out)}
+			default:
+				e.err = errors.New("word boundaries and the ends of lines are not served")
+			}
+		case syntax.InstRune, syntax.InstRune1, syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
+			if !p.end {
+				alts = []pc{e.one(ranges(in), p, in.Out)}
+			}
+		}
+	}
+	if !e.large {
+		e.code[at].alts = alts
+	}
+	return at
+}
+
+// one is a character of some ranges, of which large ones are compiled once, and then an instruction.
+func (e *expression) one(pairs []rune, p position, then uint32) pc {
+	if p.count == e.most {
+		return e.read()
+	}
+	limit := e.most
+	if limit < 0 {
+		limit = e.least
+	}
+	k := e.place(position{inst: then, count: min(p.count+1, limit)})
+	if len(pairs) == 0 || len(pairs) <= 16 && pairs[0] >= ' ' {
+		return e.runes(pairs, k)
+	}
+	key := string(pairs)
+	rule, ok := e.sets[key]
+	if !ok {
+		rule = e.rule(func(k pc) pc { return e.runes(pairs, k) })
+		e.sets[key] = rule
+	}
+	return e.call(rule, k)
 }
 
 // ranges are the characters that an instruction matches, in pairs of the first and the last.
@@ -78,7 +161,7 @@ func ranges(in *syntax.Inst) []rune {
 	case syntax.InstRuneAny:
 		return []rune{0, unicode.MaxRune}
 	case syntax.InstRuneAnyNotNL:
-		return []rune{0, '\n' - 1, '\n' + 1, unicode.MaxRune}
+		return []rune{0, '\n' - 1, '\n' + 1, '\r' - 1, '\r' + 1, 0x2027, 0x202a, unicode.MaxRune} // JavaScript's ends of lines
 	}
 	if len(in.Rune) > 1 {
 		return in.Rune

@@ -1,6 +1,8 @@
 package grammar
 
-import "slices"
+import (
+	"slices"
+)
 
 // pc is a place in a program.
 type pc = uint32
@@ -30,7 +32,9 @@ type instruction struct {
 const (
 	mostInstructions = 1 << 16
 	mostFronts       = 1 << 18
+	mostSteps        = 1 << 22 // of finding fronts
 	mostRepeats      = 1 << 13
+	mostShared       = 1 << 13 // bytes that several texts begin with
 )
 
 // part compiles something that k follows, and returns where it begins. So programs are written from their end.
@@ -98,12 +102,19 @@ func (b *builder) loop(p part, k pc) pc {
 func (b *builder) literals(texts []string, k pc) pc {
 	texts = slices.Clone(texts)
 	slices.Sort(texts)
-	return b.tree(slices.Compact(texts), 0, k, nil)
+	return b.tree(slices.Compact(texts), 0, 0, k, nil)
 }
 
-// tree is one of sorted texts, from byte at on. Where other is given, anything else than one of them is read:
-// other gives what reads a byte that none of them goes on with, ended by a quote, and k stands for nothing.
-func (b *builder) tree(texts []string, at int, k pc, other func(without []byte) []edge) pc {
+// tree is one of sorted texts, from byte at on, of which left belong to a character or an escape. Where other is given, anything else than one of them is read:
+// other gives what reads a byte that none of them goes on with, ended by a quote, and k stands for nothing. Within
+// a character or an escape it is not asked: what differs only there cannot be said.
+func (b *builder) tree(texts []string, at, left int, k pc, other func(without []byte) []edge) pc {
+	if b.large = b.large || at > mostShared; b.large {
+		return 0
+	}
+	if len(texts) == 1 && other == nil {
+		return b.text(texts[0][at:], k)
+	}
 	ends := len(texts) > 0 && len(texts[0]) == at
 	if ends {
 		texts = texts[1:]
@@ -115,14 +126,14 @@ func (b *builder) tree(texts []string, at int, k pc, other func(without []byte) 
 		for n < len(texts) && texts[n][at] == c {
 			n++
 		}
-		edges = append(edges, edge{c, c, b.tree(texts[:n], at+1, k, other)})
+		edges = append(edges, edge{c, c, b.tree(texts[:n], at+1, unfinished(c, left), k, other)})
 		first = append(first, c)
 		texts = texts[n:]
 	}
 	switch {
 	case other != nil && ends:
 		return b.read(append(edges, other(append(first, '"'))...)...)
-	case other != nil && (len(first) == 0 || first[0]&0xc0 != 0x80): // not within a character
+	case other != nil && left == 0:
 		return b.read(append(edges, other(first)...)...)
 	case len(edges) == 0:
 		return k
@@ -132,6 +143,24 @@ func (b *builder) tree(texts []string, at int, k pc, other func(without []byte) 
 	return b.read(edges...)
 }
 
+// unfinished is how many more bytes belong to the same character or escape of a string behind byte c, of which
+// left bytes belonged to one.
+func unfinished(c byte, left int) int {
+	switch {
+	case c == 'u' && left == 1: // of an escape: neither hexadecimal nor within a character
+		return 4
+	case left > 0:
+		return left - 1
+	case c >= 0xf0:
+		return 3
+	case c >= 0xe0:
+		return 2
+	case c >= 0xc0 || c == '\\':
+		return 1
+	}
+	return 0
+}
+
 // program is what a matcher runs: the instructions without splits.
 type program struct {
 	code  []instruction
@@ -139,21 +168,24 @@ type program struct {
 	start pc
 }
 
-// finish takes out what cannot lead to the end, and resolves splits. It reports false if nothing is left or the
-// program is too large.
-func (b *builder) finish(start pc) (*program, bool) {
+// finish takes out what cannot lead to the end, and resolves splits. It returns nothing if the program is too large
+// or nothing is left.
+func (b *builder) finish(start pc) *program {
+	if b.large {
+		return nil
+	}
 	live := b.live()
-	if b.large || !live[start] {
-		return nil, false
+	if !live[start] {
+		return nil
 	}
 	p := &program{code: b.code, front: make([][]pc, len(b.code)), start: start}
-	total := 0
+	total, steps := 0, 0
 	seen := make([]pc, len(b.code)) // 1 + the place whose front has it
 	for at := range b.code {
 		var list []pc
 		var walk func(pc)
 		walk = func(i pc) {
-			if seen[i] == pc(at)+1 || !live[i] {
+			if steps++; seen[i] == pc(at)+1 || !live[i] || steps > mostSteps {
 				return
 			}
 			seen[i] = pc(at) + 1
@@ -167,14 +199,15 @@ func (b *builder) finish(start pc) (*program, bool) {
 		}
 		walk(pc(at))
 		p.front[at] = list
-		if total += len(list); total > mostFronts {
-			return nil, false
+		if total += len(list); total > mostFronts || steps > mostSteps {
+			b.large = true
+			return nil
 		}
 	}
 	for i := range p.code {
 		p.code[i].edges = slices.DeleteFunc(slices.Clone(p.code[i].edges), func(e edge) bool { return !live[e.to] })
 	}
-	return p, true
+	return p
 }
 
 // live finds the places from which the end of their rule can be reached.

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
 
 var (
@@ -19,9 +21,11 @@ var (
 // Grammar is a compiled schema. It is immutable and safe for concurrent use.
 type Grammar struct {
 	program
-	shared pc // the places below are the same in all grammars
-	cache  cache
+	shared pc     // the places below are the same in all grammars
+	name   uint64 // no other grammar of this process has it
 }
+
+var grammars atomic.Uint64
 
 // Size is how many instructions a grammar has, each about 100 bytes.
 func (g *Grammar) Size() int { return len(g.code) }
@@ -43,7 +47,7 @@ func Schema(text string) (*Grammar, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSchema, err)
 	}
-	c := &compiler{root: root, rules: map[*node]pc{}}
+	c := &compiler{root: root, rules: map[*node]pc{}, narrowed: map[narrowed]*node{}, strings: map[string]pc{}}
 	c.common = c.builder.common()
 	start := c.schema(root, "#", c.done())
 	if c.err != nil {
@@ -53,12 +57,12 @@ func Schema(text string) (*Grammar, error) {
 }
 
 func (c *compiler) grammar(start pc) (*Grammar, error) {
-	p, ok := c.finish(start)
+	p := c.finish(start)
 	switch {
 	case c.large:
-		return nil, fmt.Errorf("%w: it is too large when it is compiled: less items, lengths or repetitions", ErrSchema)
-	case !ok:
-		return nil, fmt.Errorf("%w: nothing satisfies it, or too much may follow each part", ErrSchema)
+		return nil, fmt.Errorf("%w: it is too large when it is compiled: less items, lengths, repetitions, optional properties or alternatives", ErrSchema)
+	case p == nil:
+		return nil, fmt.Errorf("%w: nothing satisfies it", ErrSchema)
 	}
 	var rules []pc
 	for _, at := range c.rules {
@@ -67,7 +71,7 @@ func (c *compiler) grammar(start pc) (*Grammar, error) {
 	if p.circular(rules) {
 		return nil, fmt.Errorf("%w: a $ref refers to itself with nothing between", ErrSchema)
 	}
-	return &Grammar{program: *p, shared: c.common.size}, nil
+	return &Grammar{program: *p, shared: c.common.size, name: grammars.Add(1)}, nil
 }
 
 type compiler struct {
@@ -76,6 +80,15 @@ type compiler struct {
 	root   *node
 	rules  map[*node]pc // of what a $ref refers to
 	err    error        // the first
+
+	narrowed map[narrowed]*node
+	strings  map[string]pc // rules of those that have a pattern
+}
+
+// narrowed is a schema of which only values of some types count.
+type narrowed struct {
+	of    *node
+	types string
 }
 
 func (c *compiler) fail(kind error, path, format string, args ...any) pc {
@@ -126,11 +139,11 @@ func (c *compiler) schema(n *node, path string, k pc) pc {
 			continue
 		}
 		for _, other := range slices.Concat(exclusive[i+1:], asserts) {
-			if n.get(other) != nil {
+			if o := n.get(other); o != nil && !(name == "const" && other == "enum" && slices.ContainsFunc(o.list, func(w *node) bool { return w.json() == v.json() })) {
 				return c.fail(ErrUnsupported, path, "%s beside %s", other, name)
 			}
 		}
-		return c.alternatives(n, v, name, path+"/"+name, k)
+		return c.alternatives(n, v, name, place(path, name), k)
 	}
 	return c.types(n, path, k)
 }
@@ -139,7 +152,7 @@ func (c *compiler) schema(n *node, path string, k pc) pc {
 func (c *compiler) alternatives(n, v *node, name, path string, k pc) pc {
 	switch name {
 	case "$ref":
-		return c.refer(v, path, k)
+		return c.refer(v, n, path, k)
 	case "const":
 		return c.values([]*node{v}, n, path, k)
 	}
@@ -154,9 +167,51 @@ func (c *compiler) alternatives(n, v *node, name, path string, k pc) pc {
 	}
 	var alts []pc
 	for i, s := range v.list {
-		alts = append(alts, c.schema(s, path+"/"+strconv.Itoa(i), k))
+		at := place(path, strconv.Itoa(i))
+		if s = c.narrow(s, n, at); s != nil {
+			alts = append(alts, c.schema(s, at, k))
+		}
 	}
 	return c.split(alts...)
+}
+
+// narrow is a schema of the values that are of one of the types that by names too, nil if there are none.
+func (c *compiler) narrow(n, by *node, path string) *node {
+	types, ok := c.typesOf(by, path)
+	own, known := c.typesOf(n, path)
+	if !ok || !known || types == nil || n.kind != isObject && n.text != "true" {
+		return n
+	}
+	var list []*node
+	for _, t := range types {
+		switch {
+		case own == nil || slices.Contains(own, t) || t == "integer" && slices.Contains(own, "number"):
+		case t == "number" && slices.Contains(own, "integer"):
+			t = "integer"
+		default:
+			continue
+		}
+		list = append(list, &node{kind: isText, text: t})
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	key := narrowed{n, fmt.Sprint(types)}
+	if c.narrowed[key] == nil { // each once: what refers to itself ends so
+		members := slices.DeleteFunc(slices.Clone(n.object), func(m member) bool { return m.name == "type" })
+		c.narrowed[key] = object(append(members, member{"type", &node{kind: isList, list: list}}))
+	}
+	return c.narrowed[key]
+}
+
+// place is a place within another. Only the beginning is told.
+func place(path string, names ...string) string {
+	for _, name := range names {
+		if len(path) <= 200 {
+			path += "/" + name[:min(len(name), 200)]
+		}
+	}
+	return path
 }
 
 // values is one of some values, those of the type that stands beside them.
@@ -166,15 +221,42 @@ func (c *compiler) values(list []*node, n *node, path string, k pc) pc {
 		return 0
 	}
 	var texts []string
+	var alts []pc
 	for _, v := range list {
-		if len(types) == 0 || slices.ContainsFunc(types, func(t string) bool { return v.is(t) }) {
+		switch {
+		case len(types) > 0 && !slices.ContainsFunc(types, func(t string) bool { return v.is(t) }):
+		case v.kind == isObject || v.kind == isList:
+			alts = append(alts, c.value(v)(k))
+		default:
 			texts = append(texts, v.json())
 		}
 	}
-	if len(texts) == 0 {
+	if len(texts) == 0 && len(alts) == 0 {
 		return c.fail(ErrSchema, path, "no value is of the type that stands beside it")
 	}
-	return c.literals(texts, k)
+	if len(texts) > 0 {
+		alts = append(alts, c.literals(texts, k))
+	}
+	return c.split(alts...)
+}
+
+// value is a value, with space where there may be some.
+func (c *compiler) value(v *node) part {
+	switch v.kind {
+	case isObject:
+		var members []property
+		for _, m := range v.object {
+			members = append(members, property{c.member(func(k pc) pc { return c.text(quoted(m.name), k) }, c.value(m.value)), true})
+		}
+		return func(k pc) pc { return c.members(c.common, members, nil, k) }
+	case isList:
+		var list []part
+		for _, e := range v.list {
+			list = append(list, c.value(e))
+		}
+		return func(k pc) pc { return c.elements(c.common, list, nil, len(list), len(list), k) }
+	}
+	return func(k pc) pc { return c.text(v.json(), k) }
 }
 
 // is tells whether a value is of a type.
@@ -198,18 +280,25 @@ func (n *node) is(name string) bool {
 }
 
 // refer calls the rule of what a reference refers to.
-func (c *compiler) refer(v *node, path string, k pc) pc {
+func (c *compiler) refer(v, n *node, path string, k pc) pc {
 	if v.kind != isText || v.text != "#" && !strings.HasPrefix(v.text, "#/") {
 		return c.fail(ErrUnsupported, path, "references are served within the schema, as #/$defs/NAME")
 	}
 	to := c.root
-	for _, name := range strings.Split(v.text, "/")[1:] {
+	pointer, err := url.PathUnescape(v.text)
+	if err != nil {
+		return c.fail(ErrSchema, path, "there is no %.100q", v.text)
+	}
+	for _, name := range strings.Split(pointer, "/")[1:] {
 		name = strings.NewReplacer("~1", "/", "~0", "~").Replace(name)
 		if i, err := strconv.Atoi(name); to.kind == isList && err == nil && i >= 0 && i < len(to.list) {
 			to = to.list[i]
 		} else if to = to.get(name); to == nil {
 			return c.fail(ErrSchema, path, "there is no %.100q", v.text)
 		}
+	}
+	if to = c.narrow(to, n, path); to == nil {
+		return c.fail(ErrSchema, path, "no value is of the type that stands beside it")
 	}
 	rule, ok := c.rules[to]
 	if !ok {
@@ -245,15 +334,17 @@ func (c *compiler) typesOf(n *node, path string) (types []string, ok bool) {
 	if t.kind == isText {
 		list = []*node{t}
 	}
-	for _, v := range list {
+	for _, v := range list[:min(len(list), len(kinds)+1)] {
 		if v.kind != isText || !slices.Contains([]string{"object", "array", "string", "number", "integer", "boolean", "null"}, v.text) {
 			c.fail(ErrSchema, path+"/type", "types are object, array, string, number, integer, boolean and null")
 			return nil, false
 		}
-		types = append(types, v.text)
+		if !slices.Contains(types, v.text) {
+			types = append(types, v.text)
+		}
 	}
-	if len(types) == 0 {
-		c.fail(ErrSchema, path+"/type", "it names no type")
+	if len(types) == 0 || len(list) > len(kinds)+1 { // and integer
+		c.fail(ErrSchema, path+"/type", "it names no type, or one twice")
 		return nil, false
 	}
 	return types, true
@@ -338,16 +429,21 @@ func (c *compiler) object(n *node, path string, k pc) pc {
 	if declared != nil {
 		members = slices.Clone(declared.object)
 	}
+	named := map[string]bool{}
+	for _, m := range members {
+		named[m.name] = true
+	}
 	if required != nil {
 		for _, r := range required.list {
 			if r.kind != isText {
 				return c.fail(ErrSchema, path+"/required", "it is an array of names")
 			}
 			needs[r.text] = true
-			if declared.get(r.text) == nil && more != nil && more.text == "false" {
+			if !named[r.text] && more != nil && more.text == "false" {
 				return c.fail(ErrSchema, path+"/required", "%.100q is no property, and additionalProperties is false", r.text)
 			}
-			if declared.get(r.text) == nil && !slices.ContainsFunc(members, func(m member) bool { return m.name == r.text }) {
+			if !named[r.text] {
+				named[r.text] = true
 				members = append(members, member{r.text, more}) // nil: any value
 			}
 		}
@@ -355,7 +451,7 @@ func (c *compiler) object(n *node, path string, k pc) pc {
 	var properties []property
 	names := make([]string, 0, len(members))
 	for _, m := range members {
-		at := path + "/properties/" + m.name
+		at := place(path, "properties", m.name)
 		name := quoted(m.name)
 		names = append(names, name[1:len(name)-1])
 		value := c.calls(c.common.value)
@@ -371,7 +467,7 @@ func (c *compiler) object(n *node, path string, k pc) pc {
 	if len(names) > 0 {
 		name = func(k pc) pc { return c.otherwise(names, k) }
 	}
-	extra := c.member(name, func(k pc) pc { return c.schema(more, path+"/additionalProperties", k) })
+	extra := c.member(name, func(k pc) pc { return c.schema(more, place(path, "additionalProperties"), k) })
 	return c.members(c.common, properties, c.calls(c.rule(extra)), k)
 }
 
@@ -383,7 +479,7 @@ func (c *compiler) array(n *node, path string, k pc) pc {
 			return c.fail(ErrSchema, path+"/prefixItems", "it is an array of schemas")
 		}
 		for i, s := range p.list {
-			prefix = append(prefix, func(k pc) pc { return c.schema(s, path+"/prefixItems/"+strconv.Itoa(i), k) })
+			prefix = append(prefix, func(k pc) pc { return c.schema(s, place(path, "prefixItems", strconv.Itoa(i)), k) })
 		}
 	}
 	item := c.calls(c.common.value)
@@ -393,7 +489,7 @@ func (c *compiler) array(n *node, path string, k pc) pc {
 	case items != nil && items.kind == isList:
 		return c.fail(ErrUnsupported, path+"/items", "an array: it is called prefixItems now")
 	case items != nil:
-		item = func(k pc) pc { return c.schema(items, path+"/items", k) }
+		item = func(k pc) pc { return c.schema(items, place(path, "items"), k) }
 		item = c.calls(c.rule(item))
 	}
 	return c.elements(c.common, prefix, item, least, most, k)
@@ -412,14 +508,19 @@ func (c *compiler) string(n *node, path string, k pc) pc {
 		text = p.text // the narrower one, as a rule
 	}
 	if text != "" {
-		if least > 0 || most >= 0 {
-			return c.fail(ErrUnsupported, path, "a length beside pattern or format: say it in the pattern")
+		key := fmt.Sprint(least, most, text)
+		rule, ok := c.strings[key]
+		if !ok {
+			rule = c.rule(func(k pc) pc {
+				at, err := c.pattern(text, least, most, k)
+				if err != nil {
+					return c.fail(ErrUnsupported, path, "the pattern: %v", err)
+				}
+				return c.byte('"', at)
+			})
+			c.strings[key] = rule
 		}
-		at, err := c.pattern(text, k)
-		if err != nil {
-			return c.fail(ErrUnsupported, path, "the pattern: %v", err)
-		}
-		return c.byte('"', at)
+		return c.call(rule, k)
 	}
 	if least == 0 && most < 0 {
 		return c.call(c.common.text, k)
@@ -437,7 +538,7 @@ func (c *compiler) numbers(n *node, path string, whole bool, k pc) pc {
 	case lo.at != nil || hi.at != nil:
 		return c.between(lo, hi, whole, k)
 	case whole:
-		return c.signed(k)
+		return c.call(c.common.whole, k)
 	}
 	return c.call(c.common.quantity, k)
 }
@@ -476,7 +577,9 @@ func (c *compiler) bound(n *node, closed, open, path string, whole bool, inside 
 // formats are the formats of strings that are held to, as patterns.
 var formats = func() map[string]string {
 	const (
-		date   = `[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])` // 31 February is not looked for
+		year   = `([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)` // Python has no year 0
+		leap   = `([0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)`
+		date   = `(` + year + `-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)|` + leap + `-02-29)`
 		time   = `([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])`
 		label  = `[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?`
 		host   = label + `(\.` + label + `){0,8}`
@@ -489,8 +592,10 @@ var formats = func() map[string]string {
 		"email":    `[A-Za-z0-9_+-]{1,32}(\.[A-Za-z0-9_+-]{1,32}){0,3}@` + host,
 		"hostname": host,
 		"ipv4":     byte10 + `(\.` + byte10 + `){3}`,
-		"ipv6":     `(` + group + `:){7}` + group + `|(` + group + `(:` + group + `){0,5})?::(` + group + `)?`,
-		"uuid":     `[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}`,
+		"ipv6": `(` + group + `:){7}` + group + `|(` + group + `:){1,7}:|(` + group + `:){1,6}:` + group + `|(` + group + `:){1,5}(:` + group + `){1,2}|(` +
+			group + `:){1,4}(:` + group + `){1,3}|(` + group + `:){1,3}(:` + group + `){1,4}|(` + group + `:){1,2}(:` + group + `){1,5}|` +
+			group + `:(:` + group + `){1,6}|:((:` + group + `){1,7}|:)`,
+		"uuid": `[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}`,
 	}
 	for name, p := range m {
 		m[name] = `^(` + p + `)$`

@@ -1,7 +1,6 @@
 package grammar
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,7 +22,8 @@ type node struct {
 	kind   kind
 	object []member
 	list   []*node
-	text   string // of a string; of a number, a boolean or null as it is written
+	text   string           // of a string; of a number, a boolean or null as it is written
+	index  map[string]*node // of an object
 }
 
 type kind uint8
@@ -94,7 +94,7 @@ func container(d *json.Decoder, open json.Delim, depth int) (*node, error) {
 	if open == '{' {
 		n.kind = isObject
 	}
-	seen := map[string]bool{}
+	n.index = map[string]*node{}
 	for d.More() {
 		name := ""
 		if n.kind == isObject {
@@ -103,17 +103,16 @@ func container(d *json.Decoder, open json.Delim, depth int) (*node, error) {
 				return nil, err
 			}
 			name = t.(string) // the decoder takes nothing else here
-			if seen[name] {
+			if n.index[name] != nil {
 				return nil, fmt.Errorf("the name %.40q stands twice in one object", name)
 			}
-			seen[name] = true
 		}
 		v, err := value(d, depth+1)
 		if err != nil {
 			return nil, err
 		}
 		if n.kind == isObject {
-			n.object = append(n.object, member{name, v})
+			n.object, n.index[name] = append(n.object, member{name, v}), v
 		} else {
 			n.list = append(n.list, v)
 		}
@@ -137,12 +136,16 @@ func (n *node) get(name string) *node {
 	if n == nil {
 		return nil
 	}
-	for _, m := range n.object {
-		if m.name == name {
-			return m.value
-		}
+	return n.index[name]
+}
+
+// object makes one of members.
+func object(members []member) *node {
+	n := &node{object: members, index: map[string]*node{}}
+	for _, m := range members {
+		n.index[m.name] = m.value
 	}
-	return nil
+	return n
 }
 
 // json writes a value as answers have it: without spaces, and with as few escapes as there can be.
@@ -180,10 +183,16 @@ func (n *node) write(out *strings.Builder) {
 	}
 }
 
+// quoted is a string as answers have it.
 func quoted(s string) string {
-	var buf bytes.Buffer
-	e := json.NewEncoder(&buf)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(s) // cannot fail
-	return strings.TrimSuffix(buf.String(), "\n")
+	var out strings.Builder
+	out.WriteByte('"')
+	for _, r := range s {
+		if text := escapes[r]; text != "" {
+			out.WriteString(text)
+		} else {
+			out.WriteRune(r)
+		}
+	}
+	return out.String() + `"`
 }

@@ -93,26 +93,38 @@ type local struct {
 	leaves  []int32 // nodes at whose end the base is left: what follows them depends on it
 }
 
-// cache keeps locals by their places.
+// cache keeps locals by their places: those that were put or asked for last, and some more.
 type cache struct {
-	mu   sync.Mutex
-	kept map[string]*local
+	mu           sync.Mutex
+	kept, before map[string]*local
+	size         int // bytes of kept
 }
 
-// mostKept bounds a cache: 6 KB each with 50,000 tokens.
-const mostKept = 128
+// mostKept is how many bytes are kept, and as many of before.
+const mostKept = 8 << 20
 
 func (c *cache) get(key []byte) *local {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.kept[string(key)]
+	l := c.kept[string(key)]
+	if l == nil {
+		if l = c.before[string(key)]; l != nil {
+			c.add(string(key), l)
+		}
+	}
+	return l
 }
 
 func (c *cache) put(key []byte, l *local) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.kept == nil || len(c.kept) >= mostKept {
-		c.kept = map[string]*local{}
+	c.add(string(key), l)
+}
+
+func (c *cache) add(key string, l *local) {
+	size := 8*len(l.allowed) + 4*len(l.leaves) + len(key)
+	if c.size += size; c.kept == nil || c.size > mostKept {
+		c.before, c.kept, c.size = c.kept, map[string]*local{}, size
 	}
-	c.kept[string(key)] = l
+	c.kept[key] = l
 }
