@@ -9,7 +9,8 @@ import (
 	"github.com/pelton-run/pelton/worker/emit"
 )
 
-// mostForms is how many instructions compiled response formats may have together, about 6 MB.
+// mostForms is how many instructions compiled response formats may have together, with a hundredth of the bytes of
+// their texts: about 6 MB.
 const mostForms = 1 << 16
 
 // forms compiles response formats, and keeps those that were used last.
@@ -17,7 +18,7 @@ type forms struct {
 	mu         sync.Mutex
 	vocabulary *grammar.Vocabulary
 	kept       map[string]*grammar.Grammar // by schema, "" any object
-	size       int
+	size       int                         // of kept, as mostForms counts
 }
 
 // of is the grammar of a job's answers, nil if they may be any text.
@@ -30,19 +31,25 @@ func (f *forms) of(p *contracts.Params) (*grammar.Grammar, *contracts.Error) {
 		text = s.Schema
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if g := f.kept[text]; g != nil {
+	g := f.kept[text]
+	f.mu.Unlock()
+	if g != nil {
 		return g, nil
 	}
-	g, err := grammar.Object(), error(nil)
-	if p.ResponseFormat.Type == contracts.FormatSchema {
+	var err error
+	if p.ResponseFormat.Type == contracts.FormatSchema { // without the lock: it may take a while, and others wait
 		g, err = grammar.Schema(text)
+	} else {
+		g = grammar.Object()
 	}
 	if err != nil {
 		return nil, contracts.Errorf(contracts.CodeInvalidArgument, "the schema of response_format is %v", err)
 	}
-	if f.size += g.Size(); f.kept == nil || f.size > mostForms {
-		f.kept, f.size = map[string]*grammar.Grammar{}, g.Size()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	size := g.Size() + len(text)/100
+	if f.size += size; f.kept == nil || f.size > mostForms {
+		f.kept, f.size = map[string]*grammar.Grammar{}, size
 	}
 	f.kept[text] = g
 	return g, nil

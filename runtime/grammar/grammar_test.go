@@ -130,6 +130,8 @@ func TestSchema(t *testing.T) {
 		{`{"$ref":"#/$defs/a%20b","$defs":{"a b":{"type":"null"}}}`, []string{`null`}, nil},
 		{`{"type":"integer"}`, []string{`1234567890123456789`, `-9223372036854775808`, `9223372036854775807`}, []string{`9223372036854775808`, `01`}},
 		{`{"properties":{"a\"b":{},"a\u0001":{}},"additionalProperties":{"type":"null"}}`, []string{`{"a\"b":1,"ab":null}`, `{"":null,"a":null}`}, []string{`{"a\x":null}`, `{"a\u00x":null}`}},
+		{`{"exclusiveMinimum":5,"exclusiveMaximum":100}`, []string{`5.000000000001`, `99.999999999999`, `50.5`, `6`}, []string{`5.0000000000000001`, `99.9999999999999999`, `5`, `5.0`, `100`}},
+		{`{"exclusiveMaximum":0}`, []string{`-0.00000000000001`, `-1`, `-12.5`}, []string{`0`, `-0`, `-0.0`}},
 		{`{"type":"string","format":"color","title":"a","description":"b","default":1,"x-mine":{}}`, []string{`""`, `"red"`}, nil},
 	} {
 		g, err := grammar.Schema(tt.schema)
@@ -227,6 +229,7 @@ func TestRefused(t *testing.T) {
 		{`{"minimum":2,"maximum":1}`, grammar.ErrSchema, "minimum"},
 		{`{"exclusiveMinimum":1,"exclusiveMaximum":2,"type":"integer"}`, grammar.ErrSchema, "nothing satisfies"},
 		{`{"minimum":0.5}`, grammar.ErrUnsupported, "#/minimum"},
+		{`{"minimum":1e15}`, grammar.ErrUnsupported, "#/minimum"},
 		{`{"minimum":1e400}`, grammar.ErrSchema, "#/minimum"},
 		{`{"minimum":1e-999999999}`, grammar.ErrSchema, "#/minimum"},
 		{`{"multipleOf":2}`, grammar.ErrUnsupported, "multipleOf"},

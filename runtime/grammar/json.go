@@ -14,6 +14,7 @@ const (
 	mostIndent   = 20
 	mostDigits   = 16
 	mostExponent = 2
+	exactDigits  = 15 // of a number with a fraction that a double keeps apart from any other: from a bound too
 )
 
 // common are the rules that every program begins with.

@@ -48,9 +48,9 @@ type keptKey struct {
 // the end can be reached, and a token of one byte costs no work that counts.
 const (
 	mostSets    = 16      // that it keeps: one of 50,000 tokens has 6 KB
-	mostThreads = 1 << 11 // between two tokens
+	mostThreads = 1 << 9  // between two tokens
 	mostFrames  = 1 << 14 // that it keeps, or twice as many as were in use
-	mostWork    = 1 << 20 // of looking for the tokens that may follow, in threads that were moved
+	mostWork    = 1 << 16 // of looking for the tokens that may follow, in threads that were moved
 )
 
 // places is a set of places. Most have few; it is searched as it is then.

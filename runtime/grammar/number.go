@@ -9,7 +9,7 @@ import (
 func (b *builder) number(k pc) pc {
 	exponent := b.repeat(b.digit, 1, mostExponent, k)
 	exponent = b.split(exponent, b.read(edge{'+', '+', exponent}, edge{'-', '-', exponent}))
-	return b.signed(b.fraction(b.split(k, b.read(edge{'E', 'E', exponent}, edge{'e', 'e', exponent}))))
+	return b.signed(b.fraction(mostDigits, b.split(k, b.read(edge{'E', 'E', exponent}, edge{'e', 'e', exponent}))))
 }
 
 // signed is a whole number.
@@ -18,8 +18,8 @@ func (b *builder) signed(k pc) pc {
 	return b.split(whole, b.byte('-', whole))
 }
 
-func (b *builder) fraction(k pc) pc {
-	return b.split(k, b.byte('.', b.repeat(b.digit, 1, mostDigits, k)))
+func (b *builder) fraction(digits int, k pc) pc {
+	return b.split(k, b.byte('.', b.repeat(b.digit, 1, digits, k)))
 }
 
 // nothing is a fraction of zeros, something one that is not of zeros alone.
@@ -27,8 +27,16 @@ func (b *builder) nothing(k pc) pc {
 	return b.split(k, b.byte('.', b.repeat(b.span('0', '0'), 1, mostDigits, k)))
 }
 
-func (b *builder) something(k pc) pc {
-	return b.byte('.', b.repeat(b.span('0', '0'), 0, mostDigits, b.read(edge{'1', '9', b.repeat(b.digit, 0, mostDigits-1, k)})))
+func (b *builder) something(digits int, k pc) pc {
+	var zeros pc // behind as many zeros
+	for i := range digits {
+		edges := []edge{{'1', '9', b.repeat(b.digit, 0, i, k)}}
+		if i > 0 {
+			edges = append(edges, edge{'0', '0', zeros})
+		}
+		zeros = b.read(edges...)
+	}
+	return b.byte('.', zeros)
 }
 
 // bound is an end of a range of numbers, a whole number.
@@ -89,9 +97,13 @@ func (b *builder) magnitudes(lo, hi bound, whole bool, k pc) pc {
 		}
 		return b.text(first.String(), b.nothing(k))
 	}
+	digits := exactDigits - len(first.String())
+	if hi.at != nil {
+		digits = exactDigits - len(last.String())
+	}
 	alts := []pc{}
 	if lo.open {
-		alts = append(alts, b.text(first.String(), b.something(k)))
+		alts = append(alts, b.text(first.String(), b.something(digits, k)))
 		first = new(big.Int).Add(first, one)
 	}
 	if hi.at != nil {
@@ -100,7 +112,7 @@ func (b *builder) magnitudes(lo, hi bound, whole bool, k pc) pc {
 		}
 		last = new(big.Int).Sub(last, one)
 	}
-	return b.split(append(alts, b.wholes(first, last, b.fraction(k)))...)
+	return b.split(append(alts, b.wholes(first, last, b.fraction(digits, k)))...)
 }
 
 // wholes is the whole numbers from first to last, not negative, as they are written.

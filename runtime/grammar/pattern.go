@@ -190,7 +190,7 @@ var escapes = func() map[rune]string {
 // runes is one character of some ranges, as it stands in a string.
 func (b *builder) runes(pairs []rune, k pc) pc {
 	var escaped []string
-	var alts []pc
+	var edges []edge
 	for i := 0; i+1 < len(pairs); i += 2 {
 		lo, hi := max(pairs[i], 0), min(pairs[i+1], unicode.MaxRune)
 		for r, text := range escapes {
@@ -200,49 +200,77 @@ func (b *builder) runes(pairs []rune, k pc) pc {
 		}
 		for _, gap := range []struct{ lo, hi rune }{{0x20, '"' - 1}, {'"' + 1, '\\' - 1}, {'\\' + 1, 0xd7ff}, {0xe000, unicode.MaxRune}} {
 			if from, to := max(lo, gap.lo), min(hi, gap.hi); from <= to {
-				alts = append(alts, b.bytes(from, to, k)...)
+				edges = append(edges, b.bytes(from, to, k)...)
 			}
 		}
 	}
-	if len(escaped) > 0 {
-		alts = append(alts, b.literals(escaped, k))
+	one := b.read(b.merge(edges)...)
+	if len(escaped) == 0 {
+		return one
 	}
-	return b.split(alts...)
+	return b.split(one, b.literals(escaped, k))
 }
 
-// bytes is one character of a range in UTF-8: places of which one reads it.
-func (b *builder) bytes(lo, hi rune, k pc) (places []pc) {
+// merge makes edges that begin with the same byte one, so that a byte leads to one place.
+func (b *builder) merge(edges []edge) []edge {
+	if b.large {
+		return nil
+	}
+	slices.SortStableFunc(edges, func(x, y edge) int { return int(x.lo) - int(y.lo) })
+	var list []edge
+	for len(edges) > 0 {
+		first, n := edges[0], 1
+		for n < len(edges) && edges[n].lo == first.lo {
+			n++
+		}
+		if n > 1 {
+			var next []edge
+			for _, e := range edges[:n] {
+				next = append(next, b.code[e.to].edges...)
+			}
+			first.to = b.read(b.merge(next)...)
+		}
+		list, edges = append(list, first), edges[n:]
+	}
+	return list
+}
+
+// bytes is one character of a range in UTF-8.
+func (b *builder) bytes(lo, hi rune, k pc) (edges []edge) {
 	for _, most := range []rune{0x7f, 0x7ff, 0xffff, unicode.MaxRune} { // of one, two, three, four bytes
 		if lo <= min(hi, most) {
-			places = append(places, b.sequence(utf8.AppendRune(nil, lo), utf8.AppendRune(nil, min(hi, most)), k))
+			edges = append(edges, b.sequence(utf8.AppendRune(nil, lo), utf8.AppendRune(nil, min(hi, most)), k)...)
 			lo = most + 1
 		}
 	}
-	return places
+	return edges
 }
 
 // sequence is the characters of equally many bytes from one to another.
-func (b *builder) sequence(from, to []byte, k pc) pc {
-	if len(from) == 0 {
-		return k
-	}
+func (b *builder) sequence(from, to []byte, k pc) []edge {
 	n := len(from) - 1
+	rest := func(from, to []byte) pc {
+		if n == 0 {
+			return k
+		}
+		return b.read(b.sequence(from, to, k)...)
+	}
 	if from[0] == to[0] {
-		return b.byte(from[0], b.sequence(from[1:], to[1:], k))
+		return []edge{{from[0], from[0], rest(from[1:], to[1:])}}
 	}
 	lo, hi := from[0], to[0]
 	least, most := slices.Repeat([]byte{0x80}, n), slices.Repeat([]byte{0xbf}, n)
 	var edges []edge
 	if !slices.Equal(from[1:], least) {
-		edges = append(edges, edge{lo, lo, b.sequence(from[1:], most, k)})
+		edges = append(edges, edge{lo, lo, rest(from[1:], most)})
 		lo++
 	}
 	if !slices.Equal(to[1:], most) {
-		edges = append(edges, edge{hi, hi, b.sequence(least, to[1:], k)})
+		edges = append(edges, edge{hi, hi, rest(least, to[1:])})
 		hi--
 	}
 	if lo <= hi {
-		edges = append(edges, edge{lo, hi, b.sequence(least, most, k)})
+		edges = append(edges, edge{lo, hi, rest(least, most)})
 	}
-	return b.read(edges...)
+	return edges
 }

@@ -557,6 +557,10 @@ func (c *compiler) bound(n *node, closed, open, path string, whole bool, inside 
 			return bound{}
 		}
 		at := new(big.Int).Div(x.Num(), x.Denom()) // at or below it
+		if !whole && len(new(big.Int).Abs(at).String()) >= exactDigits {
+			c.fail(ErrUnsupported, place(path, name), "a bound of numbers of %d digits or more", exactDigits)
+			return bound{}
+		}
 		isOpen := name == open
 		if !x.IsInt() {
 			if !whole {
