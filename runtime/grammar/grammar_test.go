@@ -119,6 +119,8 @@ func TestSchema(t *testing.T) {
 		{`{"pattern":"a","minLength":3}`, []string{`"xya"`, `"abcd"`, `"éaé"`}, []string{`"ab"`, `"xyz"`}},
 		{`{"format":"date","type":"string","maxLength":10}`, []string{`"2026-11-27"`}, []string{`"2026-11-2"`}},
 		{`{"pattern":"^[\\u0041-\\u0043]\\\\u$"}`, []string{`"A\\u"`}, []string{`"D\\u"`}},
+		{`{"pattern":"^\\S+[\\S][^\\s]\\s[^\\S]$"}`, []string{`"ab水  "`, `"\\[x  "`}, []string{`"a\u000bb  "`, "\"aa\u00a0  \"", "\"a\u00a0a  \"", "\"aaa\u00a0 \""}},
+		{`{"pattern":"^[\\]\\S]+\\[\\S$"}`, []string{`"]x[y"`}, []string{`"] [y"`, `"][ "`}},
 		{`{"pattern":"^.$"}`, []string{`"a"`, `"水"`}, []string{`"\r"`, "\"\u2028\""}},
 		{`{"pattern":"^\\p{L}{1,50}$"}`, []string{`"né水"`}, []string{`"1"`, `""`}},
 		{`{"enum":["\u2028","\u007f"]}`, []string{"\"\u2028\"", "\"\u007f\""}, nil},

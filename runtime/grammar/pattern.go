@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -15,7 +16,7 @@ import (
 // Like JSON Schema's, an expression matches anywhere, unless ^ and $ say otherwise. The string has from least to most
 // characters, most below 0 is without end.
 func (b *builder) pattern(text string, least, most int, k pc) (pc, error) {
-	re, err := syntax.Parse(hexadecimal.ReplaceAllString(text, `$1\x{$2}`), syntax.Perl)
+	re, err := syntax.Parse(dialect(text), syntax.Perl)
 	if err != nil {
 		return 0, fmt.Errorf("not a regular expression that is served (those of RE2 are): %w", err)
 	}
@@ -38,8 +39,48 @@ func (b *builder) pattern(text string, least, most int, k pc) (pc, error) {
 	return b.split(starts...), e.err
 }
 
+// What counts as space in one reader of patterns or another, and what in none.
+const (
+	spaces   = `\x09-\x0d\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}\x{feff}`
+	noSpaces = `\x00-\x08\x0e-\x1b\x21-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{fefe}\x{ff00}-\x{10ffff}`
+)
+
+// dialect makes a pattern of JavaScript's one of RE2: characters by their number, and \S nowhere a space.
+func dialect(text string) string {
+	var out strings.Builder
+	class, negated := false, false
+	for i := 0; i < len(text); i++ {
+		rest := text[i:]
+		switch hex := hexadecimal.FindString(rest); {
+		case hex != "":
+			fmt.Fprintf(&out, `\x{%s}`, hex[2:])
+			i += len(hex) - 1
+			continue
+		case strings.HasPrefix(rest, `\S`) && !class:
+			out.WriteString("[" + noSpaces + "]")
+		case strings.HasPrefix(rest, `\S`) && !negated:
+			out.WriteString(noSpaces)
+		case strings.HasPrefix(rest, `\s`) && negated:
+			out.WriteString(spaces)
+		case rest[0] == '\\' && len(rest) > 1:
+			out.WriteString(rest[:2])
+		default:
+			out.WriteByte(rest[0])
+			switch {
+			case class && rest[0] == ']':
+				class, negated = false, false
+			case !class && rest[0] == '[':
+				class, negated = true, strings.HasPrefix(rest, "[^")
+			}
+			continue
+		}
+		i++
+	}
+	return out.String()
+}
+
 // hexadecimal is how JavaScript writes a character by its number.
-var hexadecimal = regexp.MustCompile(`((?:^|[^\\])(?:\\\\)*)\\u([0-9a-fA-F]{4})`)
+var hexadecimal = regexp.MustCompile(`^\\u[0-9a-fA-F]{4}`)
 
 // weight is about how many instructions an expression has, or many more than are taken.
 func weight(re *syntax.Regexp) int {
