@@ -50,42 +50,63 @@ const (
 	mostSets    = 16      // that it keeps: one of 50,000 tokens has 6 KB
 	mostThreads = 1 << 9  // between two tokens
 	mostFrames  = 1 << 14 // that it keeps, or twice as many as were in use
-	mostWork    = 1 << 16 // of looking for the tokens that may follow, in threads that were moved
+	mostWork    = 1 << 15 // of looking for the tokens that may follow, in threads that were moved
 )
 
 // places is a set of places. Most have few; it is searched as it is then.
 type places struct {
 	list  []thread
-	index map[thread]bool
+	first []owner // by place in the program, of a set that has more
+	turn  uint32  // of the set: what others left there does not count
+	more  map[thread]bool
+}
+
+// owner is what a place was found with first.
+type owner struct {
+	up   *frame
+	turn uint32
 }
 
 const fewPlaces = 16
 
 func (p *places) clear() {
 	p.list = p.list[:0]
-	clear(p.index)
+	clear(p.more)
 }
 
-// add reports whether a place is new.
-func (p *places) add(t thread) bool {
-	if len(p.list) <= fewPlaces {
+// add reports whether a place is new. The program has so many.
+func (p *places) add(t thread, program int) bool {
+	switch n := len(p.list); {
+	case n < fewPlaces:
 		if slices.Contains(p.list, t) {
 			return false
 		}
-	} else if p.index[t] {
+	case n == fewPlaces:
+		if slices.Contains(p.list, t) {
+			return false
+		}
+		if p.turn++; p.first == nil || p.turn == 0 {
+			p.first, p.turn, p.more = make([]owner, program), 1, map[thread]bool{}
+		}
+		for _, t := range p.list {
+			p.mark(t)
+		}
+		p.mark(t)
+	case !p.mark(t):
 		return false
 	}
 	p.list = append(p.list, t)
-	switch n := len(p.list); {
-	case n == fewPlaces+1:
-		if p.index == nil {
-			p.index = map[thread]bool{}
-		}
-		for _, t := range p.list {
-			p.index[t] = true
-		}
-	case n > fewPlaces:
-		p.index[t] = true
+	return true
+}
+
+func (p *places) mark(t thread) bool {
+	switch o := &p.first[t.at]; {
+	case o.turn != p.turn:
+		*o = owner{t.up, p.turn}
+	case o.up == t.up || p.more[t]:
+		return false
+	default:
+		p.more[t] = true
 	}
 	return true
 }
@@ -137,13 +158,13 @@ func (r *run) clear() {
 func (r *run) come(to []thread, at pc, up *frame) []thread {
 	g := r.m.g
 	front := g.front[at]
-	if (len(front) != 1 || g.code[front[0]].op != read) && !r.m.came.add(thread{at, up}) {
+	if (len(front) != 1 || g.code[front[0]].op != read) && !r.m.came.add(thread{at, up}, len(g.code)) {
 		return to
 	}
 	for _, i := range front {
 		switch in := &g.code[i]; in.op {
 		case read:
-			if t := (thread{i, up}); r.m.reads.add(t) {
+			if t := (thread{i, up}); r.m.reads.add(t, len(g.code)) {
 				to = append(to, t)
 			}
 		case call:
