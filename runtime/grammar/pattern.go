@@ -184,16 +184,20 @@ func (e *expression) one(pairs []rune, p position, then uint32) pc {
 		limit = e.least
 	}
 	k := e.place(position{inst: then, count: min(p.count+1, limit)})
-	if len(pairs) == 0 || len(pairs) <= 16 && pairs[0] >= ' ' {
+	if len(pairs) <= 16 {
 		return e.runes(pairs, k)
 	}
-	key := string(pairs)
-	rule, ok := e.sets[key]
+	return e.call(e.once(string(pairs), func(k pc) pc { return e.runes(pairs, k) }), k)
+}
+
+// once makes a rule of a part, the first time that it is named.
+func (e *expression) once(name string, p part) pc {
+	rule, ok := e.sets[name]
 	if !ok {
-		rule = e.rule(func(k pc) pc { return e.runes(pairs, k) })
-		e.sets[key] = rule
+		rule = e.rule(p)
+		e.sets[name] = rule
 	}
-	return e.call(rule, k)
+	return rule
 }
 
 // ranges are the characters that an instruction matches, in pairs of the first and the last.
@@ -229,27 +233,29 @@ var escapes = func() map[rune]string {
 }()
 
 // runes is one character of some ranges, as it stands in a string.
-func (b *builder) runes(pairs []rune, k pc) pc {
+func (e *expression) runes(pairs []rune, k pc) pc {
 	var escaped []string
 	var edges []edge
 	for i := 0; i+1 < len(pairs); i += 2 {
 		lo, hi := max(pairs[i], 0), min(pairs[i+1], unicode.MaxRune)
 		for r, text := range escapes {
 			if lo <= r && r <= hi {
-				escaped = append(escaped, text)
+				escaped = append(escaped, text[1:])
 			}
 		}
 		for _, gap := range []struct{ lo, hi rune }{{0x20, '"' - 1}, {'"' + 1, '\\' - 1}, {'\\' + 1, 0xd7ff}, {0xe000, unicode.MaxRune}} {
 			if from, to := max(lo, gap.lo), min(hi, gap.hi); from <= to {
-				edges = append(edges, b.bytes(from, to, k)...)
+				edges = append(edges, e.bytes(from, to, k)...)
 			}
 		}
 	}
-	one := b.read(b.merge(edges)...)
-	if len(escaped) == 0 {
-		return one
+	edges = e.merge(edges)
+	if len(escaped) > 0 {
+		slices.Sort(escaped)
+		rule := e.once("\\"+strings.Join(escaped, "\\"), func(k pc) pc { return e.literals(escaped, k) })
+		edges = append(edges, edge{'\\', '\\', e.call(rule, k)})
 	}
-	return b.split(one, b.literals(escaped, k))
+	return e.read(edges...)
 }
 
 // merge makes edges that begin with the same byte one, so that a byte leads to one place.
