@@ -11,6 +11,10 @@
 // ([ErrUnsupported]) with their place, those that only describe are passed over, and so are formats but date-time,
 // date, time, duration, email, hostname, ipv4, ipv6 and uuid. Of oneOf, several may hold, as of anyOf.
 //
+// Work is bounded, whatever a schema says: a large program is refused, and where an answer could be read in more than
+// 512 ways, or looking for the tokens that may follow takes too long, some of what could follow is left out. What is
+// left can always be ended, in a vocabulary that has every byte.
+//
 // Tokens are looked at as a tree of their bytes, so that most are refused together. What can follow a part that
 // does not depend on what stands around it, such as the inside of a string, is computed once.
 //

@@ -29,9 +29,9 @@ func (b *builder) common() *common {
 	c := &common{}
 	c.fresh = b.rule(func(k pc) pc { return b.byte('\n', b.repeat(b.span(' ', ' '), 0, mostIndent, k)) })
 	c.text = b.rule(func(k pc) pc { return b.byte('"', b.inside(k)) })
-	c.quantity = b.rule(b.number)
+	c.quantity = b.rule(numbers{b}.number)
 	c.whole = b.rule(func(k pc) pc { // what 64 bits hold
-		return b.between(bound{at: big.NewInt(math.MinInt64)}, bound{at: big.NewInt(math.MaxInt64)}, true, k)
+		return numbers{b}.between(bound{at: big.NewInt(math.MinInt64)}, bound{at: big.NewInt(math.MaxInt64)}, true, k)
 	})
 	c.value = b.split() // filled in below: values nest
 	c.object = b.rule(func(k pc) pc { return b.members(c, nil, b.member(b.calls(c.text), b.calls(c.value)), k) })

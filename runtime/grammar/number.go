@@ -5,29 +5,32 @@ import (
 	"strings"
 )
 
+// numbers builds numbers.
+type numbers struct{ *builder }
+
 // number is any number of JSON whose digits a double can hold, more or less.
-func (b *builder) number(k pc) pc {
+func (b numbers) number(k pc) pc {
 	exponent := b.repeat(b.digit, 1, mostExponent, k)
 	exponent = b.split(exponent, b.read(edge{'+', '+', exponent}, edge{'-', '-', exponent}))
 	return b.signed(b.fraction(mostDigits, b.split(k, b.read(edge{'E', 'E', exponent}, edge{'e', 'e', exponent}))))
 }
 
 // signed is a whole number.
-func (b *builder) signed(k pc) pc {
+func (b numbers) signed(k pc) pc {
 	whole := b.split(b.byte('0', k), b.read(edge{'1', '9', b.repeat(b.digit, 0, mostDigits-1, k)}))
 	return b.split(whole, b.byte('-', whole))
 }
 
-func (b *builder) fraction(digits int, k pc) pc {
+func (b numbers) fraction(digits int, k pc) pc {
 	return b.split(k, b.byte('.', b.repeat(b.digit, 1, digits, k)))
 }
 
 // nothing is a fraction of zeros, something one that is not of zeros alone.
-func (b *builder) nothing(k pc) pc {
+func (b numbers) nothing(k pc) pc {
 	return b.split(k, b.byte('.', b.repeat(b.span('0', '0'), 1, mostDigits, k)))
 }
 
-func (b *builder) something(digits int, k pc) pc {
+func (b numbers) something(digits int, k pc) pc {
 	var zeros pc // behind as many zeros
 	for i := range digits {
 		edges := []edge{{'1', '9', b.repeat(b.digit, 0, i, k)}}
@@ -48,7 +51,7 @@ type bound struct {
 var one = big.NewInt(1)
 
 // between is the numbers between two bounds; only whole ones, or with fractions but without exponents.
-func (b *builder) between(lo, hi bound, whole bool, k pc) pc {
+func (b numbers) between(lo, hi bound, whole bool, k pc) pc {
 	negative := func(x bound) bound {
 		if x.at == nil {
 			return x
@@ -76,7 +79,7 @@ func (b *builder) between(lo, hi bound, whole bool, k pc) pc {
 }
 
 // magnitudes is between for bounds that are not negative.
-func (b *builder) magnitudes(lo, hi bound, whole bool, k pc) pc {
+func (b numbers) magnitudes(lo, hi bound, whole bool, k pc) pc {
 	first, last := lo.at, hi.at
 	if last == nil {
 		last = new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(max(mostDigits, len(first.String())))), nil)
@@ -116,7 +119,7 @@ func (b *builder) magnitudes(lo, hi bound, whole bool, k pc) pc {
 }
 
 // wholes is the whole numbers from first to last, not negative, as they are written.
-func (b *builder) wholes(first, last *big.Int, k pc) pc {
+func (b numbers) wholes(first, last *big.Int, k pc) pc {
 	if first.Cmp(last) > 0 {
 		return b.read()
 	}
@@ -136,7 +139,7 @@ func (b *builder) wholes(first, last *big.Int, k pc) pc {
 }
 
 // digits is the texts of digits from one to another of the same length.
-func (b *builder) digits(from, to string, k pc) pc {
+func (b numbers) digits(from, to string, k pc) pc {
 	if from == "" {
 		return k
 	}

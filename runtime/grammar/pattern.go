@@ -15,7 +15,7 @@ import (
 // pattern is what stands between the quotes of a string that matches a regular expression, with the last of them.
 // Like JSON Schema's, an expression matches anywhere, unless ^ and $ say otherwise. The string has from least to most
 // characters, most below 0 is without end.
-func (b *builder) pattern(text string, least, most int, k pc) (pc, error) {
+func pattern(b *builder, text string, least, most int, k pc) (pc, error) {
 	re, err := syntax.Parse(dialect(text), syntax.Perl)
 	if err != nil {
 		return 0, fmt.Errorf("not a regular expression that is served (those of RE2 are): %w", err)
@@ -259,8 +259,8 @@ func (e *expression) runes(pairs []rune, k pc) pc {
 }
 
 // merge makes edges that begin with the same byte one, so that a byte leads to one place.
-func (b *builder) merge(edges []edge) []edge {
-	if b.large {
+func (e *expression) merge(edges []edge) []edge {
+	if e.large {
 		return nil
 	}
 	slices.SortStableFunc(edges, func(x, y edge) int { return int(x.lo) - int(y.lo) })
@@ -272,10 +272,10 @@ func (b *builder) merge(edges []edge) []edge {
 		}
 		if n > 1 {
 			var next []edge
-			for _, e := range edges[:n] {
-				next = append(next, b.code[e.to].edges...)
+			for _, x := range edges[:n] {
+				next = append(next, e.code[x.to].edges...)
 			}
-			first.to = b.read(b.merge(next)...)
+			first.to = e.read(e.merge(next)...)
 		}
 		list, edges = append(list, first), edges[n:]
 	}
@@ -283,10 +283,10 @@ func (b *builder) merge(edges []edge) []edge {
 }
 
 // bytes is one character of a range in UTF-8.
-func (b *builder) bytes(lo, hi rune, k pc) (edges []edge) {
+func (e *expression) bytes(lo, hi rune, k pc) (edges []edge) {
 	for _, most := range []rune{0x7f, 0x7ff, 0xffff, unicode.MaxRune} { // of one, two, three, four bytes
 		if lo <= min(hi, most) {
-			edges = append(edges, b.sequence(utf8.AppendRune(nil, lo), utf8.AppendRune(nil, min(hi, most)), k)...)
+			edges = append(edges, e.sequence(utf8.AppendRune(nil, lo), utf8.AppendRune(nil, min(hi, most)), k)...)
 			lo = most + 1
 		}
 	}
@@ -294,13 +294,13 @@ func (b *builder) bytes(lo, hi rune, k pc) (edges []edge) {
 }
 
 // sequence is the characters of equally many bytes from one to another.
-func (b *builder) sequence(from, to []byte, k pc) []edge {
+func (e *expression) sequence(from, to []byte, k pc) []edge {
 	n := len(from) - 1
 	rest := func(from, to []byte) pc {
 		if n == 0 {
 			return k
 		}
-		return b.read(b.sequence(from, to, k)...)
+		return e.read(e.sequence(from, to, k)...)
 	}
 	if from[0] == to[0] {
 		return []edge{{from[0], from[0], rest(from[1:], to[1:])}}

@@ -170,11 +170,11 @@ type program struct {
 
 // finish takes out what cannot lead to the end, and resolves splits. It returns nothing if the program is too large
 // or nothing is left.
-func (b *builder) finish(start pc) *program {
+func finish(b *builder, start pc) *program {
 	if b.large {
 		return nil
 	}
-	live := b.live()
+	live := living(b.code)
 	if !live[start] {
 		return nil
 	}
@@ -210,12 +210,12 @@ func (b *builder) finish(start pc) *program {
 	return p
 }
 
-// live finds the places from which the end of their rule can be reached.
-func (b *builder) live() []bool {
-	live := make([]bool, len(b.code))
-	waiting := make([][]pc, len(b.code)) // places that may live when this one does
+// living finds the places from which the end of their rule can be reached.
+func living(code []instruction) []bool {
+	live := make([]bool, len(code))
+	waiting := make([][]pc, len(code)) // places that may live when this one does
 	var list []pc
-	for at, i := range b.code {
+	for at, i := range code {
 		for _, e := range i.edges {
 			waiting[e.to] = append(waiting[e.to], pc(at))
 		}
@@ -229,7 +229,7 @@ func (b *builder) live() []bool {
 	for len(list) > 0 {
 		at := list[len(list)-1]
 		list = list[:len(list)-1]
-		if i := b.code[at]; live[at] || i.op == call && !(live[i.alts[0]] && live[i.alts[1]]) {
+		if i := code[at]; live[at] || i.op == call && !(live[i.alts[0]] && live[i.alts[1]]) {
 			continue
 		}
 		live[at] = true

@@ -57,7 +57,7 @@ func Schema(text string) (*Grammar, error) {
 }
 
 func (c *compiler) grammar(start pc) (*Grammar, error) {
-	p := c.finish(start)
+	p := finish(&c.builder, start)
 	switch {
 	case c.large:
 		return nil, fmt.Errorf("%w: it is too large when it is compiled: less items, lengths, repetitions, optional properties or alternatives", ErrSchema)
@@ -512,7 +512,7 @@ func (c *compiler) string(n *node, path string, k pc) pc {
 		rule, ok := c.strings[key]
 		if !ok {
 			rule = c.rule(func(k pc) pc {
-				at, err := c.pattern(text, least, most, k)
+				at, err := pattern(&c.builder, text, least, most, k)
 				if err != nil {
 					return c.fail(ErrUnsupported, path, "the pattern: %v", err)
 				}
@@ -536,7 +536,7 @@ func (c *compiler) numbers(n *node, path string, whole bool, k pc) pc {
 	case lo.at != nil && hi.at != nil && lo.at.Cmp(hi.at) > 0:
 		return c.fail(ErrSchema, path, "the minimum is above the maximum")
 	case lo.at != nil || hi.at != nil:
-		return c.between(lo, hi, whole, k)
+		return numbers{&c.builder}.between(lo, hi, whole, k)
 	case whole:
 		return c.call(c.common.whole, k)
 	}
@@ -577,32 +577,3 @@ func (c *compiler) bound(n *node, closed, open, path string, whole bool, inside 
 	}
 	return end
 }
-
-// formats are the formats of strings that are held to, as patterns.
-var formats = func() map[string]string {
-	const (
-		year   = `([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)` // Python has no year 0
-		leap   = `([0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)`
-		date   = `(` + year + `-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)|` + leap + `-02-29)`
-		time   = `([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])`
-		label  = `[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?`
-		host   = label + `(\.` + label + `){0,8}`
-		byte10 = `(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])`
-		group  = `[0-9a-fA-F]{1,4}`
-	)
-	m := map[string]string{
-		"date": date, "time": time, "date-time": date + `T` + time,
-		"duration": `P([0-9]{1,4}W|([0-9]{1,4}Y)?([0-9]{1,4}M)?([0-9]{1,4}D)?T([0-9]{1,4}H([0-9]{1,4}M)?([0-9]{1,4}S)?|[0-9]{1,4}M([0-9]{1,4}S)?|[0-9]{1,4}S)|[0-9]{1,4}(Y([0-9]{1,4}M)?([0-9]{1,4}D)?|M([0-9]{1,4}D)?|D))`,
-		"email":    `[A-Za-z0-9_+-]{1,32}(\.[A-Za-z0-9_+-]{1,32}){0,3}@` + host,
-		"hostname": host,
-		"ipv4":     byte10 + `(\.` + byte10 + `){3}`,
-		"ipv6": `(` + group + `:){7}` + group + `|(` + group + `:){1,7}:|(` + group + `:){1,6}:` + group + `|(` + group + `:){1,5}(:` + group + `){1,2}|(` +
-			group + `:){1,4}(:` + group + `){1,3}|(` + group + `:){1,3}(:` + group + `){1,4}|(` + group + `:){1,2}(:` + group + `){1,5}|` +
-			group + `:(:` + group + `){1,6}|:((:` + group + `){1,7}|:)`,
-		"uuid": `[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}`,
-	}
-	for name, p := range m {
-		m[name] = `^(` + p + `)$`
-	}
-	return m
-}()
