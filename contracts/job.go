@@ -1,6 +1,7 @@
 package contracts
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -135,6 +136,22 @@ type ResponseFormat struct {
 type Schema struct {
 	Name   string `msgpack:"name,omitempty" json:"name,omitempty"` // for people
 	Schema string `msgpack:"schema" json:"schema"`
+}
+
+// UnmarshalJSON takes the schema itself as well as its text.
+func (s *Schema) UnmarshalJSON(data []byte) error {
+	var v struct {
+		Name   string          `json:"name"`
+		Schema json.RawMessage `json:"schema"`
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return err
+	}
+	s.Name, s.Schema = v.Name, string(v.Schema)
+	if len(v.Schema) > 0 && v.Schema[0] == '"' {
+		return json.Unmarshal(v.Schema, &s.Schema)
+	}
+	return nil
 }
 
 // Job is the unit of work that a producer submits.

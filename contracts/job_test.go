@@ -1,6 +1,7 @@
 package contracts_test
 
 import (
+	"encoding/json"
 	"math"
 	"strings"
 	"testing"
@@ -176,5 +177,23 @@ func TestSizes(t *testing.T) {
 	})
 	if got := contracts.SizeFor(math.MaxInt); got != contracts.SizeX {
 		t.Errorf("size of the largest number is %s, want x", got)
+	}
+}
+
+func TestSchemaInJSON(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{`{"name":"n","schema":{"z":1, "a":[]}}`: `{"z":1, "a":[]}`, `{"name":"n","schema":"{\"z\":1}"}`: `{"z":1}`, `{"name":"n","schema":true}`: `true`} {
+		var s contracts.Schema
+		if err := json.Unmarshal([]byte(text), &s); err != nil || s.Name != "n" || s.Schema != want {
+			t.Errorf("%s: %+v, %v", text, s, err)
+		}
+		again, err := json.Marshal(s)
+		var back contracts.Schema
+		if err != nil || json.Unmarshal(again, &back) != nil || back != s {
+			t.Errorf("%s: written as %s and read as %+v, %v", text, again, back, err)
+		}
+	}
+	if err := json.Unmarshal([]byte(`{"name":1}`), new(contracts.Schema)); err == nil {
+		t.Error("a name that is a number was taken")
 	}
 }

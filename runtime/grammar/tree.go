@@ -118,6 +118,9 @@ func container(d *json.Decoder, open json.Delim, depth int) (*node, error) {
 		}
 	}
 	_, err := d.Token()
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
 	return n, err
 }
 
