@@ -3,7 +3,6 @@ package grammar
 import (
 	"encoding/binary"
 	"math"
-	"math/bits"
 	"slices"
 )
 
@@ -248,17 +247,6 @@ func (m *Matcher) Restrict(logits []float32) bool {
 		logits[i] = impossible
 	}
 	return !none
-}
-
-// Only is the token that must follow, if there is only one.
-func (m *Matcher) Only() (int32, bool) {
-	token, n := int32(0), 0
-	for w, word := range m.allowed() {
-		if n += bits.OnesCount64(word); word != 0 {
-			token = int32(64*w + bits.TrailingZeros64(word))
-		}
-	}
-	return token, n == 1
 }
 
 // allowed is the tokens that may follow; shared, not to be changed.
