@@ -197,6 +197,23 @@ func TestReplicatedBroker(t *testing.T) {
 	}
 }
 
+// again repeats what a cluster without a leader does not answer.
+func again(ctx context.Context, t *testing.T, what string, do func(context.Context) error) {
+	t.Helper()
+	for {
+		once, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := do(once)
+		cancel()
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
 // TestReplicatedPause: a queue that was paused stays so when the server is lost that leads JOBS, and opens again on those
 // that are left.
 func TestReplicatedPause(t *testing.T) {
@@ -211,27 +228,11 @@ func TestReplicatedPause(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := testContext(t, 3*time.Minute)
-	// again repeats what a cluster without a leader does not answer.
-	again := func(do func(context.Context) error) {
-		t.Helper()
-		for {
-			once, cancel := context.WithTimeout(ctx, 10*time.Second)
-			err := do(once)
-			cancel()
-			if err == nil {
-				return
-			}
-			if ctx.Err() != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-	}
 	until := func(state contracts.QueueState) {
 		t.Helper()
-		again(func(ctx context.Context) error { return topology.SetQueue(ctx, js, "m", state) })
+		again(ctx, t, string(state), func(ctx context.Context) error { return topology.SetQueue(ctx, js, "m", state) })
 	}
-	again(func(ctx context.Context) error {
+	again(ctx, t, "layout", func(ctx context.Context) error {
 		_, err := topology.Ensure(ctx, js, topology.Config{Replicas: 3}, "m")
 		return err
 	})
@@ -241,7 +242,7 @@ func TestReplicatedPause(t *testing.T) {
 	lost.WaitForShutdown()
 	all := func(state contracts.QueueState) {
 		t.Helper()
-		again(func(ctx context.Context) error {
+		again(ctx, t, "depths", func(ctx context.Context) error {
 			depths, err := topology.Depths(ctx, js)
 			if err == nil && len(depths) != 16 {
 				err = fmt.Errorf("%d queues", len(depths))

@@ -143,21 +143,8 @@ func TestRepairReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := testContext(t, 4*time.Minute)
-	again := func(what string, do func(ctx context.Context) error) { // what the cluster does not answer
-		t.Helper()
-		for {
-			soon, cancel := context.WithTimeout(ctx, 10*time.Second)
-			err := do(soon)
-			cancel()
-			if err == nil {
-				return
-			} else if ctx.Err() != nil {
-				t.Fatalf("%s: %v", what, err)
-			}
-		}
-	}
 	for _, n := range []int{1, 3, 0} {
-		again("layout", func(ctx context.Context) error {
+		again(ctx, t, "layout", func(ctx context.Context) error {
 			drift, err := topology.Ensure(ctx, js, topology.Config{Replicas: n}, "m")
 			if n == 0 && len(drift) > 0 {
 				t.Errorf("a layout without a number of copies changed %v", drift)
@@ -165,7 +152,7 @@ func TestRepairReplicas(t *testing.T) {
 			return err
 		})
 	}
-	again("layout without a stream", func(ctx context.Context) error { // as an older version leaves it
+	again(ctx, t, "layout without a stream", func(ctx context.Context) error { // as an older version leaves it
 		if err := js.DeleteStream(ctx, topology.StreamDead); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 			return err
 		}
@@ -174,7 +161,7 @@ func TestRepairReplicas(t *testing.T) {
 	})
 	c.settled(nc, "three copies of all", copies(t, js, 3))
 	three, one := filepath.Join(t.TempDir(), "three"), filepath.Join(t.TempDir(), "one")
-	again("backup", func(ctx context.Context) error {
+	again(ctx, t, "backup", func(ctx context.Context) error {
 		_, err := admin.Backup(ctx, nc, three, nil)
 		return err
 	})
@@ -188,7 +175,7 @@ func TestRepairReplicas(t *testing.T) {
 	if _, err := admin.Backup(ctx, single, one, nil); err != nil {
 		t.Fatal(err)
 	}
-	again("restore", func(ctx context.Context) error {
+	again(ctx, t, "restore", func(ctx context.Context) error {
 		_, err := admin.Restore(ctx, nc, one, admin.RestoreOptions{Replace: true, Replicas: 3})
 		return err
 	})

@@ -17,7 +17,7 @@ const mostForms = 1 << 16
 type forms struct {
 	mu         sync.Mutex
 	vocabulary *grammar.Vocabulary
-	kept       map[string]*grammar.Grammar // by schema, "" any object
+	kept       map[string]*grammar.Grammar // by type and schema
 	size       int                         // of kept, as mostForms counts
 }
 
@@ -30,8 +30,9 @@ func (f *forms) of(p *contracts.Params) (*grammar.Grammar, *contracts.Error) {
 	if s := p.ResponseFormat.Schema; s != nil {
 		text = s.Schema
 	}
+	key := p.ResponseFormat.Type + text
 	f.mu.Lock()
-	g := f.kept[text]
+	g := f.kept[key]
 	f.mu.Unlock()
 	if g != nil {
 		return g, nil
@@ -51,7 +52,7 @@ func (f *forms) of(p *contracts.Params) (*grammar.Grammar, *contracts.Error) {
 	if f.size += size; f.kept == nil || f.size > mostForms {
 		f.kept, f.size = map[string]*grammar.Grammar{}, size
 	}
-	f.kept[text] = g
+	f.kept[key] = g
 	return g, nil
 }
 
@@ -60,13 +61,7 @@ func (f *forms) matcher(g *grammar.Grammar, words emit.Vocabulary, info engine.I
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.vocabulary == nil {
-		d := words.NewDecoder()
-		f.vocabulary = grammar.NewVocabulary(info.Vocab, func(id int32) string {
-			if d.Push(id)+d.Flush() == "" { // special ones have a text that is none of the answer's
-				return ""
-			}
-			return string(words.TokenBytes(id))
-		}, ends)
+		f.vocabulary = grammar.NewVocabulary(info.Vocab, words.Text, ends)
 	}
 	return g.Matcher(f.vocabulary)
 }

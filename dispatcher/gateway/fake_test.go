@@ -32,7 +32,7 @@ var vocabulary = []string{" the", " sky", " is", " blue", ",", " because", "\n",
 // fakeFleet stands for dispatcher and workers: it keeps the streams of its jobs, generates words that
 // depend on seed and place only, and can be told to wait.
 type fakeFleet struct {
-	gateway.DeadLetters // none
+	gateway.Operations // none
 
 	pace   time.Duration // of one token, as a modelled device
 	hold   chan struct{} // jobs start when it is closed; nil: at once

@@ -20,7 +20,7 @@ import (
 // [*contracts.Error] failures and stop when ctx ends.
 type Jobs interface {
 	Streams
-	DeadLetters
+	Operations
 	// Status is CodeNotFound for a job that was never accepted or is past retention.
 	Status(ctx context.Context, tenant, job string) (contracts.Status, error)
 	// Cancel returns after the job's slot is free.
@@ -44,6 +44,12 @@ type Streams interface {
 	Stream(ctx context.Context, tenant, job string, after int) iter.Seq2[*contracts.Chunk, error]
 	// Leave is told that a reader of a job left; it cancels the job if that asked for it and has no other reader.
 	Leave(ctx context.Context, tenant, job string) error
+}
+
+// Operations are what is looked at and set beside jobs that run.
+type Operations interface {
+	DeadLetters
+	Queues
 }
 
 // DeadLetters are the jobs that were given up.

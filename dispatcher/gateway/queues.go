@@ -8,8 +8,7 @@ import (
 	"github.com/pelton-run/pelton/dispatcher/gateway/openai"
 )
 
-// Queues is what Jobs may be able to do beyond, for operators. Without it the endpoints below /v1/queues answer
-// unimplemented.
+// Queues is what jobs wait in, for operators.
 type Queues interface {
 	// SetQueues lets the queue of a model, with "" of all, do what operators want, and tells which models that are.
 	SetQueues(ctx context.Context, model string, state contracts.QueueState) ([]string, error)
@@ -22,15 +21,11 @@ func (g *gateway) setQueues(state contracts.QueueState) handlerFunc {
 		State contracts.QueueState `json:"state"`
 	}
 	return func(w http.ResponseWriter, r *http.Request) error {
-		queues, ok := g.cfg.Jobs.(Queues)
-		if !ok {
-			return contracts.Errorf(contracts.CodeUnimplemented, "queues are not set here")
-		}
 		model := r.URL.Query().Get("model")
 		if model == "" && r.URL.Query().Has("model") {
 			return &contracts.Error{Code: contracts.CodeInvalidArgument, Param: "model", Message: "model is empty: name one, or leave it out for all"}
 		}
-		names, err := queues.SetQueues(r.Context(), model, state)
+		names, err := g.cfg.Jobs.SetQueues(r.Context(), model, state)
 		if err != nil {
 			return err
 		}

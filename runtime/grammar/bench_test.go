@@ -32,13 +32,7 @@ func smollm2(t testing.TB) (*tokenizer.Tokenizer, func() *grammar.Vocabulary, in
 	}
 	const n = 49152
 	return tok, func() *grammar.Vocabulary {
-		return grammar.NewVocabulary(n, func(id int32) string {
-			d := tok.NewDecoder()
-			if d.Push(id)+d.Flush() == "" {
-				return ""
-			}
-			return string(tok.TokenBytes(id))
-		}, []int32{2})
+		return grammar.NewVocabulary(n, tok.Text, []int32{2})
 	}, n
 }
 

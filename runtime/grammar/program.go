@@ -1,8 +1,6 @@
 package grammar
 
-import (
-	"slices"
-)
+import "slices"
 
 // pc is a place in a program.
 type pc = uint32
@@ -105,9 +103,10 @@ func (b *builder) literals(texts []string, k pc) pc {
 	return b.tree(slices.Compact(texts), 0, 0, k, nil)
 }
 
-// tree is one of sorted texts, from byte at on, of which left belong to a character or an escape. Where other is given, anything else than one of them is read:
-// other gives what reads a byte that none of them goes on with, ended by a quote, and k stands for nothing. Within
-// a character or an escape it is not asked: what differs only there cannot be said.
+// tree is one of sorted texts, from byte at on, of which left belong to a character or an escape. Where other is
+// given, anything else than one of them is read: other gives what reads a byte that none of them goes on with, ended
+// by a quote, and k stands for nothing. Within a character or an escape it is not asked: what differs only there
+// cannot be said.
 func (b *builder) tree(texts []string, at, left int, k pc, other func(without []byte) []edge) pc {
 	if b.large = b.large || at > mostShared; b.large {
 		return 0

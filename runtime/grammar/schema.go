@@ -105,7 +105,7 @@ var notServed = []string{
 	"multipleOf", "$dynamicRef", "$recursiveRef", "additionalItems",
 }
 
-// what says that a schema is one of these, none of which stands beside another.
+// exclusive are keywords of which none stands beside another, or beside those in asserts.
 var exclusive = []string{"$ref", "const", "enum", "anyOf", "oneOf", "allOf"}
 
 // asserts are the other keywords that say what a value must be.

@@ -66,10 +66,7 @@ func parse(text string) (*node, error) {
 }
 
 func value(d *json.Decoder, depth int) (*node, error) {
-	t, err := d.Token()
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
+	t, err := token(d)
 	if err != nil {
 		return nil, err
 	}
@@ -89,16 +86,24 @@ func value(d *json.Decoder, depth int) (*node, error) {
 	return &node{kind: isNull, text: "null"}, nil
 }
 
+// token is the next one of a value that has not ended.
+func token(d *json.Decoder) (json.Token, error) {
+	t, err := d.Token()
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return t, err
+}
+
 func container(d *json.Decoder, open json.Delim, depth int) (*node, error) {
 	n := &node{kind: isList}
 	if open == '{' {
-		n.kind = isObject
+		n.kind, n.index = isObject, map[string]*node{}
 	}
-	n.index = map[string]*node{}
 	for d.More() {
 		name := ""
 		if n.kind == isObject {
-			t, err := d.Token()
+			t, err := token(d)
 			if err != nil {
 				return nil, err
 			}
@@ -117,10 +122,7 @@ func container(d *json.Decoder, open json.Delim, depth int) (*node, error) {
 			n.list = append(n.list, v)
 		}
 	}
-	_, err := d.Token()
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
+	_, err := token(d)
 	return n, err
 }
 

@@ -2,6 +2,7 @@ package grammar
 
 import (
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -37,15 +38,7 @@ func NewVocabulary(n int, text func(id int32) string, ends []int32) *Vocabulary 
 			ids = append(ids, id)
 		}
 	}
-	slices.SortFunc(ids, func(a, b int32) int {
-		if v.tokens[a] != v.tokens[b] {
-			if v.tokens[a] < v.tokens[b] {
-				return -1
-			}
-			return 1
-		}
-		return int(a - b)
-	})
+	slices.SortStableFunc(ids, func(a, b int32) int { return strings.Compare(v.tokens[a], v.tokens[b]) })
 	v.ids = ids
 	v.nodes = append(v.nodes, treeNode{})
 	v.grow(0, len(ids), 0)
@@ -77,8 +70,7 @@ type set []uint64
 
 func (v *Vocabulary) set() set { return make(set, (len(v.tokens)+63)/64) }
 
-func (s set) add(id int32)      { s[id>>6] |= 1 << (id & 63) }
-func (s set) has(id int32) bool { return s[id>>6]>>(id&63)&1 != 0 }
+func (s set) add(id int32) { s[id>>6] |= 1 << (id & 63) }
 
 // endAt adds the tokens that end at a node.
 func (v *Vocabulary) endAt(node int32, s set) {

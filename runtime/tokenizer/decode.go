@@ -17,10 +17,7 @@ func (t *Tokenizer) NewDecoder() *Decoder { return &Decoder{t: t, held: make([]b
 // Push adds a token and returns the text that is complete now; it is valid UTF-8 and often empty.
 // Bytes that can no longer become a character come out as U+FFFD.
 func (d *Decoder) Push(id int32) string {
-	if d.t.vocab.special(id) {
-		return ""
-	}
-	s := d.t.vocab.text(id)
+	s := d.t.Text(id)
 	if len(d.held) == 0 && utf8.ValidString(s) {
 		return s
 	}

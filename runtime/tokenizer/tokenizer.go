@@ -202,6 +202,14 @@ func (t *Tokenizer) TokenBytes(id int32) []byte {
 	return nil
 }
 
+// Text returns what a token adds to a text: often a part of a character, nothing if it is special.
+func (t *Tokenizer) Text(id int32) string {
+	if t.vocab.special(id) {
+		return ""
+	}
+	return t.vocab.text(id)
+}
+
 // Special returns the id of the special token with this name, for example "<|im_end|>".
 func (t *Tokenizer) Special(text string) (int32, bool) {
 	id, ok := t.added.ids[text]

@@ -24,6 +24,7 @@ type Log interface {
 type Vocabulary interface {
 	NewDecoder() *tokenizer.Decoder
 	TokenBytes(id int32) []byte
+	Text(id int32) string
 }
 
 // How records are cut unless the configuration says otherwise.
