@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	ort "github.com/yalue/onnxruntime_go"
 
@@ -24,7 +25,7 @@ type matrix struct {
 	packed        []byte
 }
 
-func randomMatrix(t *testing.T, r *rand.Rand, form quant.Grouping, rows, columns int) matrix {
+func randomMatrix(t testing.TB, r *rand.Rand, form quant.Grouping, rows, columns int) matrix {
 	t.Helper()
 	m := matrix{form: form, rows: rows, columns: columns}
 	for from := 0; from < rows; from += quant.Group {
@@ -94,7 +95,7 @@ func (m matrix) product(x []float32) (out, off []float64) {
 }
 
 // session of the product.
-func (m matrix) session(t *testing.T, gated bool) *ort.DynamicAdvancedSession {
+func (m matrix) session(t testing.TB, gated bool) *ort.DynamicAdvancedSession {
 	t.Helper()
 	s, err := open(t, "BlockProduct", []value{{"x", 1, 2}, {"w", 2, 2}}, []value{{"y", 1, 2}},
 		attribute{"rows", int64(m.rows)}, attribute{"columns", int64(m.columns)}, attribute{"bits", int64(m.form.Bits)},
@@ -211,6 +212,37 @@ func (m matrix) checkGate(t *testing.T, x, plain []float32, level string, seed u
 		if math.Abs(float64(v)-want) > 1e-6*math.Abs(want)+1e-30*math.Abs(up) {
 			t.Fatalf("level %s: gate %g with up %g gives %g, want %g (seed %d)", level, gate, up, v, want, seed)
 		}
+	}
+}
+
+// BenchmarkBlockProduct multiplies rows of activations with a matrix of the default model, at each level that the
+// processor has, by turns.
+func BenchmarkBlockProduct(b *testing.B) {
+	defer func() { _ = kernels.Select(kernels.Level()) }()
+	m := randomMatrix(b, rand.New(rand.NewPCG(1, 1)), quant.Grouping{Bits: 4}, 1536, 576)
+	s := m.session(b, false)
+	for _, rows := range []int{1, 4, 16, 60, 64} {
+		x, best := make([]float32, rows*m.columns), map[string]time.Duration{}
+		b.Run(fmt.Sprintf("rows%d", rows), func(b *testing.B) {
+			for b.Loop() {
+				for _, level := range kernels.Levels()[1:] {
+					if err := kernels.Select(level); err != nil {
+						b.Fatal(err)
+					}
+					start := time.Now()
+					if _, err := m.run(s, x); err != nil {
+						b.Fatal(err)
+					}
+					if took := time.Since(start); best[level] == 0 || took < best[level] {
+						best[level] = took
+					}
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			for level, took := range best {
+				b.ReportMetric(float64(len(x)*m.rows)/float64(took.Nanoseconds()), level+"-GMAC/s")
+			}
+		})
 	}
 }
 
