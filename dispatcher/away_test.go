@@ -88,11 +88,13 @@ func TestDueWhileOutTakesNothing(t *testing.T) {
 	all := as("all")
 	d, stop := startDispatcher(t, testConfig(all))
 	ctx := testContext(t)
-	j := at("j", 2*time.Second)
-	j.Deadline = j.NotBefore + 200
-	if _, err := d.Submit(ctx, j); err != nil {
-		t.Fatal(err)
-	}
+	var j *contracts.Job
+	waitFor(t, "the job to be taken before it is too late", func() bool { // again when the machine stood still meanwhile
+		j = at("j", 2*time.Second)
+		j.Deadline = j.NotBefore + 200
+		_, err := d.Submit(ctx, j)
+		return err == nil
+	})
 	stop()
 	time.Sleep(time.Until(time.UnixMilli(j.Deadline + 400)))
 	cfg := testConfig(as("noout"))
@@ -438,7 +440,7 @@ func TestLostAnswerIsNoRepeat(t *testing.T) {
 	lost := new(atomic.Bool)
 	lost.Store(true) // what comes before is not lost
 	cfg := testConfig(connectBy(t, b, lossy{nil, lost}))
-	cfg.Timeout = 300 * time.Millisecond
+	cfg.Timeout = 2 * time.Second // also of the second try, which a machine that stands still must not miss
 	cfg.Overload.Quotas = map[string]quota.Limits{tenant: {Concurrent: 1}}
 	d, _ := startDispatcher(t, cfg)
 	lost.Store(false)

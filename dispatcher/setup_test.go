@@ -328,7 +328,7 @@ func (ch *chain) write(c *contracts.Chunk) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	ack, err := ch.js.Publish(ctx, ch.out, data, jetstream.WithExpectLastSequencePerSubject(ch.seq))
 	if err == nil {

@@ -29,18 +29,20 @@ const (
 	settleTime = 10 * time.Second
 )
 
-// Queue reads what a consumer of JOBS says of its model's queue: its state, and when it was opened last, the zero time
-// if it never was anything else, or is not open. told is false for a consumer that was never told any state.
-func Queue(c jetstream.ConsumerConfig) (state contracts.QueueState, opened time.Time, told bool) {
+// Queue reads what a consumer of JOBS says of its model's queue: its state, and when it was opened last by the broker's
+// clock, the zero time if it never was anything else, or is not open. told is false for a consumer that was never told
+// any state.
+func Queue(c *jetstream.ConsumerInfo) (state contracts.QueueState, opened time.Time, told bool) {
+	until := c.Config.PauseUntil
 	switch {
-	case c.PauseUntil == nil || c.PauseUntil.IsZero():
+	case until == nil || until.IsZero():
 		return contracts.QueueOpen, time.Time{}, false
-	case c.PauseUntil.Equal(drainedUntil):
+	case until.Equal(drainedUntil):
 		return contracts.QueueDraining, time.Time{}, true
-	case c.PauseUntil.After(time.Now()):
+	case c.Paused:
 		return contracts.QueuePaused, time.Time{}, true
 	}
-	return contracts.QueueOpen, *c.PauseUntil, true
+	return contracts.QueueOpen, *until, true
 }
 
 // Depths tells how much waits and runs in every queue of the broker, in no order.
@@ -52,7 +54,7 @@ func Depths(ctx context.Context, js jetstream.JetStream) (out []contracts.QueueD
 	consumers := s.ListConsumers(ctx)
 	for info := range consumers.Info() {
 		if model, class, size, err := subject.ParseConsumer(info.Name); err == nil { // else somebody else's
-			state, _, _ := Queue(info.Config)
+			state, _, _ := Queue(info)
 			out = append(out, contracts.QueueDepth{Model: model, Class: class, Size: size, State: state, Pending: int(info.NumPending), Running: info.NumAckPending})
 		}
 	}
@@ -65,7 +67,7 @@ func QueueOf(ctx context.Context, js jetstream.JetStream, model string) (state c
 	if err != nil {
 		return "", time.Time{}, false, err
 	}
-	state, opened, told = Queue(c.CachedInfo().Config)
+	state, opened, told = Queue(c.CachedInfo())
 	return state, opened, told, nil
 }
 
@@ -74,14 +76,20 @@ func QueueOf(ctx context.Context, js jetstream.JetStream, model string) (state c
 func SetQueue(ctx context.Context, js jetstream.JetStream, model string, state contracts.QueueState) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	until := time.Now().UTC()
+	consumers := Config{}.Consumers(model)
+	var until time.Time
 	switch state {
 	case contracts.QueuePaused:
 		until = pausedUntil
 	case contracts.QueueDraining:
 		until = drainedUntil
+	default: // now by the broker's clock: to one that is behind ours, our now would be another pause
+		c, err := js.Consumer(ctx, StreamJobs, consumers[0].Durable)
+		if err != nil {
+			return fmt.Errorf("consumer %s: %w", consumers[0].Durable, err)
+		}
+		until = c.CachedInfo().TimeStamp
 	}
-	consumers := Config{}.Consumers(model)
 	slices.Reverse(consumers) // the one by which the state is known comes last
 	for _, c := range consumers {
 		if _, err := js.PauseConsumer(ctx, StreamJobs, c.Durable, until); err != nil {

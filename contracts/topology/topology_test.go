@@ -293,3 +293,47 @@ func TestMendWithoutRights(t *testing.T) {
 		t.Errorf("%v, want the consumer and who may make it", err)
 	}
 }
+
+// behind is a broker whose clock is an hour behind ours: it takes what it is told of its own time for what it is.
+type behind struct {
+	jetstream.JetStream
+	until time.Time // of the last pause
+}
+
+func (b *behind) Consumer(ctx context.Context, stream, name string) (jetstream.Consumer, error) {
+	c, err := b.JetStream.Consumer(ctx, stream, name)
+	return late{c}, err
+}
+
+func (b *behind) PauseConsumer(ctx context.Context, stream, name string, until time.Time) (*jetstream.ConsumerPauseResponse, error) {
+	b.until = until
+	return b.JetStream.PauseConsumer(ctx, stream, name, until)
+}
+
+type late struct{ jetstream.Consumer }
+
+func (l late) CachedInfo() *jetstream.ConsumerInfo {
+	info := *l.Consumer.CachedInfo()
+	info.TimeStamp = info.TimeStamp.Add(-time.Hour)
+	info.Paused = info.Config.PauseUntil != nil && info.TimeStamp.Before(*info.Config.PauseUntil)
+	return &info
+}
+
+// TestQueueByTheBrokersClock: a queue that is opened by a machine whose clock is ahead of the broker's is open at once.
+func TestQueueByTheBrokersClock(t *testing.T) {
+	t.Parallel()
+	js, layout := setup(t)
+	ensure(t, js, layout, "m")
+	b := &behind{JetStream: js}
+	for _, want := range []contracts.QueueState{contracts.QueuePaused, contracts.QueueOpen} {
+		if err := topology.SetQueue(t.Context(), b, "m", want); err != nil {
+			t.Fatal(err)
+		}
+		if got, _, told, err := topology.QueueOf(t.Context(), b, "m"); got != want || !told || err != nil {
+			t.Errorf("%s: %v, want %s", got, err, want)
+		}
+	}
+	if ahead := time.Until(b.until) + time.Hour; ahead > time.Minute {
+		t.Errorf("paused for another %v by the broker's clock", ahead)
+	}
+}

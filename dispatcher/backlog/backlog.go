@@ -303,7 +303,8 @@ func (b *Backlog) Adopt(a *contracts.Admitted, seq uint64, stored time.Time, her
 	i := m.item(b.lengths, a)
 	i.Adopted, i.Seq = true, seq
 	if seq > 0 {
-		if m.state != contracts.QueuePaused && stored.After(m.opened) {
+		paused := m.state == contracts.QueuePaused || m.state == contracts.QueueDraining // now, or perhaps before it drained
+		if !paused && stored.After(m.opened) {
 			i.By = by(stored, b.cfg.Objectives.Of(a, a.Job.Class))
 		}
 		m.queue.Hold(i)

@@ -132,8 +132,12 @@ func (l *ledger) use(tenant string, now time.Time) quota.Use {
 	return quota.Use{Jobs: max(has.Jobs, l.known[tenant]), Today: used + has.Tokens}
 }
 
-// pass notes the time; of a day that is over nothing counts any more.
+// pass notes the time, unless it is one at which a job came that others overtook; of a day that is over nothing counts
+// any more.
 func (l *ledger) pass(now time.Time) {
+	if now.Before(l.latest) {
+		return
+	}
 	l.latest = now
 	day := quota.Day(now)
 	if day == l.today.Day {

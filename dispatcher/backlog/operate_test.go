@@ -72,6 +72,21 @@ func TestPausedAdopted(t *testing.T) {
 	}
 }
 
+// TestDrainingAdopted: a dispatcher that starts while a queue drains gives up nothing that may have waited through a
+// pause before.
+func TestDrainingAdopted(t *testing.T) {
+	t.Parallel()
+	b := backlog.New(backlog.Settings{Objectives: admission.Objectives{contracts.P2: time.Second}}, fleet)
+	b.Operate("m", contracts.QueueDraining, time.Time{})
+	b.Adopt(job("a", "through", contracts.P2, 100), 1, start.Add(-time.Minute), false)
+	if i, ok := b.Lost(start); ok {
+		t.Errorf("given up: %+v", i)
+	}
+	if i, ok := b.Next(start); !ok || i.Job != "through" {
+		t.Errorf("let in: %+v, %v", i, ok)
+	}
+}
+
 // TestPauseMissed: a dispatcher that looked neither before nor during a short pause, but after it.
 func TestPauseMissed(t *testing.T) {
 	t.Parallel()

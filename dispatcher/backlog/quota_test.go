@@ -87,6 +87,26 @@ func TestMidnight(t *testing.T) {
 	place(t, b, job("a", "5", contracts.P2, 90), today)
 }
 
+// TestMidnightOutOfOrder: a job that came before midnight and is judged after one that came later, since its prompt took
+// a while or its id was busy, does not begin yesterday anew: what was used of today stays used.
+func TestMidnightOutOfOrder(t *testing.T) {
+	t.Parallel()
+	b := backlog.New(backlog.Settings{FIFO: true, Quotas: map[string]quota.Limits{"a": {Daily: 1000}}}, fleet)
+	midnight := start.Truncate(24 * time.Hour).Add(24 * time.Hour)
+	first := job("a", "1", contracts.P2, 490)
+	place(t, b, job("a", "0", contracts.P2, 990), midnight.Add(-time.Minute))
+	place(t, b, first, midnight.Add(time.Millisecond))
+	place(t, b, job("a", "2", contracts.P2, 290), midnight.Add(-time.Millisecond))
+	after := midnight.Add(2 * time.Millisecond)
+	for range 2 { // also when what the first one was charged with is given back
+		if _, _, err := b.Place(job("a", "3", contracts.P2, 990), after); contracts.CodeOf(err) != contracts.CodeQuotaExceeded {
+			t.Errorf("300 of 1,000 tokens of today may be used at least, 1,000 more: %v", err)
+		}
+		ended(b, first, false)
+	}
+	place(t, b, job("a", "4", contracts.P2, 690), after)
+}
+
 // tell lets b hear what a says.
 func tell(a, b *backlog.Backlog, name string, now time.Time) { b.Peer(name, a.Share(), now) }
 
