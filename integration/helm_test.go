@@ -193,18 +193,23 @@ func TestChartScales(t *testing.T) {
 				t.Errorf("%s: %s is scaled by the consumers\n%v, want\n%v", file, o.Metadata.Name, got, want)
 			}
 			terms := len(want)
-			for _, tr := range o.Spec.Triggers[terms:] { // what dispatchers hold back, as our scaler tells it
-				if tr.Name == "held" {
-					terms++
-					if tr.Type != "external" || tr.Metadata["model"] != model || tr.Metadata["measure"] != "held" || !strings.HasPrefix(tr.Metadata["scalerAddress"], "pelton-scaler.") {
-						t.Errorf("%s: %s asks for held jobs with %v", file, o.Metadata.Name, tr)
+			own := "" // what our scaler tells of the model's queue
+			for _, tr := range o.Spec.Triggers[terms:] {
+				if measure := tr.Metadata["measure"]; measure != "" {
+					own += tr.Name + " "
+					if tr.Type != "external" || tr.Metadata["model"] != model || measure != tr.Name || !strings.HasPrefix(tr.Metadata["scalerAddress"], "pelton-scaler.") {
+						t.Errorf("%s: %s asks our scaler with %v", file, o.Metadata.Name, tr)
 					}
 				}
 			}
-			if scaled := strings.HasSuffix(file, "scaled.yaml"); scaled != (terms > len(want)) {
-				t.Errorf("%s: %s knows of held jobs: %v", file, o.Metadata.Name, !scaled)
-			}
 			formula := strings.Join(names[:terms], " + ")
+			if strings.HasSuffix(file, "scaled.yaml") {
+				if formula = "open * (" + formula + " + held)"; own != "held open " {
+					t.Errorf("%s: %s asks our scaler for %q, want held jobs and whether the queue is open", file, o.Metadata.Name, own)
+				}
+			} else if own != "" {
+				t.Errorf("%s: %s asks a scaler that is not there for %q", file, o.Metadata.Name, own)
+			}
 			if last := o.Spec.Triggers[len(names)-1]; last.Name == "outside" {
 				formula = fmt.Sprintf("max(%s, outside * %s)", formula, o.Spec.Advanced.ScalingModifiers.Target)
 				if last.Metadata["model"] != model || last.Metadata["scalerAddress"] == "" {

@@ -12,20 +12,22 @@ var (
 	// proof is a package and tests of it, as runbooks and SECURITY.md name them.
 	proof    = regexp.MustCompile("`([a-z/]+)`((?:,? (?:Test\\w+|\\w+\\.txtar))+)")
 	testName = regexp.MustCompile(`Test\w+|\w+\.txtar`)
+	alert    = regexp.MustCompile(`- alert: (\w+)`)
 )
 
-// TestRunbooks: there is a page for each of the ten likely failures, each says what is seen, how to check
-// and what to do, and every test that it names exists; so do those of SECURITY.md.
+// TestRunbooks: there is a page for each of the eleven likely failures, each says what is seen, how to check
+// and what to do, and every test that it names exists; so do those of SECURITY.md. Every alert is on a page and in their list.
 func TestRunbooks(t *testing.T) {
 	t.Parallel()
 	pages, err := filepath.Glob("../ops/deploy/runbooks/*.md")
-	if err != nil || len(pages) != 11 {
-		t.Fatalf("pages %v, %v, want ten and the list of them", pages, err)
+	if err != nil || len(pages) != 12 {
+		t.Fatalf("pages %v, %v, want eleven and the list of them", pages, err)
 	}
 	list, err := os.ReadFile("../ops/deploy/runbooks/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
+	seen := ""
 	for _, page := range append(pages, "../SECURITY.md") {
 		text, err := os.ReadFile(page)
 		if err != nil {
@@ -44,6 +46,7 @@ func TestRunbooks(t *testing.T) {
 		if name == "SECURITY.md" && named > 15 || name == "README.md" {
 			continue
 		}
+		seen += string(text)
 		if named == 0 {
 			t.Errorf("%s names no test", page)
 		}
@@ -55,6 +58,21 @@ func TestRunbooks(t *testing.T) {
 		if !strings.Contains(string(list), "("+name+")") {
 			t.Errorf("the list does not name %s", name)
 		}
+	}
+	rules, err := os.ReadFile("../ops/deploy/prometheus/alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	alerts := alert.FindAllSubmatch(rules, -1)
+	for _, a := range alerts {
+		for where, text := range map[string]string{"no page names it": seen, "the list of pages does not name it": string(list)} {
+			if !strings.Contains(text, "`"+string(a[1])+"`") {
+				t.Errorf("%s: %s", a[1], where)
+			}
+		}
+	}
+	if len(alerts) < 8 {
+		t.Errorf("%d alerts in the rules, want 8", len(alerts))
 	}
 }
 

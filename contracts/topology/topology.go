@@ -181,6 +181,7 @@ type walk struct {
 	js             jetstream.JetStream
 	create, update bool // what is missing, what differs
 	drift          []Drift
+	untils         map[string]*time.Time // by model, of those of which consumers were missing
 }
 
 func (w *walk) layout(ctx context.Context, c Config, models []string) ([]Drift, error) {
@@ -280,6 +281,9 @@ func (w *walk) consumer(ctx context.Context, stream string, want jetstream.Consu
 	case (errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)) && !w.create:
 		return missing, nil
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
+		if want.PauseUntil, err = w.until(ctx, want.Durable); err != nil {
+			return "", err
+		}
 		if _, err = w.js.CreateOrUpdateConsumer(ctx, stream, want); err != nil {
 			err = fmt.Errorf("it is missing and could not be made; with credentials that is for pelton provision: %w", err)
 		}
@@ -293,6 +297,29 @@ func (w *walk) consumer(ctx context.Context, stream string, want jetstream.Consu
 	}
 	_, err = w.js.UpdateConsumer(ctx, stream, want)
 	return updated, err
+}
+
+// until is what the state of its queue is kept by (see [Queue]) in the consumers beside one that is missing: made without
+// it, that one would give out jobs of a paused queue. nil when none is told any.
+func (w *walk) until(ctx context.Context, name string) (until *time.Time, err error) {
+	model, _, _, notOfQueue := subject.ParseConsumer(name)
+	if known, ok := w.untils[model]; ok || notOfQueue != nil {
+		return known, nil
+	}
+	for _, beside := range (Config{}).Consumers(model) {
+		c, err := w.js.Consumer(ctx, StreamJobs, beside.Durable)
+		switch {
+		case err == nil:
+			until = cmp.Or(until, c.CachedInfo().Config.PauseUntil)
+		case !errors.Is(err, jetstream.ErrConsumerNotFound):
+			return nil, err
+		}
+	}
+	if w.untils == nil {
+		w.untils = map[string]*time.Time{}
+	}
+	w.untils[model] = until
+	return until, nil
 }
 
 // sameStream compares the fields that the layout sets; the broker fills in others.

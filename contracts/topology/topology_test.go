@@ -268,6 +268,48 @@ func TestMend(t *testing.T) {
 	}
 }
 
+// TestQueueStateKept: a change of its consumers, and one that is made again, leave a queue in its state.
+func TestQueueStateKept(t *testing.T) {
+	t.Parallel()
+	for _, state := range []contracts.QueueState{contracts.QueuePaused, contracts.QueueDraining, contracts.QueueOpen} {
+		js, c := setup(t)
+		ensure(t, js, c, "m", "other")
+		if err := topology.SetQueue(t.Context(), js, "m", state); err != nil {
+			t.Fatal(err)
+		}
+		consumers := c.Consumers("m")
+		_, opened, _, err := topology.QueueOf(t.Context(), js, "m")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, gone := range []string{consumers[0].Durable, consumers[7].Durable} {
+			if err := js.DeleteConsumer(t.Context(), topology.StreamJobs, gone); err != nil {
+				t.Fatal(err)
+			}
+		}
+		changed := consumers[5]
+		changed.AckWait = time.Hour
+		if _, err := js.UpdateConsumer(t.Context(), topology.StreamJobs, changed); err != nil {
+			t.Fatal(err)
+		}
+		if got := ensure(t, js, c, "m", "other"); len(got) != 3 {
+			t.Errorf("%s: %v, want 2 created and 1 updated", state, got)
+		}
+		for _, want := range consumers {
+			has, err := js.Consumer(t.Context(), topology.StreamJobs, want.Durable)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, at, told := topology.Queue(has.CachedInfo().Config); got != state || !told || !at.Equal(opened) {
+				t.Errorf("%s of a queue that is %s: %s, opened %v, told %t, want opened %v", want.Durable, state, got, at, told, opened)
+			}
+		}
+		if _, _, told, err := topology.QueueOf(t.Context(), js, "other"); err != nil || told {
+			t.Errorf("the other model's queue: told %t, %v", told, err)
+		}
+	}
+}
+
 // TestMendWithoutRights: who may not make a consumer is told who may.
 func TestMendWithoutRights(t *testing.T) {
 	t.Parallel()

@@ -68,7 +68,8 @@ func call(j *contracts.Job, m *Model, c Capacity, l Limits, d Draw) (*Decision, 
 	return seal(j, a, l)
 }
 
-// rows are the token ids of an embed job's inputs.
+// rows are the token ids of an embed job's inputs. Ids without the special tokens that all texts have are refused: those
+// are of another vocabulary, and would become a vector of something else.
 func rows(j *contracts.Job, m *Model, l Limits) ([][]int32, error) {
 	out := slices.Clone(j.Rows)
 	for i, text := range j.Input {
@@ -85,14 +86,18 @@ func rows(j *contracts.Job, m *Model, l Limits) ([][]int32, error) {
 		}
 		out = append(out, ids)
 	}
+	frame := m.Tokenizer.Encode("")
 	for i, row := range j.Rows {
 		if len(row) > m.ContextLength {
 			return nil, tooLong(fmt.Sprintf("rows[%d]", i), "rows[%d] has %d tokens, model %s reads %d: shorten it", i, len(row), m.Name, m.ContextLength)
 		}
 		for k, id := range row {
 			if id < 0 || int(id) >= m.Vocab {
-				return nil, contracts.Invalid(fmt.Sprintf("rows[%d]", i), "rows[%d][%d] is %d, model %s has tokens 0 to %d", i, k, id, m.Name, m.Vocab-1)
+				return nil, contracts.Invalid(fmt.Sprintf("rows[%d]", i), "rows[%d][%d] is %d, model %s has tokens 0 to %d: %s", i, k, id, m.Name, m.Vocab-1, sendText)
 			}
+		}
+		if !framed(row, frame) {
+			return nil, contracts.Invalid(fmt.Sprintf("rows[%d]", i), "rows[%d] lacks the special tokens %v around it, which all texts of model %s have: %s", i, frame, m.Name, sendText)
 		}
 	}
 	if most := m.MaxRows(l); len(out) > most {
@@ -100,6 +105,19 @@ func rows(j *contracts.Job, m *Model, l Limits) ([][]int32, error) {
 			Message: fmt.Sprintf("%d inputs in one job, an answer has room for the vectors of %d: send fewer in one job", len(out), most)}
 	}
 	return out, nil
+}
+
+// sendText is what to do about token ids that are not the model's.
+const sendText = "send the text instead, or ids of the model's own tokenizer; LangChain's OpenAIEmbeddings sends OpenAI's ids unless check_embedding_ctx_length is False"
+
+// framed tells whether row begins with the first of the frame's tokens and ends with its others.
+func framed(row, frame []int32) bool {
+	for k := range len(frame) + 1 {
+		if len(row) >= len(frame) && slices.Equal(row[:k], frame[:k]) && slices.Equal(row[len(row)-len(frame)+k:], frame[k:]) {
+			return true
+		}
+	}
+	return false
 }
 
 // MaxRows is how many vectors of the model fit one answer.

@@ -18,6 +18,8 @@ func callCatalog(t testing.TB) *admission.Catalog {
 	c, err := admission.NewCatalog([]admission.Model{
 		{Name: "embed", Kind: contracts.KindEmbed, Tokenizer: words{}, ContextLength: 4, Vocab: 100, Dimensions: 8,
 			Cut: func(ids []int32, most int) []int32 { return ids[:most] }},
+		{Name: "framed", Kind: contracts.KindEmbed, Tokenizer: frames{}, ContextLength: 8, Vocab: 100, Dimensions: 8,
+			Cut: func(ids []int32, most int) []int32 { return ids[:most] }},
 		{Name: "sum", Kind: contracts.KindTensor, Inputs: []admission.Port{{Name: "a", Type: "FP32", Shape: []int64{-1, 2}}, {Name: "b", Type: "INT64", Shape: []int64{1}}},
 			Outputs: []admission.Port{{Name: "y", Type: "FP32", Shape: []int64{-1}}}},
 		{Name: "text", Tokenizer: words{}, ContextLength: 20, Vocab: 100},
@@ -26,6 +28,17 @@ func callCatalog(t testing.TB) *admission.Catalog {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// frames is a tokenizer that puts 7 before each text and 9 behind it.
+type frames struct{ words }
+
+func (f frames) Encode(text string) []int32 {
+	return slices.Concat([]int32{7}, f.words.Encode(text), []int32{9})
+}
+
+func framedJob(rows ...[]int32) *contracts.Job {
+	return embedJob(func(j *contracts.Job) { j.Model, j.Input, j.Rows = "framed", nil, rows })
 }
 
 func embedJob(change func(*contracts.Job)) *contracts.Job {
@@ -55,6 +68,7 @@ func TestCallsAreAdmitted(t *testing.T) {
 		"texts":   {embedJob(same), []int{2, 1}, 3},
 		"cut":     {embedJob(func(j *contracts.Job) { j.Input, j.Truncate = []string{"1 2 3 4 5 6", "c"}, true }), []int{4, 1}, 5},
 		"ids":     {embedJob(func(j *contracts.Job) { j.Input, j.Rows = nil, [][]int32{{0, 99, 5}} }), []int{3}, 3},
+		"framed":  {framedJob([]int32{7, 3, 4, 9}, []int32{7, 9}), []int{4, 2}, 6},
 		"tensors": {tensorJob(same), nil, 2}, // 4,808 bytes in units of 4 KiB
 		"output":  {tensorJob(func(j *contracts.Job) { j.Outputs = []string{"y"} }), nil, 2},
 	} {
@@ -89,6 +103,11 @@ func TestCallsAreRefused(t *testing.T) {
 		"long row":       {embedJob(func(j *contracts.Job) { j.Input, j.Rows = nil, [][]int32{{1}, {1, 2, 3, 4, 5}} }), contracts.CodeContextLengthExceeded, "rows[1]", "5 tokens"},
 		"no such token":  {embedJob(func(j *contracts.Job) { j.Input, j.Rows = nil, [][]int32{{1, 100}} }), contracts.CodeInvalidArgument, "rows[0]", "0 to 99"},
 		"negative token": {embedJob(func(j *contracts.Job) { j.Input, j.Rows = nil, [][]int32{{-1}} }), contracts.CodeInvalidArgument, "rows[0]", "negative"},
+		"not framed":     {framedJob([]int32{7, 3, 9}, []int32{3, 4}), contracts.CodeInvalidArgument, "rows[1]", "lacks the special tokens [7 9]"},
+		"no beginning":   {framedJob([]int32{3, 4, 9}), contracts.CodeInvalidArgument, "rows[0]", "check_embedding_ctx_length"},
+		"no end":         {framedJob([]int32{7, 3, 4}), contracts.CodeInvalidArgument, "rows[0]", "send the text instead"},
+		"half a frame":   {framedJob([]int32{7}), contracts.CodeInvalidArgument, "rows[0]", "lacks"},
+		"others' ids":    {framedJob([]int32{7, 31000, 9}), contracts.CodeInvalidArgument, "rows[0]", "check_embedding_ctx_length"},
 		"many":           {embedJob(func(j *contracts.Job) { j.Input = slices.Repeat([]string{"a"}, 900) }), contracts.CodePayloadTooLarge, "input", "the vectors of 256"},
 		"memory":         {embedJob(func(j *contracts.Job) { j.Input = slices.Repeat([]string{"1 2 3 4"}, 30) }), contracts.CodePayloadTooLarge, "input", "the largest live worker has 1000"},
 		"text to tensor": {embedJob(func(j *contracts.Job) { j.Model = "sum" }), contracts.CodeInvalidArgument, "model", "/v2/models/sum/infer"},

@@ -73,6 +73,9 @@ func (g *gateway) allowWrite(w http.ResponseWriter) {
 // fail answers err as an error object, unless the answer has begun.
 func (g *gateway) fail(w *recorder, r *http.Request, err error) {
 	e := contracts.AsError(err)
+	if e.Code == contracts.CodeCanceled && r.Context().Err() != nil { // who closed only the sending side still reads
+		e = contracts.Errorf(contracts.CodeCanceled, "the caller left: it closed the connection, or its sending side (nc -N does), which looks the same; keep it open until the answer has come, or submit a job with POST /v1/jobs and read it later")
+	}
 	info := e.Code.Info()
 	if w.asks {
 		g.cfg.Refused(e)

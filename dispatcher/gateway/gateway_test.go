@@ -460,6 +460,27 @@ func TestLeavingCancels(t *testing.T) {
 	}
 }
 
+// TestHalfClosed: a client that closes its sending side is told what that means, and its job is canceled.
+func TestHalfClosed(t *testing.T) {
+	t.Parallel()
+	d := open(t, func(_ *gateway.Config, f *fakeFleet) { f.hold = make(chan struct{}) })
+	conn, err := net.Dial("tcp", strings.TrimPrefix(d.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	body := chatBody + "}"
+	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if text := string(answer); err != nil || !strings.HasPrefix(text, "HTTP/1.1 499 ") || !strings.Contains(text, "its sending side") || !strings.Contains(text, "POST /v1/jobs") {
+		t.Errorf("%v, %q, want 499 that says why", err, text)
+	}
+	<-d.fleet.canceled
+}
+
 func TestLeavingAfterSomeChunks(t *testing.T) {
 	t.Parallel()
 	d := open(t, func(_ *gateway.Config, f *fakeFleet) { f.pace = time.Millisecond })

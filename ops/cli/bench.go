@@ -226,7 +226,7 @@ func (a *app) sound() error {
 	return errors.Join(errs...)
 }
 
-var errWarmUp = usageError{errors.New("--warm-up leaves no request to report")}
+var errWarmUp = usageError{errors.New("--warm-up leaves no request to report: shorten it, or raise --duration")}
 
 // plan draws what is sent, from a seed.
 func (a *app) plan(l load) (plan loadgen.Plan, mix loadgen.Mix, seed uint64, err error) {
@@ -388,15 +388,15 @@ func (a *app) tenantKeys(tenants []string) (map[string]string, error) {
 	}
 	b, err := os.ReadFile(a.settings.text("tenant-keys"))
 	if err != nil {
-		return nil, fmt.Errorf("--tenant over HTTP needs --tenant-keys: %w", err)
+		return nil, fmt.Errorf("--tenant over HTTP needs --tenant-keys, a JSON file {tenant: key}: %w", err)
 	}
 	var keys map[string]string
 	if err := json.Unmarshal(b, &keys); err != nil {
-		return nil, fmt.Errorf("--tenant-keys: %w", err)
+		return nil, fmt.Errorf("--tenant-keys: it is no JSON of the form {tenant: key}: %w", err)
 	}
 	for _, t := range tenants {
 		if keys[t] == "" {
-			return nil, fmt.Errorf("--tenant-keys: no key of tenant %s", t)
+			return nil, fmt.Errorf("--tenant-keys: no key of tenant %s in %s: add it there (Pelton's: `pelton auth key add %s`)", t, a.settings.text("tenant-keys"), t)
 		}
 	}
 	return keys, nil
@@ -480,7 +480,7 @@ func (a *app) judge(r *loadgen.Report) error {
 		return coded{fmt.Errorf("%.1f %% of the requests were good, %.1f %% are wanted", 100*r.All.Attainment(), 100*least), exitCheck}
 	}
 	if r.All.Outcomes[loadgen.Completed]+r.All.Outcomes[loadgen.Canceled] == 0 {
-		return contracts.Errorf(contracts.CodeUnavailable, "no request completed")
+		return contracts.Errorf(contracts.CodeUnavailable, "no request completed: what failed is said above; see that the server is up and serves the model")
 	}
 	return nil
 }

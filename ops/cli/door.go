@@ -28,7 +28,7 @@ func (a *app) call(ctx context.Context, method, path string, body, out any) erro
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxReply)).Decode(out); err != nil {
-		return fmt.Errorf("%s %s: the answer is not JSON: %w", method, path, err)
+		return fmt.Errorf("%s %s: the answer is not JSON: is a Pelton dispatcher at --server? %w", method, path, err)
 	}
 	return nil
 }
@@ -93,7 +93,7 @@ func refused(b []byte, status string) error {
 		if text := strings.TrimSpace(string(b)); len(text) < 200 && !strings.Contains(text, "<") { // no page
 			status = strings.TrimSuffix(status+": "+text, ": ")
 		}
-		return fmt.Errorf("the server answered %s", status)
+		return fmt.Errorf("the server answered %s: it is no Pelton dispatcher, or what stands before one; see --server", status)
 	}
 	out := &contracts.Error{Message: e.Error.Message, Code: contracts.CodeInternal}
 	if e.Error.Code != nil {
@@ -181,7 +181,7 @@ func (a *app) events(ctx context.Context, job string) (iter.Seq2[*contracts.Chun
 			}
 			var c contracts.Chunk
 			if err := json.Unmarshal([]byte(strings.TrimSpace(data)), &c); err != nil {
-				yield(nil, fmt.Errorf("event of job %s: %w", job, err))
+				yield(nil, fmt.Errorf("event of job %s: %w: `pelton job watch %s` reads it again", job, err, job))
 				return
 			}
 			if !yield(&c, nil) || c.Final() {

@@ -168,7 +168,7 @@ func (a *app) distance(ctx context.Context, name, variant, reference string, tex
 		defer func() { _ = e.Shutdown() }()
 		s, ok := e.(quality.Scorer)
 		if !ok {
-			return fmt.Errorf("the engine of %s:%s gives no logits of texts", name, v)
+			return fmt.Errorf("the engine of %s:%s gives no logits of texts: --distance needs an engine that runs a real model", name, v)
 		}
 		scorers = append(scorers, s)
 	}

@@ -67,7 +67,7 @@ func (a *app) configCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			target, rest, err := cmd.Root().Find(args)
 			if err != nil || target == cmd.Root() || len(rest) > 0 {
-				return usageError{fmt.Errorf("no command %q", args)}
+				return usageError{fmt.Errorf("no command %q: pelton help lists them", args)}
 			}
 			if config := cmd.Flags().Lookup("config"); config.Changed {
 				_ = target.Root().PersistentFlags().Set("config", config.Value.String())

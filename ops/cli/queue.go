@@ -2,7 +2,9 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -32,8 +34,9 @@ func (a *app) queueCommand() *cobra.Command {
 	outputFlags(ls)
 	c.AddCommand(ls,
 		a.queueSet("pause", "Give no job of a model to a worker until resume", `Jobs are still taken in and wait; those that run go on to their end. One whose worker dies or stops meanwhile
-begins again after resume. Deadlines hold, and a job that waits in the queue itself is ended before the queue
-drops it for its age (24 h). No objective ends a job that waits through a pause.`),
+begins again after resume. Deadlines hold, and a job that waits in the queue itself ends as unavailable after 23 h,
+before the queue drops it for its age (24 h); pause warns of those. Held jobs wait for as long as the pause lasts.
+No objective ends a job that waits through a pause.`),
 		a.queueSet("resume", "Open the queue of a model again, after pause or drain", ""),
 		a.queueSet("drain", "Take no new job of a model until resume", `New jobs are refused as unavailable; those that were taken in run to their end, held and scheduled ones too.
 pelton queue ls shows when none is left. A queue that was paused runs again.`))
@@ -66,12 +69,35 @@ broker.`,
 			for _, q := range list.Data {
 				t.rows = append(t.rows, []string{q.Model, string(q.State)})
 			}
-			return a.print(t)
+			if err := a.print(t); err != nil || verb != "pause" {
+				return err
+			}
+			return a.warnOfAge(cmd.Context(), list.Data)
 		},
 	}
 	serverFlag(c)
 	outputFlags(c)
 	return c
+}
+
+// warnOfAge says which of the queues hold jobs that a long pause would end.
+func (a *app) warnOfAge(ctx context.Context, paused []queueState) error {
+	queues, err := fetchList[contracts.QueueDepth](ctx, a, "/v1/queues")
+	if err != nil {
+		return fmt.Errorf("the queues are paused; what waits in them is not known (pelton queue ls): %w", err)
+	}
+	for _, p := range paused {
+		waiting := 0
+		for _, q := range queues {
+			if q.Model == p.Model {
+				waiting += q.Pending
+			}
+		}
+		if waiting > 0 {
+			fmt.Fprintf(a.err, "warning: jobs that lie in the queue of %s itself (%d now) end when they have not begun 23 h after they came there: before that, pelton queue resume %s\n", p.Model, waiting, p.Model)
+		}
+	}
+	return nil
 }
 
 // queueState is one row of the answer of POST /v1/queues/….

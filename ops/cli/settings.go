@@ -41,7 +41,7 @@ func loadSettings(flags *pflag.FlagSet, known map[string]bool, env func(string) 
 	})
 	for k := range file {
 		if !known[k] {
-			errs = append(errs, fmt.Errorf("configuration file %s: no command has a flag %q", path, k))
+			errs = append(errs, fmt.Errorf("configuration file %s: no command has a flag %q: pelton config show COMMAND lists them", path, k))
 		}
 	}
 	return s, errors.Join(errs...)
@@ -90,7 +90,7 @@ func readConfig(path string) (map[string][]string, error) {
 	for k, v := range raw {
 		switch v := v.(type) {
 		case nil: // a key without a value
-			return nil, fmt.Errorf("configuration file %s: %s has no value", path, k)
+			return nil, fmt.Errorf("configuration file %s: %s has no value: give it one, or leave the line out", path, k)
 		case []any:
 			for _, e := range v {
 				out[k] = append(out[k], fmt.Sprint(e))

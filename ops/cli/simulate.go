@@ -120,7 +120,7 @@ func (a *app) size(ctx context.Context, cfg simulate.Config) error {
 		return usageError{errors.New("--plan needs requests that arrive at different times, or they have no rate: give simulate a number of --workers and see what they make of them")}
 	}
 	if estimate.Workers == 0 {
-		return coded{errors.New("no fleet meets the objectives: they are shorter than what one idle worker takes"), exitCheck}
+		return coded{errors.New("no fleet meets the objectives: they are shorter than what one idle worker takes: raise them, or model a faster device"), exitCheck}
 	}
 	trials, err := simulate.Search(ctx, cfg, goals, want, a.settings.duration("warm-up"), estimate.Workers)
 	if err != nil {
@@ -139,7 +139,7 @@ func (a *app) size(ctx context.Context, cfg simulate.Config) error {
 		return err
 	}
 	if simulate.Fewest(trials, want) == 0 {
-		return coded{fmt.Errorf("not even %d workers give %.1f %% of the requests what they want", trials[len(trials)-1].Workers, 100*want), exitCheck}
+		return coded{fmt.Errorf("not even %d workers give %.1f %% of the requests what they want: raise the objectives, lower --min-attainment or model a faster device", trials[len(trials)-1].Workers, 100*want), exitCheck}
 	}
 	return nil
 }

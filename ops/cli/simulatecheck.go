@@ -120,7 +120,7 @@ func measurePath(ctx context.Context, t loadgen.Target, cfg simulate.Config) (ti
 	var took []time.Duration
 	for _, s := range samples {
 		if s.Outcome != loadgen.Completed || len(s.Pieces) == 0 {
-			return 0, fmt.Errorf("a lone request was %s: %s", s.Outcome, s.Message)
+			return 0, fmt.Errorf("a lone request was %s, so the way to the device is not known: %s: run it again on an idle machine", s.Outcome, s.Message)
 		}
 		took = append(took, s.Pieces[0]-s.At-cfg.Profile.Step(prompt, 0, prompt))
 	}

@@ -194,7 +194,7 @@ func (a *app) parseJobs(path string) ([]*contracts.Job, error) {
 	}
 	switch id := a.settings.text("id"); {
 	case len(jobs) == 0:
-		return nil, usageError{fmt.Errorf("%s holds no job", path)}
+		return nil, usageError{fmt.Errorf("%s holds no job: write one a line, as {\"model\":\"…\",\"prompt\":\"…\"}", path)}
 	case id != "" && len(jobs) > 1:
 		return nil, usageError{fmt.Errorf("--id names one job, but %s holds %d", path, len(jobs))}
 	case id != "":

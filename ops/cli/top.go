@@ -389,7 +389,7 @@ func span(seconds float64) string {
 // samples are the lines of Prometheus's text format that this command reads: names with labels to values.
 type samples map[string]float64
 
-var errNoMetrics = errors.New("/metrics tells nothing of this fleet")
+var errNoMetrics = errors.New("/metrics tells nothing of this fleet: give --server a dispatcher, of this version")
 
 func parseSamples(r io.Reader) (samples, error) {
 	text, err := io.ReadAll(r)

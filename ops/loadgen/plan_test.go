@@ -1,6 +1,7 @@
 package loadgen_test
 
 import (
+	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -130,6 +131,21 @@ func trace(t *testing.T, name string, w loadgen.Window) loadgen.Plan {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// TestUnreadableTrace: one that is empty is told from one that cannot be read, such as a folder.
+func TestUnreadableTrace(t *testing.T) {
+	t.Parallel()
+	folder, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = folder.Close() }()
+	for says, in := range map[string]io.Reader{"is empty: give one": strings.NewReader(""), "is a directory": folder} {
+		if _, err := loadgen.ReadTrace(in, rand.New(rand.NewPCG(1, 1)), loadgen.Window{}); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v, want an error that says %q", err, says)
+		}
+	}
 }
 
 func TestTraces(t *testing.T) {

@@ -23,7 +23,7 @@ func Gauge(ctx context.Context, t Target, tenant string) (Prompter, error) {
 		text := words(rand.New(rand.NewPCG(1, uint64(i))), n)
 		a := t.Send(ctx, Request{Output: 1, Tenant: tenant}, text, func() {})
 		if a.Outcome != Completed {
-			return Prompter{}, fmt.Errorf("the first question, to learn how the server counts tokens, was %s: %s", a.Outcome, a.Message)
+			return Prompter{}, fmt.Errorf("the first question, to learn how the server counts tokens, was %s: %s: see that the server serves this model, then run again", a.Outcome, a.Message)
 		}
 		chars[i], tokens[i] = float64(len(text)), float64(a.InputTokens)
 	}

@@ -88,7 +88,7 @@ func Run(ctx context.Context, cfg Config) ([]Sample, error) {
 	}
 	slices.SortStableFunc(r.samples, func(a, b Sample) int { return int(a.At - b.At) })
 	if len(r.samples) == 0 {
-		return nil, fmt.Errorf("no request was answered: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("stopped before any request was answered: %w", context.Cause(ctx))
 	}
 	return r.samples, nil
 }

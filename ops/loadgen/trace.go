@@ -33,8 +33,10 @@ func ReadTrace(in io.Reader, rng *rand.Rand, w Window) (Plan, error) {
 	w.Share = cmp.Or(w.Share, 1)
 	b := bufio.NewReader(in)
 	first, err := b.Peek(1)
-	if err != nil {
-		return nil, fmt.Errorf("the trace is empty")
+	if errors.Is(err, io.EOF) {
+		return nil, errors.New("the trace is empty: give one of Azure's or ServeGen's columns, or Mooncake's JSON Lines")
+	} else if err != nil {
+		return nil, fmt.Errorf("the trace cannot be read: %w", err)
 	}
 	var p Plan
 	if first[0] == '{' {

@@ -15,16 +15,20 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// What is measured: workers, or, where a trigger's metadata has measure: held, the jobs that dispatchers hold back,
-// which no consumer of the broker's has.
+// What is measured: workers, or what the measure in a trigger's metadata says. The jobs that dispatchers hold back are in
+// no consumer of the broker's, and whether the queue is open, 1, or paused, 0, is not seen in the number of those that wait.
 const (
 	metric = "pelton-workers"
 	held   = "pelton-held-jobs"
+	open   = "pelton-queue-open"
 )
 
 func metricOf(ref *Ref) string {
-	if ref.Metadata["measure"] == "held" {
+	switch ref.Metadata["measure"] {
+	case "held":
 		return held
+	case "open":
+		return open
 	}
 	return metric
 }
@@ -108,10 +112,17 @@ func (s *Server) spec(ref *Ref) (*spec, error) {
 
 func (s *Server) measure(m *ask) (*measure, error) {
 	d, err := s.of(&m.ref)
-	if name := metricOf(&m.ref); name == held {
-		return &measure{name, float64(d.Held)}, err
+	value := math.Max(0, d.Workers)
+	name := metricOf(&m.ref)
+	switch {
+	case name == held:
+		value = float64(d.Held)
+	case name == open && d.Paused:
+		value = 0
+	case name == open:
+		value = 1
 	}
-	return &measure{metric, math.Max(0, d.Workers)}, err
+	return &measure{name, value}, err
 }
 
 // streamActive says at once when a model is needed or not any more.

@@ -41,6 +41,8 @@ type dispatcher struct {
 	arrived backlog.Arrived
 	jobs    int
 	held    int
+	state   contracts.QueueState
+	running []contracts.RunningJob
 	url     string
 }
 
@@ -61,9 +63,9 @@ func (d *dispatcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			p, rows := float64(i%7*50), float64(i%9)
 			steps.Add(p, rows, 10+0.1*p+0.5*rows, 0)
 		}
-		v = map[string]any{"data": []contracts.Heartbeat{{Model: "m", State: contracts.WorkerReady, Slots: 8, KV: contracts.KVMemory{Total: 1 << 30, PerToken: 1 << 10}, Steps: &steps}}}
+		v = map[string]any{"data": []contracts.Heartbeat{{Model: "m", State: contracts.WorkerReady, Slots: 8, Jobs: d.running, KV: contracts.KVMemory{Total: 1 << 30, PerToken: 1 << 10}, Steps: &steps}}}
 	case "/v1/queues":
-		v = map[string]any{"data": []map[string]any{{"model": "m", "pending": d.jobs, "running": 0}, {"model": "m", "class": "p3", "held": d.held}}}
+		v = map[string]any{"data": []map[string]any{{"model": "m", "state": d.state, "pending": d.jobs, "running": 0}, {"model": "m", "state": d.state, "class": "p3", "held": d.held}}}
 	}
 	_ = json.NewEncoder(w).Encode(v)
 }
@@ -115,9 +117,15 @@ func (k keda) call(t *testing.T, method string, in *dynamicpb.Message, out proto
 // workers is what GetMetrics says.
 func (k keda) workers(t *testing.T) float64 {
 	t.Helper()
+	return k.measure(t, "pelton-workers", k.ref("m"))
+}
+
+// measure is what GetMetrics says of a metric.
+func (k keda) measure(t *testing.T, name string, ref *dynamicpb.Message) float64 {
+	t.Helper()
 	ask := k.message("GetMetricsRequest")
-	ask.Set(ask.Descriptor().Fields().ByName("scaledObjectRef"), protoreflect.ValueOfMessage(k.ref("m")))
-	ask.Set(ask.Descriptor().Fields().ByName("metricName"), protoreflect.ValueOfString("pelton-workers"))
+	ask.Set(ask.Descriptor().Fields().ByName("scaledObjectRef"), protoreflect.ValueOfMessage(ref))
+	ask.Set(ask.Descriptor().Fields().ByName("metricName"), protoreflect.ValueOfString(name))
 	answer, err := k.call(t, "GetMetrics", ask, "GetMetricsResponse")
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +136,7 @@ func (k keda) workers(t *testing.T) float64 {
 	}
 	value := list.Get(0).Message()
 	got := field(value, "metricValueFloat").Float()
-	if name := field(value, "metricName").String(); name != "pelton-workers" || field(value, "metricValue").Int() != int64(math.Ceil(got)) {
+	if said := field(value, "metricName").String(); said != name || field(value, "metricValue").Int() != int64(math.Ceil(got)) {
 		t.Errorf("GetMetrics: %v", answer)
 	}
 	return got
@@ -352,16 +360,56 @@ func TestHeld(t *testing.T) {
 	if err != nil || field(field(answer, "metricSpecs").List().Get(0).Message(), "metricName").String() != "pelton-held-jobs" {
 		t.Errorf("GetMetricSpec: %v, %v", answer, err)
 	}
-	ask := k.message("GetMetricsRequest")
-	ask.Set(ask.Descriptor().Fields().ByName("scaledObjectRef"), protoreflect.ValueOfMessage(ref))
-	if answer, err = k.call(t, "GetMetrics", ask, "GetMetricsResponse"); err != nil {
-		t.Fatal(err)
-	}
-	value := field(answer, "metricValues").List().Get(0).Message()
-	if field(value, "metricName").String() != "pelton-held-jobs" || field(value, "metricValueFloat").Float() != 500 {
-		t.Errorf("GetMetrics: %v", answer)
+	if got := k.measure(t, "pelton-held-jobs", ref); got != 500 {
+		t.Errorf("%g held jobs, want 500", got)
 	}
 	if active, err := k.call(t, "IsActive", k.ref("m"), "IsActiveResponse"); err != nil || !field(active, "result").Bool() || k.workers(t) != 1 {
 		t.Errorf("with held jobs only: %v, %v, %g workers", active, err, k.workers(t))
+	}
+}
+
+// TestPaused: jobs of a paused queue, held ones and those that come too, start no worker, and the workers that still run
+// some are kept; afterwards all of them count again.
+func TestPaused(t *testing.T) {
+	t.Parallel()
+	k, w, fleet := setup(t, "a")
+	d := fleet[0]
+	look := func(change func()) {
+		t.Helper()
+		d.set(func() {
+			change()
+			d.arrived = backlog.Arrived{Jobs: d.arrived.Jobs + 1000, Output: d.arrived.Output + 100_000}
+		})
+		if err := w.Look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says := func(what string, active bool, open, held float64) {
+		t.Helper()
+		answer, err := k.call(t, "IsActive", k.ref("m"), "IsActiveResponse")
+		if err != nil || field(answer, "result").Bool() != active {
+			t.Errorf("%s: IsActive: %v, %v, want %t", what, answer, err, active)
+		}
+		if got := k.measure(t, "pelton-queue-open", k.ref("m", "measure", "open")); got != open {
+			t.Errorf("%s: open: %g, want %g", what, got, open)
+		}
+		if got := k.measure(t, "pelton-held-jobs", k.ref("m", "measure", "held")); got != held {
+			t.Errorf("%s: %g held jobs, want %g", what, got, held)
+		}
+	}
+	look(func() {})
+	look(func() {
+		d.jobs, d.held, d.state, d.running = 40, 500, contracts.QueuePaused, []contracts.RunningJob{{Job: "runs"}}
+	})
+	if says("paused, one runs", true, 0, 0); k.workers(t) != 1 {
+		t.Errorf("%g workers, want the one that runs a job", k.workers(t))
+	}
+	look(func() { d.running = nil })
+	if says("paused", false, 0, 0); k.workers(t) != 0 {
+		t.Errorf("%g workers, want none", k.workers(t))
+	}
+	look(func() { d.state = contracts.QueueDraining })
+	if says("draining", true, 1, 500); k.workers(t) < 1 {
+		t.Errorf("%g workers, want some for what waits and comes", k.workers(t))
 	}
 }

@@ -63,13 +63,14 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Decision is how many workers a model needs, and why.
+// Decision is how many workers a model needs, and why. While its queue is paused these are the ones that run jobs.
 type Decision struct {
 	Workers  float64 // the larger of the next two, and 1 while there are jobs
 	Now      float64 // workers that what arrives at the moment needs
 	Forecast float64 // that what will arrive when a worker could be there needs
 	Active   bool    // there are jobs, or will be
 	Held     int     // jobs that dispatchers hold back
+	Paused   bool    // an operator paused the queue: only what runs needs workers, and nothing counts that waits
 }
 
 // Watch looks at a fleet. Safe for concurrent use.
@@ -87,6 +88,12 @@ type model struct {
 	forecast Forecast
 	worker   Worker // as last known
 	decision Decision
+}
+
+// queue is what all dispatchers say of a model's.
+type queue struct {
+	jobs, held int // all jobs, those that are held back of them
+	paused     bool
 }
 
 // load is what a dispatcher says of itself.
@@ -155,16 +162,17 @@ func (w *Watch) Look(ctx context.Context) error {
 	var queues struct {
 		Data []struct {
 			Model                  string
+			State                  contracts.QueueState
 			Pending, Running, Held int
 		}
 	}
 	if err := errors.Join(w.get(ctx, all[0], "/v1/workers", &workers), w.get(ctx, all[0], "/v1/queues", &queues)); err != nil {
 		return err
 	}
-	jobs, held := map[string]int{}, map[string]int{}
+	waits := map[string]queue{}
 	for _, q := range queues.Data {
-		jobs[q.Model] += q.Pending + q.Running + q.Held
-		held[q.Model] += q.Held
+		has := waits[q.Model]
+		waits[q.Model] = queue{has.jobs + q.Pending + q.Running + q.Held, has.held + q.Held, has.paused || q.State == contracts.QueuePaused}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -173,14 +181,13 @@ func (w *Watch) Look(ctx context.Context) error {
 		return nil
 	}
 	if known {
-		for name, n := range jobs { // also those of dispatchers that are gone
-			if _, ok := demands[name]; n > 0 && !ok {
+		for name, q := range waits { // also those of dispatchers that are gone
+			if _, ok := demands[name]; q.jobs > 0 && !ok {
 				demands[name] = Demand{}
 			}
 		}
 		for name, d := range demands {
-			w.decide(name, d, jobs[name], workers.Data)
-			w.models[name].decision.Held = held[name]
+			w.decide(name, d, waits[name], workers.Data)
 		}
 	}
 	w.good = time.Now()
@@ -214,7 +221,7 @@ func (w *Watch) demands(loads []load) (out map[string]Demand, known bool) {
 	return out, known
 }
 
-func (w *Watch) decide(name string, d Demand, jobs int, workers []contracts.Heartbeat) {
+func (w *Watch) decide(name string, d Demand, q queue, workers []contracts.Heartbeat) {
 	m := w.models[name]
 	if m == nil {
 		m = &model{forecast: Forecast{Ahead: int(math.Ceil(float64(w.cfg.Lead) / float64(w.cfg.Every)))}}
@@ -224,13 +231,26 @@ func (w *Watch) decide(name string, d Demand, jobs int, workers []contracts.Hear
 		m.worker = worker
 	}
 	need := Need(d, m.worker, w.cfg.Use)
-	m.forecast.Add(need)
+	m.forecast.Add(need) // also while the queue is paused: it opens again
 	upper := m.forecast.Upper()
-	m.decision = Decision{Now: need, Forecast: upper, Active: jobs > 0 || d.Jobs > 0 || upper > 0, Workers: max(need, upper)}
-	if m.decision.Active {
+	m.decision = Decision{Now: need, Forecast: upper, Active: q.jobs > 0 || d.Jobs > 0 || upper > 0, Workers: max(need, upper), Held: q.held}
+	switch n := busy(workers, name); {
+	case q.paused:
+		m.decision = Decision{Now: need, Forecast: upper, Active: n > 0, Workers: float64(n), Paused: true}
+	case m.decision.Active:
 		m.decision.Workers = max(1, m.decision.Workers)
 	}
-	w.cfg.Log.Info("plan", "model", name, "workers", m.decision.Workers, "now", need, "forecast", upper, "jobs", jobs, "known", m.worker.Fit.Known())
+	w.cfg.Log.Info("plan", "model", name, "workers", m.decision.Workers, "now", need, "forecast", upper, "jobs", q.jobs, "paused", q.paused, "known", m.worker.Fit.Known())
+}
+
+// busy is how many workers of a model run jobs.
+func busy(list []contracts.Heartbeat, name string) (n int) {
+	for _, h := range list {
+		if h.Model == name && h.State != contracts.WorkerStopped && len(h.Jobs) > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // workerOf is the mean worker of a model that takes jobs.

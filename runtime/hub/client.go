@@ -16,7 +16,11 @@ import (
 // maxRetryAfter bounds how long a server may make us wait before the next try.
 const maxRetryAfter = time.Minute
 
-// errStalled ends a transfer that brings no byte any more.
+// slowest is how many bytes a second a transfer must bring to go on: a server that sends one now and then is as good
+// as silent.
+const slowest = 1 << 10
+
+// errStalled ends a transfer that brings too little.
 var errStalled = errors.New("the transfer stalled")
 
 // newClient follows HTTP_PROXY and its kin. Certificates are the system's, or SSL_CERT_FILE's.
@@ -47,8 +51,8 @@ type transient struct {
 
 func (t transient) Unwrap() error { return t.error }
 
-// get sends one request and hands the answer on; a transfer that stalls, also before the first byte,
-// is broken off. Errors of the network are transient, those of certificates and addresses are not.
+// get sends one request and hands the answer on; a transfer that is slower than slowest for as long as
+// Config.Stall, also before the first byte, is broken off. Errors of the network are transient, those of certificates and addresses are not.
 func (h *Hub) get(ctx context.Context, url string, header http.Header, use func(*http.Response, io.Reader) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -65,7 +69,8 @@ func (h *Hub) get(ctx context.Context, url string, header http.Header, use func(
 		return h.networkError(ctx, err)
 	}
 	defer resp.Body.Close()
-	body := &watched{r: resp.Body, alive: func() { timer.Reset(h.cfg.Stall) }}
+	timer.Reset(h.cfg.Stall)
+	body := &watched{r: resp.Body, enough: int(slowest * h.cfg.Stall / time.Second), alive: func() { timer.Reset(h.cfg.Stall) }}
 	err = use(resp, body)
 	if body.err != nil && errors.Is(err, body.err) {
 		return h.networkError(ctx, err)
@@ -75,7 +80,7 @@ func (h *Hub) get(ctx context.Context, url string, header http.Header, use func(
 
 func (h *Hub) networkError(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
-		return transient{error: fmt.Errorf("%w: no byte for %s", errStalled, h.cfg.Stall)}
+		return transient{error: fmt.Errorf("%w: less than 1 KiB/s for %s", errStalled, h.cfg.Stall)}
 	} else if cause != nil {
 		return cause
 	}
@@ -88,16 +93,19 @@ func (h *Hub) networkError(ctx context.Context, err error) error {
 	return transient{error: err}
 }
 
-// watched tells of every byte that arrives, and remembers how the stream broke.
+// watched tells each time that enough bytes have arrived, and remembers how the stream broke.
 type watched struct {
-	r     io.Reader
-	alive func()
-	err   error
+	r      io.Reader
+	enough int
+	came   int // since it told last
+	alive  func()
+	err    error
 }
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.r.Read(p)
-	if n > 0 {
+	if w.came += n; w.came >= w.enough && n > 0 {
+		w.came = 0
 		w.alive()
 	}
 	if err != nil && !errors.Is(err, io.EOF) {

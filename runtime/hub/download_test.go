@@ -299,6 +299,51 @@ func TestStallBeforeTheAnswer(t *testing.T) {
 	}
 }
 
+// TestDrip: a server that sends a byte now and then holds neither a look-up nor a download, and what a download got is
+// gone on with.
+func TestDrip(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"look-up", "download"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := newSetup(t, func(c *hub.Config) { c.Stall, c.Retries = 500*time.Millisecond, -1 })
+			drip := func(w http.ResponseWriter, r *http.Request, n int) bool {
+				if n > 1 {
+					return false
+				}
+				w.Header().Set("Content-Type", "text/html")
+				every := time.NewTicker(20 * time.Millisecond)
+				defer every.Stop()
+				for i := 0; r.Context().Err() == nil; i++ {
+					_, _ = w.Write(s.files[whl][i : i+1])
+					_ = http.NewResponseController(w).Flush()
+					select {
+					case <-every.C:
+					case <-r.Context().Done():
+					}
+				}
+				return true
+			}
+			if what == "look-up" {
+				s.page = drip
+			} else {
+				s.file = drip
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			if _, _, err := s.Ensure(ctx, s.store, "tiny", "", nil); !errors.Is(err, hub.ErrUnavailable) || !strings.Contains(err.Error(), "less than 1 KiB/s") {
+				t.Fatalf("Ensure = %v, want ErrUnavailable that says how slow it was", err)
+			}
+			if _, _, err := s.Ensure(t.Context(), s.store, "tiny", "", nil); err != nil {
+				t.Fatal(err)
+			}
+			if _, ranges := s.requests(); what == "download" && (len(ranges) != 2 || !strings.HasPrefix(ranges[1], "bytes=")) {
+				t.Errorf("ranges asked for: %q, want the second to go on", ranges)
+			}
+		})
+	}
+}
+
 func TestStatuses(t *testing.T) {
 	t.Parallel()
 	for status, c := range map[int]struct {

@@ -55,7 +55,7 @@ type Config struct {
 	Convert ConvertFunc  // nil is convert.FromGGUF
 	Catalog []Entry      // nil is Catalog()
 
-	Stall   time.Duration // a transfer without a byte for so long is broken off; 0 is 30 s
+	Stall   time.Duration // a transfer that brings less than 1 KiB/s for so long is broken off; 0 is 30 s
 	Retries int           // how often a transfer is tried again in a row; 0 is 3, negative is never
 	Backoff time.Duration // wait before the first retry, doubled for each further one; 0 is 1 s
 

@@ -34,6 +34,7 @@ type Net struct {
 	run     sync.Mutex // held while the session is in use
 	session *ort.DynamicAdvancedSession
 	options *ort.RunOptions
+	scalars []bool // outputs that had no dimensions
 
 	weights, arena int64 // resident bytes
 }
@@ -87,6 +88,7 @@ func newNet(m model.Manifest, c Config, limit int) (_ *Net, err error) {
 			n.info.Limit = max(units, m.Shape.ContextLength)
 		}
 	}
+	n.scalars = make([]bool, len(m.Outputs))
 	path := filepath.Join(c.ModelDir, model.GraphFile)
 	inputs, outputs, err := Ports(c.Library, path)
 	if err != nil {
@@ -168,13 +170,7 @@ func (n *Net) Run(ctx context.Context, inputs []engine.Tensor) (_ []engine.Tenso
 	}
 	in, err := n.bind(inputs)
 	out := make([]ort.Value, len(n.info.Outputs))
-	defer func() {
-		for _, v := range append(in, out...) {
-			if v != nil {
-				err = errors.Join(err, v.Destroy())
-			}
-		}
-	}()
+	defer func() { err = errors.Join(err, destroy(in), destroy(out)) }()
 	if err != nil {
 		return nil, err
 	}
@@ -182,17 +178,8 @@ func (n *Net) Run(ctx context.Context, inputs []engine.Tensor) (_ []engine.Tenso
 	if err != nil {
 		return nil, err
 	}
-	err = n.session.RunWithOptions(in, out, n.options)
+	err = n.compute(in, out)
 	release()
-	if errors.Is(err, ort.ZeroShapeLengthError) { // the last output that is set is no value, and those behind it are none
-		last := slices.IndexFunc(out, func(v ort.Value) bool { return v == nil })
-		if last < 0 {
-			last = len(out)
-		}
-		last--
-		out[last] = nil
-		err = fmt.Errorf("output %q is a scalar, which this version does not pass on: give it a shape of [1] in the graph", n.info.Outputs[last].Name)
-	}
 	if err = cmp.Or(context.Cause(ctx), err); err != nil {
 		return nil, err
 	}
@@ -203,6 +190,76 @@ func (n *Net) Run(ctx context.Context, inputs []engine.Tensor) (_ []engine.Tenso
 		}
 	}
 	return results, nil
+}
+
+// compute fills out. The binding cannot make the value of an output without dimensions, and forgets those behind it; nor
+// does it tell such an output from one of which the graph says nothing. So the call is made again with a place for it,
+// which later calls have from the start, until an output that had no dimensions has some.
+func (n *Net) compute(in, out []ort.Value) (err error) {
+	for range 2 + len(out) {
+		for i := range out {
+			if n.scalars[i] {
+				if out[i], err = scalars[n.info.Outputs[i].Type].place(); err != nil {
+					return err
+				}
+			}
+		}
+		err = n.session.RunWithOptions(in, out, n.options)
+		switch {
+		case errors.Is(err, ort.ZeroShapeLengthError): // of those without a place the last one that is set is no value
+			at := 0
+			for i, v := range out {
+				if v != nil && !n.scalars[i] {
+					at = i
+				}
+			}
+			out[at], n.scalars[at] = nil, true
+		case err != nil && slices.Contains(n.scalars, true):
+			clear(n.scalars)
+		default:
+			return err
+		}
+		if e := destroy(out); e != nil {
+			return e
+		}
+	}
+	return err
+}
+
+// destroy frees values and forgets them.
+func destroy(list []ort.Value) (err error) {
+	for i, v := range list {
+		if v != nil {
+			list[i], err = nil, errors.Join(err, v.Destroy())
+		}
+	}
+	return err
+}
+
+// scalarType is how values without dimensions are made, and read.
+type scalarType struct {
+	place func() (ort.Value, error)
+	read  func(ort.Value) ([]byte, bool)
+}
+
+func scalarOf[T ort.TensorData]() scalarType {
+	return scalarType{
+		func() (ort.Value, error) { return ort.NewEmptyScalar[T]() },
+		func(v ort.Value) ([]byte, bool) {
+			s, ok := v.(*ort.Scalar[T])
+			if !ok {
+				return nil, false
+			}
+			return raw([]T{s.GetData()}), true
+		},
+	}
+}
+
+// scalars are the scalars of the types that outputs can have.
+var scalars = map[string]scalarType{
+	"BOOL": scalarOf[bool](), "UINT8": scalarOf[uint8](), "INT8": scalarOf[int8](), "UINT16": scalarOf[uint16](), "INT16": scalarOf[int16](),
+	"UINT32": scalarOf[uint32](), "INT32": scalarOf[int32](), "FP32": scalarOf[float32](), "UINT64": scalarOf[uint64](), "INT64": scalarOf[int64](),
+	"FP64": scalarOf[float64](),
 }
 
 // bind makes the graph's inputs out of tensors, in the graph's order.
@@ -251,6 +308,10 @@ var elementTypes = map[string]ort.TensorElementDataType{
 // result copies an output out of the library's memory.
 func (n *Net) result(p engine.Port, v ort.Value) (engine.Tensor, error) {
 	t := engine.Tensor{Name: p.Name, Type: p.Type, Shape: slices.Clone([]int64(v.GetShape()))}
+	if data, ok := scalars[p.Type].read(v); ok {
+		t.Shape, t.Data = []int64{}, data
+		return t, nil
+	}
 	switch v := v.(type) {
 	case *ort.Tensor[float32]:
 		t.Data = raw(v.GetData())
