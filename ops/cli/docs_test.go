@@ -52,7 +52,7 @@ func TestDocs(t *testing.T) {
 		}
 		if _, examples, has := strings.Cut(help.String(), "Examples:\n"); has {
 			line, _, _ := strings.Cut(examples, "\n")
-			if !strings.Contains(md, line+"\n") || !strings.Contains(man, strings.ReplaceAll(line, "-", `\-`)+"\n") {
+			if !strings.Contains(md, line+"\n") || !strings.Contains(man, strings.NewReplacer("-", `\-`, "…", `\[u2026]`).Replace(line)+"\n") {
 				t.Errorf("the pages of %s do not have the example %q", name, line)
 			}
 		}
