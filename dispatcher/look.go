@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"context"
 	"time"
 
 	"github.com/pelton-run/pelton/contracts"
@@ -22,6 +23,12 @@ func (d *Dispatcher) Quota(tenant string) (requests, tokens quota.State) {
 
 // Workers lists the live workers by name, with what each said of itself last.
 func (d *Dispatcher) Workers() []contracts.Heartbeat { return d.fleet.Live() }
+
+// DrainWorker tells a worker to leave: see [fleet.Watch.Drain].
+func (d *Dispatcher) DrainWorker(ctx context.Context, worker string, grace time.Duration) (contracts.Heartbeat, error) {
+	d.log.Warn("worker to be drained, says an operator", "worker", worker, "grace", grace)
+	return d.fleet.Drain(ctx, d.cfg.Conn, worker, grace)
+}
 
 // Load is what came to this dispatcher since its start, by model; name tells it from others and from the
 // dispatcher that it was before a restart.

@@ -2,9 +2,9 @@ package dispatcher
 
 import (
 	"context"
-	"time"
 
 	"github.com/pelton-run/pelton/contracts/subject"
+	"github.com/pelton-run/pelton/contracts/tick"
 	"github.com/pelton-run/pelton/dispatcher/admission"
 	"github.com/pelton-run/pelton/dispatcher/fleet"
 )
@@ -18,24 +18,19 @@ func (d *Dispatcher) mayPreempt(decision *admission.Decision) {
 
 // preempt makes room for urgent jobs until ctx ends. It looks only while some wait.
 func (d *Dispatcher) preempt(ctx context.Context) {
-	tick := time.NewTicker(fleet.PreemptEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case <-d.urgent.Waiting():
 		case <-ctx.Done():
 			return
 		}
-		for idle := false; !idle; {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return
-			}
-			var victims []fleet.Holding
-			victims, idle = d.urgent.Victims(d.unpaused())
+		for range tick.Now(ctx, fleet.PreemptEvery) {
+			victims, idle := d.urgent.Victims(d.unpaused())
 			for _, v := range victims {
 				d.askToYield(v)
+			}
+			if idle {
+				break
 			}
 		}
 	}

@@ -14,10 +14,7 @@ import (
 // restart. CodeNotFound: the id was never accepted, or its records are past their retention.
 func (d *Dispatcher) Status(ctx context.Context, tenant, job string) (contracts.Status, error) {
 	s, err := d.status(ctx, tenant, job)
-	if err != nil {
-		return contracts.Status{}, d.shown("status", tenant, job, err)
-	}
-	return s, nil
+	return s, d.shown("status", tenant, job, err)
 }
 
 // where is Status, for a producer.

@@ -10,7 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/pelton-run/pelton/contracts"
+	"github.com/pelton-run/pelton/contracts/subject"
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/worker"
 )
@@ -210,6 +213,70 @@ func TestDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.empty()
+}
+
+// A worker that an operator tells to leave takes no more jobs, lets those that run go on for as long as it was told,
+// sooner when it is told again, and is not moved by what the broker may say to a spoofed reply subject.
+func TestToldToDrain(t *testing.T) {
+	t.Parallel()
+	for name, hurry := range map[string]func(f *fleet, old *crew){
+		"the job ends": nil,
+		"told again":   func(f *fleet, _ *crew) { f.command("old", "0", nil) },
+		"a signal comes": func(_ *fleet, old *crew) {
+			ctx, now := context.WithCancel(context.Background())
+			now()
+			go func() { _ = old.Drain(ctx) }()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t, 15*time.Second)
+			want := undisturbed(f, "carry on", long, params(hard))
+			e, release := crawl(newFake())
+			defer release()
+			old := f.hire("old", e)
+			f.submit(order("j", "carry on", long, params(hard)))
+			f.await("tokens", func() bool { return f.pieces["j"] >= 30 })
+			f.command("old", "0", nats.Header{"Nats-Sequence": {"1"}})
+			for _, body := range []string{"", `{"stream":"OUT","seq":7}`, "-1", "0s"} {
+				f.command("old", body, nil)
+			}
+			f.command("old", "3600000", nil)
+			f.await("the worker to drain", func() bool { return old.Snapshot().State == contracts.WorkerDraining })
+			f.submit(order("later", "carry on", 3))
+			f.hire("new", newFake())
+			if by := f.final("later").Claim.Worker; by != "new" {
+				t.Errorf("a job that came later ran on %q", by)
+			}
+			if h := old.Snapshot(); len(h.Jobs) != 1 || h.Jobs[0].Job != "j" {
+				t.Errorf("the draining worker runs %v, want the job that it had", h.Jobs)
+			}
+			by := "old"
+			if hurry != nil {
+				by = "new"
+				hurry(f, old)
+			} else {
+				release()
+			}
+			if final := f.final("j"); final.Claim.Worker != by || final.Claim.Failures != 0 || final.Code != "" {
+				t.Errorf("final record %q by %+v, want %s", final.Code, final.Claim, by)
+			}
+			receive(t, old.done)
+			if old.err != nil || old.Snapshot().State != contracts.WorkerStopped {
+				t.Errorf("left as %s with %v", old.Snapshot().State, old.err)
+			}
+			f.same(f.read("j"), want, "after the drain")
+			f.empty()
+		})
+	}
+}
+
+// command says something to a worker as a dispatcher says it to drain.
+func (f *fleet) command(worker, body string, header nats.Header) {
+	f.t.Helper()
+	if err := f.nc.PublishMsg(&nats.Msg{Subject: subject.CtlDrain(worker), Data: []byte(body), Header: header}); err != nil {
+		f.t.Fatal(err)
+	}
 }
 
 // One choice is complete when the job changes hands: only the other one runs on, and a cancel still

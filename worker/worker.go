@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -69,7 +70,7 @@ func New(cfg Config) (*Worker, error) {
 	w := &Worker{
 		cfg: cfg, born: time.Now(), state: contracts.WorkerReady, jobs: map[jobKey]*job{},
 		pace: emit.NewPace(cfg.FlushInterval, emit.FlushMost, cfg.RecordRate),
-		beat: make(chan struct{}, 1), drains: make(chan context.Context, 1), ended: make(chan struct{}),
+		beat: make(chan struct{}, 1), drains: make(chan context.Context), ended: make(chan struct{}),
 	}
 	if cfg.Calls != nil {
 		w.gathers()
@@ -172,7 +173,7 @@ func (w *Worker) listen() (deaf func(), err error) {
 			_ = s.Unsubscribe()
 		}
 	}
-	for all, handle := range map[string]nats.MsgHandler{subject.AllCtlCancels: w.onCancel, subject.AllCtlPreempt: w.onPreempt, subject.CtlRest(w.cfg.Name): w.onRest} {
+	for all, handle := range map[string]nats.MsgHandler{subject.AllCtlCancels: w.onCancel, subject.AllCtlPreempt: w.onPreempt, subject.CtlRest(w.cfg.Name): w.onRest, subject.CtlDrain(w.cfg.Name): w.onDrain} {
 		sub, err := w.cfg.Conn.Subscribe(all, handle)
 		if err != nil {
 			return deaf, fmt.Errorf("worker %s: subscribe %s: %w", w.cfg.Name, all, err)
@@ -216,11 +217,19 @@ func (w *Worker) settle(ctx, patience context.Context, force func()) {
 		w.running.Wait()
 		close(idle)
 	}()
-	select {
-	case <-idle:
-		return
-	case <-ctx.Done():
-	case <-patience.Done():
+	for waits := true; waits; {
+		select {
+		case <-idle:
+			return
+		case again := <-w.drains: // the one that ends first counts
+			sooner, end := context.WithCancel(patience)
+			context.AfterFunc(again, end)
+			patience = sooner
+		case <-ctx.Done():
+			waits = false
+		case <-patience.Done():
+			waits = false
+		}
 	}
 	w.mu.Lock()
 	for _, j := range w.jobs {
@@ -237,7 +246,8 @@ func (w *Worker) settle(ctx, patience context.Context, force func()) {
 }
 
 // Drain takes no new jobs, lets running ones finish until ctx ends, hands the rest back so that other
-// workers continue them, and returns when Run has. Without a Run it does nothing.
+// workers continue them, and returns when Run has. A second drain can only make it end sooner. Without a Run it does
+// nothing.
 func (w *Worker) Drain(ctx context.Context) error {
 	w.mu.Lock()
 	started := w.started
@@ -247,9 +257,9 @@ func (w *Worker) Drain(ctx context.Context) error {
 	}
 	select {
 	case w.drains <- ctx:
-	default: // a drain is under way already; its patience counts
+		<-w.ended
+	case <-w.ended:
 	}
-	<-w.ended
 	return nil
 }
 
@@ -277,6 +287,21 @@ func (w *Worker) onRest(msg *nats.Msg) {
 	}
 	w.cfg.Logger.Warn("resting, most jobs failed here", "worker", w.cfg.Name, "rest", rest)
 	w.room.Rest(time.Now().Add(rest))
+}
+
+// onDrain drains for as long as the message says: an operator wants the worker to leave.
+func (w *Worker) onDrain(msg *nats.Msg) {
+	ms, err := strconv.ParseUint(string(msg.Data), 10, 31)
+	if err != nil || len(msg.Header) > 0 { // an answer of the broker, sent here by a spoofed reply subject
+		return
+	}
+	grace := time.Duration(ms) * time.Millisecond
+	w.cfg.Logger.Warn("draining, told by an operator", "worker", w.cfg.Name, "grace", grace)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), grace)
+		defer cancel()
+		_ = w.Drain(ctx)
+	}()
 }
 
 // named is the job that a control message names, nil if this worker does not have it.

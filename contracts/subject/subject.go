@@ -26,6 +26,7 @@ const (
 	AllCtlCancels = "ctl.cancel.*.*"
 	AllCtlPreempt = "ctl.preempt.*.*"
 	AllCtlRests   = "ctl.rest.*"
+	AllCtlDrains  = "ctl.drain.*"
 	AllSched      = "sched.*.*"
 	AllDue        = "due.*.*"
 	AllHeld       = "hold.*.*"
@@ -136,6 +137,10 @@ func CtlPreempt(tenant, job string) string {
 // CtlRest tells a worker to take no jobs for a while, because it fails with most of them. A request with a body
 // only asks the broker whether the worker is connected: the worker ignores it.
 func CtlRest(worker string) string { return "ctl.rest." + Escape(worker) }
+
+// CtlDrain tells a worker to take no more jobs and to leave. The body is how many milliseconds its jobs may go on, as
+// decimal digits; unlike what the broker may answer to a spoofed reply subject it has no headers.
+func CtlDrain(worker string) string { return "ctl.drain." + Escape(worker) }
 
 // Sched is where a job waits until its time, and Due where it appears then; both in the stream SCHED.
 func Sched(tenant, job string) string { return "sched." + Escape(tenant) + "." + Escape(job) }

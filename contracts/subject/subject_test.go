@@ -63,17 +63,18 @@ func TestSubjects(t *testing.T) {
 	t.Parallel()
 	j := subject.Job{Model: "llama 3.2", Class: contracts.P1, Size: contracts.SizeM, Tenant: "a.b", Job: "id"}
 	for got, want := range map[string]string{
-		subject.Submit("a.b"):                                        "submit.a%2Eb",
-		subject.Cancel("t", "j.1"):                                   "cancel.t.j%2E1",
-		subject.Live("t", "j"):                                       "live.t.j",
-		subject.Out("t", "j"):                                        "out.t.j",
-		subject.Heartbeat("w.1"):                                     "hb.w%2E1",
-		subject.CtlCancel("t", "j"):                                  "ctl.cancel.t.j",
-		subject.Bell("m"):                                            "bell.m",
-		string(subject.Ring(contracts.P0, contracts.SizeM)):          "p0.m",
-		j.String():                                                   "jobs.llama%203%2E2.p1.m.a%2Eb.id",
-		subject.AnyJob("a.b", "id"):                                  "jobs.*.*.*.a%2Eb.id",
-		subject.JobsOf(j.Model, j.Class, j.Size):                     "jobs.llama%203%2E2.p1.m.*.*",
+		subject.Submit("a.b"):                               "submit.a%2Eb",
+		subject.Cancel("t", "j.1"):                          "cancel.t.j%2E1",
+		subject.Live("t", "j"):                              "live.t.j",
+		subject.Out("t", "j"):                               "out.t.j",
+		subject.Heartbeat("w.1"):                            "hb.w%2E1",
+		subject.CtlCancel("t", "j"):                         "ctl.cancel.t.j",
+		subject.CtlDrain("w.1"):                             "ctl.drain.w%2E1",
+		subject.Bell("m"):                                   "bell.m",
+		string(subject.Ring(contracts.P0, contracts.SizeM)): "p0.m",
+		j.String():                                          "jobs.llama%203%2E2.p1.m.a%2Eb.id",
+		subject.AnyJob("a.b", "id"):                         "jobs.*.*.*.a%2Eb.id",
+		subject.JobsOf(j.Model, j.Class, j.Size):            "jobs.llama%203%2E2.p1.m.*.*",
 		subject.Consumer("llama 3.2", contracts.P1, contracts.SizeM): "llama%203%2E2-p1-m",
 	} {
 		if got != want {

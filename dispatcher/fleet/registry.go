@@ -4,7 +4,7 @@
 // doors ask it who serves a model. Previous step: dispatcher/admission; next: dispatcher/publish.go.
 // It also tells which jobs dead workers left behind, and which jobs should give way to urgent ones. It
 // only knows what workers say on hb.<worker>, the records that it is shown, and from the broker whether a
-// silent one is connected; it never talks to a worker. [Registry], [Book] and [Preemptor] are the pure parts, with time as an argument and no lock;
+// silent one is connected; it says nothing to a worker but that an operator wants it to leave. [Registry], [Book] and [Preemptor] are the pure parts, with time as an argument and no lock;
 // [Watch] and [Urgent] are the thin shells around them, safe for concurrent use.
 package fleet
 

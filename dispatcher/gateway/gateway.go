@@ -50,6 +50,7 @@ type Streams interface {
 type Operations interface {
 	DeadLetters
 	Queues
+	Workers
 }
 
 // DeadLetters are the jobs that were given up.

@@ -331,6 +331,51 @@ func TestSetQueues(t *testing.T) {
 	}
 }
 
+// drainable is a fleet of one worker, named w/1.
+type drainable struct {
+	*fakeFleet
+	grace time.Duration // of the last drain
+}
+
+// DrainWorker implements gateway.Workers.
+func (d *drainable) DrainWorker(_ context.Context, worker string, grace time.Duration) (contracts.Heartbeat, error) {
+	if worker != "w/1" {
+		return contracts.Heartbeat{}, contracts.Errorf(contracts.CodeNotFound, "no live worker %q", worker)
+	}
+	d.grace = grace
+	return contracts.Heartbeat{Worker: worker, State: contracts.WorkerDraining}, nil
+}
+
+// TestDrainWorker: an operator's drain reaches the worker that it names, with a grace that is in bounds.
+func TestDrainWorker(t *testing.T) {
+	t.Parallel()
+	var f *drainable
+	d := open(t, func(c *gateway.Config, fake *fakeFleet) {
+		f = &drainable{fakeFleet: fake}
+		c.Jobs = f
+	})
+	for _, tt := range []struct {
+		path   string
+		status int
+		grace  time.Duration
+	}{
+		{"w%2F1/drain", 200, 30 * time.Second}, {"w%2F1/drain?grace=0s", 200, 0}, {"w%2F1/drain?grace=24h", 200, 24 * time.Hour},
+		{"w%2F1/drain?grace=25h", 400, -1}, {"w%2F1/drain?grace=-1s", 400, -1}, {"w%2F1/drain?grace=soon", 400, -1}, {"nobody/drain", 404, -1},
+	} {
+		f.grace = -1
+		r := d.do("POST", "/v1/workers/"+tt.path, "")
+		if r.status != tt.status || f.grace != tt.grace {
+			t.Errorf("%s: %d %s, grace %s; want %d, %s", tt.path, r.status, r.text, f.grace, tt.status, tt.grace)
+		}
+		if r.status == 200 && (r.json(t)["worker"] != "w/1" || r.json(t)["state"] != "draining") {
+			t.Errorf("%s: %s", tt.path, r.text)
+		}
+	}
+	if r := d.do("POST", "/v1/workers/w%2F1/drain", "", "Origin: https://evil.example", "Sec-Fetch-Site: cross-site"); r.status != 403 {
+		t.Errorf("from a page of another origin: %d", r.status)
+	}
+}
+
 // TestDescription: the embedded document and the routes name the same paths and methods.
 func TestDescription(t *testing.T) {
 	t.Parallel()

@@ -38,6 +38,7 @@ func (g *gateway) routes() []route {
 		{"POST", "/v1/queues/pause", false, g.setQueues(contracts.QueuePaused)},
 		{"POST", "/v1/queues/resume", false, g.setQueues(contracts.QueueOpen)},
 		{"POST", "/v1/queues/drain", false, g.setQueues(contracts.QueueDraining)},
+		{"POST", "/v1/workers/{id}/drain", false, g.drainWorker},
 		{"GET", "/v2", false, g.serverV2},
 		{"GET", "/v2/health/live", false, g.liveV2},
 		{"GET", "/v2/health/ready", false, g.readyV2},

@@ -211,6 +211,16 @@ func (p *Process) Kill() { p.end(syscall.SIGKILL, time.Minute) }
 // Stop asks the process to drain and waits until it is gone.
 func (p *Process) Stop() { p.end(syscall.SIGTERM, time.Minute) }
 
+// Exit waits until the process ends by itself and returns its exit code.
+func (p *Process) Exit() int {
+	select {
+	case <-p.exited:
+	case <-time.After(startTime):
+		p.t.Fatalf("process %d did not end within %s\n%s", p.PID(), startTime, p.stderr)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
 func (p *Process) end(sig syscall.Signal, limit time.Duration) {
 	select {
 	case <-p.exited:

@@ -54,11 +54,11 @@ var rightsOf = map[Role]rights{
 			api+"CONSUMER.MSG.NEXT."+topology.StreamJobs+".*", api+"CONSUMER.INFO."+topology.StreamJobs+".*",
 			api+"DIRECT.GET."+topology.StreamOut, api+"DIRECT.GET."+topology.StreamOut+".>",
 		),
-		subscribe: []string{"bell.*", subject.AllCtlCancels, subject.AllCtlPreempt, subject.AllCtlRests},
+		subscribe: []string{"bell.*", subject.AllCtlCancels, subject.AllCtlPreempt, subject.AllCtlRests, subject.AllCtlDrains},
 	},
 	Dispatcher: {
 		publish: join(
-			[]string{subject.AllJobs, subject.AllSched, subject.AllHeld, subject.AllLoads, subject.AllLevels, subject.AllEvents, subject.AllOut, "bell.*", subject.AllCtlCancels, subject.AllCtlPreempt, subject.AllCtlRests},
+			[]string{subject.AllJobs, subject.AllSched, subject.AllHeld, subject.AllLoads, subject.AllLevels, subject.AllEvents, subject.AllOut, "bell.*", subject.AllCtlCancels, subject.AllCtlPreempt, subject.AllCtlRests, subject.AllCtlDrains},
 			acks(topology.StreamJobs), acks(topology.StreamSched),
 			each(api+"STREAM.INFO.", streams...),
 			each(api+"STREAM.MSG.DELETE.", topology.StreamJobs, topology.StreamSched, topology.StreamDead),

@@ -93,7 +93,7 @@ func TestRights(t *testing.T) {
 		{auth.Producer, "ann", []right{
 			{"submit.ann", true}, {"cancel.ann.j", true}, {"status.ann.j", true},
 			{"submit.bob", false}, {"cancel.bob.j", false}, {"status.bob.j", false}, {"submit.*", false}, {job, false}, {"out.ann.j", false}, {"live.ann.j", false},
-			{"ctl.cancel.ann.j", false}, {"ctl.preempt.ann.j", false}, {"hb.w", false}, {"bell.m", false}, {"sched.ann.j", false}, {"dlq.ann.j", false},
+			{"ctl.cancel.ann.j", false}, {"ctl.preempt.ann.j", false}, {"ctl.drain.w1", false}, {"hb.w", false}, {"bell.m", false}, {"sched.ann.j", false}, {"dlq.ann.j", false},
 			{"$JS.API.INFO", false}, {"$JS.API.STREAM.INFO.JOBS", false}, {"$JS.API.DIRECT.GET.OUT", false}, {"$JS.API.DIRECT.GET.OUT.out.ann.j", false}, {"$JS.API.CONSUMER.PAUSE.JOBS.m-p0-s", false},
 			{"$JS.ACK.JOBS.m-p0-s.1.1.1.1.1", false}, {"_INBOX_bob.x", false}, {"$SYS.REQ.SERVER.PING", false}, {"$SRV.PING", false},
 		}, []right{
@@ -104,17 +104,17 @@ func TestRights(t *testing.T) {
 		{auth.Worker, "w1", []right{
 			{"out.ann.j", true}, {"hb.w1", true}, {"dlq.ann.j", true}, {"bell.m", true}, {"$JS.API.CONSUMER.MSG.NEXT.JOBS.m-p0-s", true}, {"$JS.API.CONSUMER.INFO.JOBS.m-p0-s", true},
 			{"$JS.ACK.JOBS.m-p0-s.9.9.9.9.9", true}, {"$JS.ACK._.hash.JOBS.m-p0-s.9.9.9.9.9", true}, {"$JS.API.DIRECT.GET.OUT.out.ann.j", true},
-			{job, false}, {"submit.ann", false}, {"cancel.ann.j", false}, {"ctl.cancel.ann.j", false}, {"ctl.preempt.ann.j", false}, {"sched.ann.j", false}, {"due.ann.j", false},
+			{job, false}, {"submit.ann", false}, {"cancel.ann.j", false}, {"ctl.cancel.ann.j", false}, {"ctl.preempt.ann.j", false}, {"ctl.drain.w1", false}, {"sched.ann.j", false}, {"due.ann.j", false},
 			{"live.ann.j", false}, {"$JS.API.DIRECT.GET.JOBS", false}, {"$JS.API.DIRECT.GET.DLQ.dlq.ann.j", false},
 			{"$JS.API.CONSUMER.CREATE.JOBS.evil", false}, {"$JS.API.CONSUMER.CREATE.OUT.evil.out.>", false}, {"$JS.API.CONSUMER.DURABLE.CREATE.JOBS.evil", false},
 			{"$JS.API.CONSUMER.DELETE.JOBS.m-p0-s", false}, {"$JS.API.CONSUMER.PAUSE.JOBS.m-p0-s", false}, {"$JS.API.CONSUMER.MSG.NEXT.SCHED.due", false}, {"$JS.API.STREAM.DELETE.JOBS", false}, {"$JS.API.STREAM.PURGE.JOBS", false},
 			{"$JS.API.STREAM.MSG.DELETE.JOBS", false}, {"$JS.API.STREAM.UPDATE.JOBS", false}, {"$JS.API.STREAM.SNAPSHOT.OUT", false}, {"$JS.API.STREAM.RESTORE.OUT", false}, {"$JS.ACK.SCHED.due.9.9.9.9.9", false}, {"_INBOX_ann.x", false},
 		}, []right{
-			{"bell.m", true}, {"ctl.cancel.*.*", true}, {"ctl.preempt.*.*", true}, {"_PELTON.worker.w1.>", true},
+			{"bell.m", true}, {"ctl.cancel.*.*", true}, {"ctl.preempt.*.*", true}, {"ctl.drain.w1", true}, {"_PELTON.worker.w1.>", true},
 			{"jobs.>", false}, {"submit.*", false}, {"live.ann.*", false}, {"out.>", false}, {"hb.*", false}, {"_PELTON.worker.w2.>", false}, {"_PELTON.>", false}, {"_INBOX.>", false}, {"_INBOX_ann.>", false}, {">", false},
 		}},
 		{auth.Dispatcher, "d1", []right{
-			{job, true}, {"sched.ann.j", true}, {"dlq.ann.j", false}, {"out.ann.j", true}, {"bell.m", true}, {"ctl.cancel.ann.j", true}, {"ctl.preempt.ann.j", true},
+			{job, true}, {"sched.ann.j", true}, {"dlq.ann.j", false}, {"out.ann.j", true}, {"bell.m", true}, {"ctl.cancel.ann.j", true}, {"ctl.preempt.ann.j", true}, {"ctl.drain.w1", true},
 			{"$JS.ACK.JOBS.m-p0-s.9.9.9.9.9", true}, {"$JS.ACK._.hash.JOBS.m-p0-s.9.9.9.9.9", true}, {"$JS.ACK.SCHED.due.9.9.9.9.9", true}, {"$JS.API.CONSUMER.MSG.NEXT.SCHED.due", true},
 			{"$JS.API.STREAM.INFO.JOBS", true}, {"$JS.API.CONSUMER.INFO.JOBS.m-p0-s", true}, {"$JS.API.CONSUMER.PAUSE.JOBS.m-p0-s", true}, {"$JS.API.CONSUMER.PAUSE.SCHED.due", false}, {"$JS.API.DIRECT.GET.DLQ", true}, {"$JS.API.DIRECT.GET.OUT.out.ann.j", true},
 			{"$JS.API.STREAM.MSG.DELETE.OUT", false}, {"$JS.API.STREAM.DELETE.JOBS", false}, {"$JS.API.STREAM.PURGE.OUT", false}, {"$JS.API.STREAM.CREATE.EVIL", false}, {"$JS.API.STREAM.UPDATE.JOBS", false},
@@ -128,7 +128,7 @@ func TestRights(t *testing.T) {
 		{auth.Console, "c", []right{
 			{"$JS.API.STREAM.INFO.JOBS", false}, {"$JS.API.INFO", false}, {"anything", false},
 			{"$JS.API.STREAM.DELETE.JOBS", false}, {"$JS.API.STREAM.SNAPSHOT.OUT", false}, {"$JS.API.DIRECT.GET.OUT", false}, {"$JS.API.DIRECT.GET.JOBS", false}, {"$JS.API.STREAM.MSG.GET.JOBS", false}, {"$JS.API.CONSUMER.CREATE.OUT.c.out.>", false},
-			{job, false}, {"submit.c", false}, {"cancel.ann.j", false}, {"ctl.cancel.ann.j", false}, {"hb.w", false},
+			{job, false}, {"submit.c", false}, {"cancel.ann.j", false}, {"ctl.cancel.ann.j", false}, {"ctl.drain.w1", false}, {"hb.w", false},
 		}, []right{
 			{"hb.*", true}, {"$JS.EVENT.ADVISORY.>", true}, {"_PELTON.console.c.>", true},
 			{"live.>", false}, {"out.>", false}, {"submit.*", false}, {"jobs.>", false}, {">", false}, {"_PELTON.>", false},
@@ -136,12 +136,12 @@ func TestRights(t *testing.T) {
 		{auth.Provisioner, "p", []right{
 			{"$JS.API.STREAM.INFO.JOBS", true}, {"$JS.API.STREAM.NAMES", true},
 			{"$JS.API.STREAM.SNAPSHOT.JOBS", true}, {"$JS.API.STREAM.RESTORE.JOBS", true}, {"$JS.SNAPSHOT.ACK.JOBS.x.1.1", true}, {"$JS.SNAPSHOT.RESTORE.JOBS.x", true},
-			{job, false}, {"submit.p", false}, {"out.ann.j", false}, {"$JS.ACK.JOBS.m-p0-s.9.9.9.9.9", false}, {"$SYS.REQ.SERVER.PING", false},
+			{job, false}, {"submit.p", false}, {"ctl.drain.w1", false}, {"out.ann.j", false}, {"$JS.ACK.JOBS.m-p0-s.9.9.9.9.9", false}, {"$SYS.REQ.SERVER.PING", false},
 		}, []right{{"_PELTON.provisioner.p.>", true}, {"live.>", false}, {"jobs.>", false}, {"hb.*", false}, {">", false}}},
 		{auth.Keeper, "k", []right{
 			{"$JS.API.SERVER.REMOVE", true},
 			{"$JS.API.STREAM.INFO.JOBS", false}, {"$JS.API.STREAM.NAMES", false}, {"$JS.API.META.LEADER.STEPDOWN", false}, {"$JS.API.ACCOUNT.PURGE.x", false}, {"$SYS.REQ.SERVER.PING", false},
-			{"$SYS.REQ.CLAIMS.UPDATE", false}, {"$SYS.REQ.SERVER.x.RELOAD", false}, {job, false}, {"submit.k", false},
+			{"$SYS.REQ.CLAIMS.UPDATE", false}, {"$SYS.REQ.SERVER.x.RELOAD", false}, {job, false}, {"submit.k", false}, {"ctl.drain.w1", false},
 		}, []right{{"_PELTON.keeper.k.>", true}, {"$SYS.>", false}, {"$SYS.ACCOUNT.x.CONNECT", false}, {"live.>", false}, {">", false}}},
 	} {
 		nc := f.connect(c.role, c.name)

@@ -78,7 +78,7 @@ what their memory can hold, answers stream back token by token.
 	for _, c := range []*cobra.Command{
 		a.runCommand(), a.upCommand(), a.dispatcherCommand(), a.workerCommand(), a.submitCommand(), a.jobCommand(), a.dlqCommand(),
 		a.queueCommand(), a.topCommand(), a.modelCommand(), a.doctorCommand(), a.versionCommand(), a.configCommand(),
-		a.authCommand(), a.provisionCommand(), a.healthCommand(), a.adminCommand(), a.benchCommand(), a.replayCommand(), a.simulateCommand(), a.scalerCommand(),
+		a.authCommand(), a.provisionCommand(), a.healthCommand(), a.adminCommand(), a.benchCommand(), a.replayCommand(), a.simulateCommand(), a.scalerCommand(), a.planCommand(), a.docsCommand(),
 	} {
 		root.AddCommand(c)
 	}

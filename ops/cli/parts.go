@@ -82,9 +82,9 @@ from NATS and HTTP, and relays the answers. Several may run side by side.`,
 func (a *app) workerCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "worker",
-		Short: "Run a worker against an external NATS server; ls and show look at the fleet",
+		Short: "Run a worker against an external NATS server; ls, show and drain are for those of the fleet",
 		Example: example("pelton worker --nats nats://127.0.0.1:4222 --memory 2GiB", "pelton worker --engine sim --device sim:h100",
-			"pelton worker ls"),
+			"pelton worker ls", "pelton worker drain host-1a2b3c4d --wait"),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.worker(cmd.Context()) },
 	}
@@ -97,7 +97,7 @@ func (a *app) workerCommand() *cobra.Command {
 	f.String("http", "", "`address` for health and metrics; none when empty")
 	f.String("name", "", "worker `name`, to which a random suffix is added; default host name")
 	f.Duration("grace", 30*time.Second, "how long running jobs may take to finish at the end")
-	c.AddCommand(a.workerList(), a.workerShow())
+	c.AddCommand(a.workerList(), a.workerShow(), a.workerDrain())
 	return c
 }
 

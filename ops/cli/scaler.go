@@ -34,38 +34,57 @@ Other addresses than loopback need --tls-cert and --tls-key, or --plain where th
 	f := c.Flags()
 	d := scaler.Defaults()
 	f.String("listen", "127.0.0.1:9095", "`address` that KEDA asks")
-	f.StringSlice("server", nil, "`URL` of a dispatcher (repeatable: all of them)")
-	f.Bool("resolve", false, "ask every address that a server's name has, as those of a headless service")
+	watchFlags(c, nil)
 	f.Duration("every", d.Every, "time between looks at the fleet")
 	f.Duration("lead", d.Lead, "time from the start of a worker to its first job")
-	f.Int("use", int(100*d.Use), "`percent` of a worker's time that may be planned for")
-	f.String("tls-ca", "", "`file` with the certificate authority of the dispatchers")
 	f.String("tls-cert", "", "certificate `file`")
 	f.String("tls-key", "", "secret key `file` of the certificate")
 	f.Bool("plain", false, "no TLS, although others than this machine may connect")
 	return c
 }
 
-func (a *app) scale(ctx context.Context) error {
-	every, lead, use := a.settings.duration("every"), a.settings.duration("lead"), a.settings.number("use")
-	if every < 100*time.Millisecond || lead < 0 || use < 1 || use > 100 {
-		return usageError{errors.New("--every must be at least 100ms, --lead not negative, --use from 1 to 100")}
+// watchFlags say whom a watch asks, and how much of a worker it plans with.
+func watchFlags(c *cobra.Command, servers []string) {
+	f := c.Flags()
+	f.StringSlice("server", servers, "`URL` of a dispatcher (repeatable: all of them)")
+	f.Bool("resolve", false, "ask every address that a server's name has, as those of a headless service")
+	f.Int("use", int(100*scaler.Defaults().Use), "`percent` of a worker's time that may be planned for")
+	f.String("tls-ca", "", "`file` with the certificate authority of the dispatchers")
+}
+
+// watchFleet is the watch that the flags describe.
+func (a *app) watchFleet(every, lead time.Duration) (*scaler.Watch, error) {
+	use := a.settings.number("use")
+	if use < 1 || use > 100 {
+		return nil, usageError{errors.New("--use must be from 1 to 100")}
 	}
 	key, err := apiKey()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	client, err := a.httpClient()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var servers []string
 	for _, s := range a.settings.list("server") {
 		servers = append(servers, strings.TrimSuffix(s, "/"))
 	}
-	w, err := scaler.NewWatch(scaler.Config{Servers: servers, Key: key, Client: client, Resolve: a.settings.yes("resolve"), Every: every, Lead: max(1, lead), Use: float64(use) / 100, Log: a.log})
+	w, err := scaler.NewWatch(scaler.Config{Servers: servers, Key: key, Client: client, Resolve: a.settings.yes("resolve"), Every: every, Lead: lead, Use: float64(use) / 100, Log: a.log})
 	if err != nil {
-		return usageError{err}
+		return nil, usageError{err}
+	}
+	return w, nil
+}
+
+func (a *app) scale(ctx context.Context) error {
+	every, lead := a.settings.duration("every"), a.settings.duration("lead")
+	if every < 100*time.Millisecond || lead < 0 {
+		return usageError{errors.New("--every must be at least 100ms, --lead not negative")}
+	}
+	w, err := a.watchFleet(every, max(1, lead))
+	if err != nil {
+		return err
 	}
 	security, err := a.scalerTLS()
 	if err != nil {

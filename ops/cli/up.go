@@ -84,15 +84,12 @@ func (a *app) keep(ctx context.Context, cfg node.Config) error {
 		return err
 	}
 	failed := a.watch(ctx, n, cfg)
-	if failed == nil {
-		fmt.Fprintf(a.err, "draining for up to %s; interrupt again to stop at once\n", cfg.Grace)
-	}
 	grace, cancel := context.WithTimeout(context.Background(), cfg.Grace)
 	defer cancel()
 	return errors.Join(failed, n.Stop(grace))
 }
 
-// watch says once that the node is ready and returns when ctx ends or a part failed.
+// watch says once that the node is ready and returns when ctx ends, its workers left or a part failed.
 func (a *app) watch(ctx context.Context, n *node.Node, cfg node.Config) error {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -106,6 +103,10 @@ func (a *app) watch(ctx context.Context, n *node.Node, cfg node.Config) error {
 		}
 		select {
 		case <-ctx.Done():
+			fmt.Fprintf(a.err, "draining for up to %s; interrupt again to stop at once\n", cfg.Grace)
+			return nil
+		case <-n.Left():
+			fmt.Fprintln(a.err, "drained: no worker is left in this process")
 			return nil
 		case err := <-n.Failed():
 			return err

@@ -73,6 +73,8 @@ type Node struct {
 	stop     context.CancelCauseFunc
 	running  sync.WaitGroup
 	failed   chan error
+	serving  atomic.Int64  // workers that have not left, and one for the start
+	left     chan struct{} // closed when it is 0
 }
 
 // Start brings everything up and returns when the dispatcher answers and the workers pull. On an
@@ -83,7 +85,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	cfg.Grace = cmp.Or(cfg.Grace, 30*time.Second)
 	run, stop := context.WithCancelCause(context.Background())
-	n := &Node{cfg: cfg, stop: stop, failed: make(chan error, 16)}
+	n := &Node{cfg: cfg, stop: stop, failed: make(chan error, 16), left: make(chan struct{})}
+	n.serving.Store(1)
 	if err := n.start(ctx, run); err != nil {
 		kill, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -92,6 +95,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		}
 		return nil, err
 	}
+	n.leave()
 	return n, nil
 }
 
@@ -214,12 +218,16 @@ func (n *Node) startWorker(run context.Context, cfg worker.Config, end func() er
 		return err
 	}
 	n.workers = append(n.workers, w)
+	n.serving.Add(1)
 	n.goRun("worker "+cfg.Name, func() error {
 		err := w.Run(run)
 		if errors.Is(err, batch.ErrHung) {
 			hung()
 		} else {
 			_ = end()
+		}
+		if err == nil {
+			n.leave()
 		}
 		return err
 	})
@@ -275,6 +283,16 @@ func (n *Node) await(ctx context.Context, what string, ready func() bool) error 
 
 // Failed delivers the error of a part that ended by itself.
 func (n *Node) Failed() <-chan error { return n.failed }
+
+// leave counts a worker that left as it was told.
+func (n *Node) leave() {
+	if n.serving.Add(-1) == 0 && n.dispatcher == nil {
+		close(n.left)
+	}
+}
+
+// Left is closed when every worker of a process that runs nothing else was drained: it has nothing more to do.
+func (n *Node) Left() <-chan struct{} { return n.left }
 
 // HTTP is the address of the HTTP door, "" when there is none.
 func (n *Node) HTTP() string {

@@ -58,7 +58,7 @@ func (d *dispatcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		v = map[string]any{"dispatcher": d.name, "models": models}
 	case "/v1/workers":
-		steps := contracts.StepSums{}
+		steps := contracts.StepSums{Budget: 512}
 		for i := range 100 { // 10 ms a step, 0.1 ms a prompt token, 0.5 ms a row
 			p, rows := float64(i%7*50), float64(i%9)
 			steps.Add(p, rows, 10+0.1*p+0.5*rows, 0)
@@ -226,7 +226,7 @@ func TestProtocol(t *testing.T) {
 	fleet[1].set(func() { fleet[1].arrived = backlog.Arrived{Jobs: 1000, Prompt: 1_000_000, Output: 100_000} })
 	look()
 	said(true)
-	if got := k.workers(t); got < 1 {
+	if got := k.workers(t); got <= 1 {
 		t.Errorf("a fleet with much to do needs %g workers", got)
 	}
 	active, err := k.call(t, "IsActive", k.ref("m"), "IsActiveResponse")
@@ -286,6 +286,39 @@ func TestWaiting(t *testing.T) {
 		if got := k.workers(t); got != 1 {
 			t.Errorf("500 jobs wait: %g workers, want 1", got)
 		}
+	}
+}
+
+// TestPlans: what is decided of a model and from what; one with workers and no jobs is there too.
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	_, w, fleet := setup(t, "a", "b")
+	look := func() {
+		t.Helper()
+		if err := w.Look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if look(); w.Plans() != nil {
+		t.Errorf("after one look: %+v, want nothing", w.Plans())
+	}
+	fleet[0].set(func() { fleet[0].jobs, fleet[0].held = 0, 0 })
+	look()
+	if got := w.Plans(); len(got) != 1 || got[0] != (scaler.Plan{Model: "m", Ready: 1}) {
+		t.Errorf("an idle fleet: %+v, want its model and worker, and no need", got)
+	}
+	for _, d := range fleet {
+		d.set(func() {
+			d.arrived, d.jobs, d.held = backlog.Arrived{Jobs: 1000, Prompt: 1_000_000, Output: 100_000}, 5, 2
+		})
+	}
+	look()
+	got := w.Plans()
+	if len(got) != 1 || got[0].Ready != 1 || got[0].Jobs != 7 || got[0].Held != 2 || !got[0].Known || !got[0].Active || got[0].Demand.Prompt <= got[0].Demand.Output || got[0].Workers < 1 {
+		t.Errorf("a busy fleet: %+v", got)
+	}
+	if d, ok := w.Decision("m"); !ok || d != got[0].Decision {
+		t.Errorf("the scaler decides %+v, the plan says %+v", d, got[0].Decision)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -70,8 +71,21 @@ type Decision struct {
 	Forecast float64 // that what will arrive when a worker could be there needs
 	Active   bool    // there are jobs, or will be
 	Held     int     // jobs that dispatchers hold back
+	Jobs     int     // jobs that wait, run or are held back
 	Paused   bool    // an operator paused the queue: only what runs needs workers, and nothing counts that waits
+	Demand   Demand  // what arrives at the moment
+	Known    bool    // what a worker of the model can do
 }
+
+// Plan is the decision for a model whose workers at the moment are so many.
+type Plan struct {
+	Model string
+	Ready int // workers that take jobs
+	Decision
+}
+
+// ErrRefused: the dispatchers ask for a key that is not there, or not an operator's.
+var ErrRefused = errors.New("an operator's key is needed (PELTON_API_KEY)")
 
 // Watch looks at a fleet. Safe for concurrent use.
 type Watch struct {
@@ -79,6 +93,7 @@ type Watch struct {
 
 	mu     sync.Mutex
 	models map[string]*model
+	ready  map[string]int  // workers of each model that take jobs
 	before map[string]load // by dispatcher
 	good   time.Time       // of the last look at which every dispatcher answered
 	looked chan struct{}   // closed after each look
@@ -142,6 +157,27 @@ func (w *Watch) Decision(name string) (Decision, bool) {
 	return Decision{}, true
 }
 
+// Plans are the latest decisions by model, also for models with workers and no jobs; none before there is one, for
+// which two looks are needed.
+func (w *Watch) Plans() (out []Plan) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.good.IsZero() {
+		return nil
+	}
+	out = []Plan{}
+	for name, m := range w.models {
+		out = append(out, Plan{name, w.ready[name], m.decision})
+	}
+	for name, n := range w.ready {
+		if w.models[name] == nil {
+			out = append(out, Plan{Model: name, Ready: n})
+		}
+	}
+	slices.SortFunc(out, func(a, b Plan) int { return cmp.Compare(a.Model, b.Model) })
+	return out
+}
+
 // Look asks every dispatcher once. When one does not answer nothing is decided: its part would look like a
 // load that went away.
 func (w *Watch) Look(ctx context.Context) error {
@@ -174,8 +210,15 @@ func (w *Watch) Look(ctx context.Context) error {
 		has := waits[q.Model]
 		waits[q.Model] = queue{has.jobs + q.Pending + q.Running + q.Held, has.held + q.Held, has.paused || q.State == contracts.QueuePaused}
 	}
+	ready := map[string]int{}
+	for _, h := range workers.Data {
+		if h.State == contracts.WorkerReady {
+			ready[h.Model]++
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.ready = ready
 	demands, known := w.demands(loads)
 	if !known && len(w.models) == 0 { // nothing was ever decided: that is not the same as no worker
 		return nil
@@ -233,11 +276,11 @@ func (w *Watch) decide(name string, d Demand, q queue, workers []contracts.Heart
 	need := Need(d, m.worker, w.cfg.Use)
 	m.forecast.Add(need) // also while the queue is paused: it opens again
 	upper := m.forecast.Upper()
-	m.decision = Decision{Now: need, Forecast: upper, Active: q.jobs > 0 || d.Jobs > 0 || upper > 0, Workers: max(need, upper), Held: q.held}
-	switch n := busy(workers, name); {
-	case q.paused:
-		m.decision = Decision{Now: need, Forecast: upper, Active: n > 0, Workers: float64(n), Paused: true}
-	case m.decision.Active:
+	m.decision = Decision{Now: need, Forecast: upper, Active: q.jobs > 0 || d.Jobs > 0 || upper > 0, Workers: max(need, upper), Held: q.held, Jobs: q.jobs, Paused: q.paused, Demand: d, Known: m.worker.Fit.Known()}
+	if q.paused {
+		n := busy(workers, name)
+		m.decision.Active, m.decision.Workers, m.decision.Held = n > 0, float64(n), 0
+	} else if m.decision.Active {
 		m.decision.Workers = max(1, m.decision.Workers)
 	}
 	w.cfg.Log.Info("plan", "model", name, "workers", m.decision.Workers, "now", need, "forecast", upper, "jobs", q.jobs, "paused", q.paused, "known", m.worker.Fit.Known())
@@ -293,7 +336,11 @@ func (w *Watch) get(ctx context.Context, from target, path string, into any) err
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fmt.Errorf("%s answers %s: %w", url, resp.Status, ErrRefused)
+	default:
 		return fmt.Errorf("%s answers %s", url, resp.Status)
 	}
 	return json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(into)
