@@ -13,7 +13,7 @@
 //
 // Work is bounded, whatever a schema says: a large program is refused, and where an answer could be read in more than
 // 512 ways, or looking for the tokens that may follow takes too long, some of what could follow is left out. What is
-// left can always be ended, in a vocabulary that has every byte.
+// left can always be ended, in a vocabulary that has every byte; of others, [Grammar.In] is what they can write.
 //
 // Tokens are looked at as a tree of their bytes, so that most are refused together. What can follow a part that
 // does not depend on what stands around it, such as the inside of a string, is computed once.

@@ -309,6 +309,74 @@ func TestVocabularies(t *testing.T) {
 	}
 }
 
+// TestIn: what a vocabulary cannot write to its end is refused, and nothing leads to where it would be wanted.
+func TestIn(t *testing.T) {
+	t.Parallel()
+	lacks := func(without string, ends []int32, more ...string) *words {
+		w := &words{texts: more}
+		for c := range 256 {
+			if !strings.Contains(without, string([]byte{byte(c)})) {
+				w.texts = append(w.texts, string([]byte{byte(c)}))
+			}
+		}
+		w.Vocabulary = grammar.NewVocabulary(len(w.texts), func(id int32) string { return w.texts[id] }, ends)
+		return w
+	}
+	object := grammar.Object()
+	for _, tt := range []struct {
+		g    *grammar.Grammar
+		v    *words
+		want string // of the error
+	}{
+		{object, lacks("", nil), "ends an answer"},
+		{object, lacks("", []int32{0}), ""},
+		{object, lacks("{", []int32{0}), `"{"`},
+		{object, lacks("{", []int32{0}, "end", "{\""), `"{"`}, // which does not write {} nor {x
+		{object, lacks("\xc0x", []int32{0}), ""},
+		{schema(t, `{"enum":["axe","é"]}`), lacks("x", []int32{0}), ""},
+		{schema(t, `{"enum":["axe","bxe"]}`), lacks("xz", []int32{0}), `"x"`},
+		{schema(t, `{"enum":["é"]}`), lacks("\xa9", []int32{0}), `"\xa9"`},
+		{schema(t, `{"enum":["é"]}`), lacks("\xa9\xc3", []int32{0}, "end", "é"), ""},
+		{schema(t, `{"properties":{"x":{}},"required":["x"]}`), lacks("x", []int32{0}), `"x"`},
+		{schema(t, `{"properties":{"x":{}}}`), lacks("x", []int32{0}), ""},
+	} {
+		g, err := tt.g.In(tt.v.Vocabulary)
+		switch {
+		case tt.want == "" && err != nil, tt.want != "" && (!errors.Is(err, grammar.ErrVocabulary) || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("got %v, want %q", err, tt.want)
+		case err == nil && may(g.Matcher(tt.v.Vocabulary), 300)[0] == 0:
+			t.Error("an answer of nothing")
+		}
+	}
+
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	full, refused := vocabulary(r), 0
+	for range 150 {
+		text, err := json.Marshal(randomSchema(r, 3))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &words{texts: slices.Clone(full.texts)}
+		for range 1 + r.IntN(4) {
+			w.texts[`abxe1{[]":,.-0}`[r.IntN(15)]] = ""
+		}
+		w.Vocabulary = grammar.NewVocabulary(len(w.texts)+1, func(id int32) string { return append(w.texts, "")[id] }, []int32{int32(len(w.texts))})
+		g, err := schema(t, string(text)).In(w.Vocabulary)
+		if err != nil {
+			refused++
+			continue
+		}
+		for range 4 {
+			generate(t, r, g, w) // fails where nothing may follow
+		}
+	}
+	if refused < 5 || refused > 130 {
+		t.Errorf("seed %d: %d of 150 are refused", seed, refused)
+	}
+}
+
 // TestGenerated writes random answers and checks them by a reader of schemas of its own.
 func TestGenerated(t *testing.T) {
 	t.Parallel()

@@ -549,8 +549,11 @@ func TestSamplersAtOnce(t *testing.T) {
 	var sinks []*sink
 	for i := range 16 {
 		s, choose := newSink(), batch.Sampler(newGreedy())
-		if i == 5 {
-			choose = broken{}
+		switch i {
+		case 5:
+			choose = broken{"broken"}
+		case 6:
+			choose = broken{sampler.ErrNone}
 		}
 		sinks = append(sinks, s)
 		seqs = append(seqs, batch.NewSequence(batch.Spec{Prompt: prompt(1, 5), MaxTokens: 20, Sampler: choose, Sink: s}))
@@ -564,13 +567,19 @@ func TestSamplersAtOnce(t *testing.T) {
 			}
 			continue
 		}
+		if i == 6 { // where nothing may follow, nothing may on another worker
+			if contracts.CodeOf(end.Err) != contracts.CodeInvalidArgument {
+				t.Errorf("the sequence of which nothing may follow ended with %+v", end)
+			}
+			continue
+		}
 		if end.Err != nil || !slices.Equal(got, want) {
 			t.Errorf("sequence %d: %v, %+v; want %v", i, got, end, want)
 		}
 	}
 }
 
-type broken struct{}
+type broken struct{ with any }
 
-func (broken) Sample([]float32, int) sampler.Choice { panic("broken") }
-func (broken) Accept(int32)                         {}
+func (b broken) Sample([]float32, int) sampler.Choice { panic(b.with) }
+func (broken) Accept(int32)                           {}
