@@ -509,6 +509,76 @@ func TestRestrict(t *testing.T) {
 	}
 }
 
+// TestExpect: what is expected may follow, and no byte but its own.
+func TestExpect(t *testing.T) {
+	t.Parallel()
+	g := schema(t, `{"properties":{"name":{"enum":["abc","abd"]},"b":{}},"required":["name","b"]}`)
+	for _, tt := range []struct{ said, want string }{
+		{``, `{`}, {`{`, ``}, {`{"`, `name":`}, {`{"n`, `ame":`}, {`{"name":`, ``}, {`{"name":"`, `ab`}, {`{"name":"ab`, ``}, {`{"name":"abd`, `",`}, {`{"name":"abd","b":1`, ``}, {`{"name":"abd","b":1}`, ``},
+	} {
+		m := g.Matcher(letters)
+		for _, c := range []byte(tt.said) {
+			m.Accept(int32(c))
+		}
+		for _, n := range []int{99, 2, 0} {
+			var got string
+			for _, id := range m.Expect(n) {
+				got += string(rune(id))
+			}
+			if want := tt.want[:min(n, len(tt.want))]; got != want {
+				t.Errorf("behind %q %q is expected, want %q", tt.said, got, want)
+			}
+		}
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	words, expected := vocabulary(r), 0
+	for range 200 {
+		text, err := json.Marshal(randomSchema(r, 3))
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := schema(t, string(text))
+		var said []int32
+		for range 20 {
+			m, twin := after(t, g, words, said), after(t, g, words, said)
+			plain := g.Matcher(letters)
+			for _, id := range said {
+				for _, c := range []byte(words.texts[id]) {
+					plain.Accept(int32(c))
+				}
+			}
+			for _, id := range m.Expect(3) {
+				if expected++; may(twin, len(words.texts)+1)[id] != 0 || !twin.Accept(id) {
+					t.Fatalf("seed %d: %s: behind %v %q is expected and may not follow", seed, text, said, words.texts[id])
+				}
+				for _, c := range []byte(words.texts[id]) {
+					for other, l := range may(plain, 257) {
+						if l == 0 && other != int(c) {
+							t.Fatalf("seed %d: %s: behind %v %q is expected, but %q may follow", seed, text, said, words.texts[id], rune(other))
+						}
+					}
+					plain.Accept(int32(c))
+				}
+			}
+			var ids []int32
+			for id, l := range may(m, len(words.texts)) {
+				if l == 0 {
+					ids = append(ids, int32(id))
+				}
+			}
+			if len(ids) == 0 {
+				break
+			}
+			said = append(said, ids[r.IntN(len(ids))])
+		}
+	}
+	if expected < 200 {
+		t.Errorf("seed %d: only %d tokens were expected", seed, expected)
+	}
+}
+
 func after(t *testing.T, g *grammar.Grammar, words *words, said []int32) *grammar.Matcher {
 	m := g.Matcher(words.Vocabulary)
 	for _, id := range said {

@@ -73,6 +73,24 @@ func (v *Vocabulary) grow(from, to, depth int) {
 	}
 }
 
+// longest is the longest token that a text begins with, and its bytes; 0 if there is none.
+func (v *Vocabulary) longest(text []byte) (id int32, size int) {
+	at := int32(0)
+	for i, c := range text {
+		end := v.nodes[at].skip
+		for at++; at < end && v.nodes[at].label != c; {
+			at = v.nodes[at].skip
+		}
+		if at >= end {
+			break
+		}
+		if first := v.nodes[at].first; first < v.nodes[at+1].first {
+			id, size = v.ids[first], i+1
+		}
+	}
+	return id, size
+}
+
 // set is a set of tokens.
 type set []uint64
 

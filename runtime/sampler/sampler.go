@@ -33,6 +33,8 @@ type Constraint interface {
 	Restrict(logits []float32) bool
 	// Accept moves on by a token, and reports whether it was one that may follow.
 	Accept(token int32) bool
+	// Expect is at most n tokens that may be guessed to follow.
+	Expect(n int) []int32
 }
 
 // Choice is a sampled token. Log probabilities are natural logarithms of the model's own distribution,
@@ -140,6 +142,14 @@ func (s *Sampler) Greedy() bool {
 
 // ErrNone is what Sample panics with where the constraint allows no token: no other attempt could go on either.
 var ErrNone = errors.New("no token that the constraint allows")
+
+// Expect is at most n tokens that may be guessed to follow because the constraint leaves little else; often none.
+func (s *Sampler) Expect(n int) []int32 {
+	if s.p.Constraint == nil {
+		return nil
+	}
+	return s.p.Constraint.Expect(n)
+}
 
 // Accept adds an emitted token to the history. It is called for every token of the answer, in order, on
 // resume too. It panics if the constraint does not allow it, as Sample does if that allows none: nothing that
