@@ -506,7 +506,7 @@ func (c *compiler) array(n *node, path string, k pc) pc {
 	}
 	item := c.calls(c.common.value)
 	switch items := n.get("items"); {
-	case items == nil && prefix != nil, items != nil && items.kind == isBool && items.text == "false":
+	case items == nil && prefix != nil && least <= len(prefix), items != nil && items.kind == isBool && items.text == "false":
 		item = nil
 	case items != nil && items.kind == isList:
 		return c.fail(ErrUnsupported, path+"/items", "an array: it is called prefixItems now")
