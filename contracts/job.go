@@ -333,10 +333,14 @@ func (p *Params) validateFormat() error {
 	switch {
 	case f == nil:
 		return nil
+	case f.Type == "":
+		return Invalid(param+".type", "the type of a response format is missing: send text, json_object or json_schema")
 	case f.Type != FormatText && f.Type != FormatObject && f.Type != FormatSchema:
 		return &Error{Code: CodeUnimplemented, Param: param, Message: "response formats are text, json_object and json_schema"}
-	case (f.Schema != nil) != (f.Type == FormatSchema):
-		return Invalid(param, "a response format has a json_schema if its type is json_schema, and only then")
+	case f.Schema == nil && f.Type == FormatSchema:
+		return Invalid(param+".json_schema", "the json_schema of a response format of that type is missing: send an object with a schema")
+	case f.Schema != nil && f.Type != FormatSchema:
+		return Invalid(param+".json_schema", "a response format of type %s has no json_schema: leave it out, or send json_schema as the type", f.Type)
 	case f.Type != FormatText && p.IgnoreEOS:
 		return Invalid(param, "ignore_eos goes on behind the end of an answer, which has none in JSON: leave one of them out")
 	case f.Schema == nil:

@@ -129,10 +129,14 @@ func TestValidateRefuses(t *testing.T) {
 		{"many biases", p(func(p *contracts.Params) { p.LogitBias = bias }), "params.logit_bias", ""},
 		{"bias too strong", p(func(p *contracts.Params) { p.LogitBias = map[string]float64{"7": 101} }), "params.logit_bias.7", ""},
 		{"another format", p(func(p *contracts.Params) { p.ResponseFormat = &contracts.ResponseFormat{Type: "xml"} }), "params.response_format", contracts.CodeUnimplemented},
-		{"no schema", p(func(p *contracts.Params) { p.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatSchema} }), "params.response_format", ""},
+		{"no schema", p(func(p *contracts.Params) { p.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatSchema} }), "params.response_format.json_schema", ""},
+		{"format without a type", p(func(p *contracts.Params) { p.ResponseFormat = &contracts.ResponseFormat{} }), "params.response_format.type", ""},
 		{"schema of text", p(func(p *contracts.Params) {
 			p.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatText, Schema: &contracts.Schema{Schema: "{}"}}
-		}), "params.response_format", ""},
+		}), "params.response_format.json_schema", ""},
+		{"schema of any object", p(func(p *contracts.Params) {
+			p.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatObject, Schema: &contracts.Schema{Schema: "{}"}}
+		}), "params.response_format.json_schema", ""},
 		{"schema that is no text", p(func(p *contracts.Params) {
 			p.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatSchema, Schema: &contracts.Schema{Schema: "\xff"}}
 		}), "params.response_format.json_schema.schema", ""},

@@ -4,7 +4,6 @@ import (
 	"sync"
 
 	"github.com/pelton-run/pelton/contracts"
-	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/grammar"
 	"github.com/pelton-run/pelton/worker/emit"
 )
@@ -13,12 +12,18 @@ import (
 // their texts: about 6 MB.
 const mostForms = 1 << 16
 
-// forms compiles response formats, and keeps those that were used last.
+// forms compiles response formats for a model, and keeps those that were used last.
 type forms struct {
-	mu         sync.Mutex
-	vocabulary *grammar.Vocabulary
-	kept       map[string]*grammar.Grammar // by type and schema
-	size       int                         // of kept, as mostForms counts
+	vocabulary func() *grammar.Vocabulary
+
+	mu   sync.Mutex
+	kept map[string]*grammar.Grammar // by type and schema
+	size int                         // of kept, as mostForms counts
+}
+
+// newForms is of a model whose answers end with ends. What its vocabulary needs is made when it is asked for first.
+func newForms(words emit.Vocabulary, size int, ends []int32) *forms {
+	return &forms{vocabulary: sync.OnceValue(func() *grammar.Vocabulary { return grammar.NewVocabulary(size, words.Text, ends) })}
 }
 
 // of is the grammar of a job's answers, nil if they may be any text.
@@ -46,6 +51,9 @@ func (f *forms) of(p *contracts.Params) (*grammar.Grammar, *contracts.Error) {
 	if err != nil {
 		return nil, contracts.Errorf(contracts.CodeInvalidArgument, "the schema of response_format is %v", err)
 	}
+	if g, err = g.In(f.vocabulary()); err != nil {
+		return nil, contracts.Errorf(contracts.CodeInvalidArgument, "response_format is %v: use another model, or leave it out", err)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	size := g.Size() + len(text)/100
@@ -54,14 +62,4 @@ func (f *forms) of(p *contracts.Params) (*grammar.Grammar, *contracts.Error) {
 	}
 	f.kept[key] = g
 	return g, nil
-}
-
-// matcher follows one answer.
-func (f *forms) matcher(g *grammar.Grammar, words emit.Vocabulary, info engine.Info, ends []int32) *grammar.Matcher {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.vocabulary == nil {
-		f.vocabulary = grammar.NewVocabulary(info.Vocab, words.Text, ends)
-	}
-	return g.Matcher(f.vocabulary)
 }

@@ -74,7 +74,7 @@ func (w *Worker) receive(taking, hard context.Context, msg *nats.Msg, room *inta
 	w.cfg.Trace.Pulled(j.name)
 	w.register(j)
 	req, refusal := parse(ref, msg.Data, w.info, w.cfg.Calls)
-	if j.req = req; refusal == nil {
+	if j.req = req; refusal == nil && w.forms != nil {
 		req.form, refusal = w.forms.of(&req.job.Params)
 	}
 	var early error
@@ -271,7 +271,7 @@ func (j *job) spec(choice int, replay []int32, w *emit.Writer) batch.Spec {
 	params := j.req.sampling
 	params.Seed = sampler.StreamSeed(params.Seed, choice)
 	if j.req.form != nil {
-		params.Constraint = j.w.forms.matcher(j.req.form, j.w.cfg.Tokenizer, j.w.info, j.w.cfg.EOS)
+		params.Constraint = j.req.form.Matcher(j.w.forms.vocabulary())
 	}
 	s := batch.Spec{
 		Choice: choice, Rank: slices.Index(contracts.Classes, j.ref.Class), Scope: j.ref.Tenant, Prompt: j.req.prompt, Replay: replay,

@@ -14,6 +14,7 @@ import (
 	"github.com/pelton-run/pelton/runtime/engine"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/worker"
+	"github.com/pelton-run/pelton/worker/emit"
 	"github.com/pelton-run/pelton/worker/resume"
 )
 
@@ -172,6 +173,46 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("the next job: %+v", got)
 	}
 	f.empty()
+}
+
+// What the model cannot write, or not end, is refused by the first worker that has it.
+func TestUnwritable(t *testing.T) {
+	t.Parallel()
+	form := func(kind, schema string) func(*contracts.Admitted) {
+		return params(func(p *contracts.Params) {
+			p.ResponseFormat = &contracts.ResponseFormat{Type: kind}
+			if schema != "" {
+				p.ResponseFormat.Schema = &contracts.Schema{Schema: schema}
+			}
+		})
+	}
+	f := newFleet(t, 15*time.Second)
+	w := f.hire("w", newFake(), func(c *worker.Config) { c.Tokenizer = lipogram{c.Tokenizer} })
+	f.submit(order("enum", "prompt", 40, form(contracts.FormatSchema, `{"enum":["these"]}`)))
+	f.submit(order("choice", "prompt", 40, form(contracts.FormatSchema, `{"enum":["these","tho"]}`)))
+	refused := func(id, why string) {
+		t.Helper()
+		if got := f.final(id); got.Code != contracts.CodeInvalidArgument || got.Claim.Attempt != 1 || !strings.Contains(got.Message, why) {
+			t.Errorf("%s: got %q %q in attempt %d", id, got.Code, got.Message, got.Claim.Attempt)
+		}
+	}
+	refused("enum", `"e"`)
+	if f.final("choice"); f.read("choice").text[0] != `"tho"` {
+		t.Errorf("got %q", f.read("choice").text)
+	}
+	w.stop()
+	<-w.done
+	f.hire("endless", newFake(), func(c *worker.Config) { c.EOS = nil })
+	f.submit(order("endless", "prompt", 40, form(contracts.FormatObject, "")))
+	refused("endless", "ends an answer")
+	f.empty()
+}
+
+// lipogram has no token with an e.
+type lipogram struct{ emit.Vocabulary }
+
+func (l lipogram) Text(id int32) string {
+	return strings.ReplaceAll(l.Vocabulary.Text(id), "e", "")
 }
 
 // A top_p too small for a float32 leaves the likeliest token, as other small ones do.

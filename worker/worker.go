@@ -45,7 +45,7 @@ type Worker struct {
 	gather *gather.Loop // of one that answers in one call
 	run    func(context.Context) error
 	stats  stats
-	forms  forms
+	forms  *forms     // of a model that writes text
 	pace   *emit.Pace // of the records of all jobs here
 	born   time.Time
 	beat   chan struct{} // asks for a heartbeat now
@@ -78,6 +78,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w.info = cfg.Engine.Info()
 	w.room = intake.NewRoom(cfg.Memory, w.info.MaxSequences)
+	w.forms = newForms(cfg.Tokenizer, w.info.Vocab, cfg.EOS)
 	w.budget = cmp.Or(cfg.PrefillTokens, w.info.MaxStepTokens)
 	w.room.Bound(w.budget)
 	loop, err := batch.New(batch.Config{Engine: cfg.Engine, PrefillTokens: cfg.PrefillTokens, StepTimeout: cfg.StepTimeout, Logger: cfg.Logger, Stepped: func(s batch.Step) {

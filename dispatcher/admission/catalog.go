@@ -66,10 +66,12 @@ func (m *Model) valid() bool {
 	return m.Name != "" && m.Tokenizer != nil && m.ContextLength >= 2 && m.Vocab >= 1
 }
 
-// Catalog is the set of models by name and alias; the first one is the default. It is immutable.
+// Catalog is the set of models by name and alias; the first one is the default. It is immutable, but for what it
+// remembers of earlier work, and safe for concurrent use.
 type Catalog struct {
-	models []Model
-	byName map[string]*Model
+	models  []Model
+	byName  map[string]*Model
+	schemas schemas
 }
 
 // NewCatalog checks the models and indexes them.

@@ -95,7 +95,7 @@ func Decide(job *contracts.Job, c *Catalog, capacityOf func(model string) Capaci
 	if model.Kind != "" {
 		return call(&j, model, capacityOf(model.Name), l, d)
 	}
-	prompt, err := render(&j, model)
+	prompt, err := render(&j, c, model)
 	if err != nil {
 		return nil, err
 	}

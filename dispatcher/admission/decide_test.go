@@ -190,3 +190,25 @@ func TestDecideProperties(t *testing.T) {
 		}
 	})
 }
+
+// The schema of a request's prompts is compiled once.
+func TestSchemaOnce(t *testing.T) {
+	c := catalog(t)
+	decide := func(schema string) error {
+		_, err := admission.Decide(job(func(j *contracts.Job) {
+			if schema != "" {
+				j.Params.ResponseFormat = &contracts.ResponseFormat{Type: contracts.FormatSchema, Schema: &contracts.Schema{Schema: schema}}
+			}
+		}), c, nobody, limits, admission.Draw{Now: now})
+		return err
+	}
+	most := testing.AllocsPerRun(20, func() { _ = decide("") }) + 20
+	if got := testing.AllocsPerRun(20, func() { _ = decide(`{"properties":{"a":{"type":"integer"}}}`) }); got > most {
+		t.Errorf("a job with a schema that was seen before takes %v allocations, want at most %v", got, most)
+	}
+	for range 2 {
+		if err := decide(`{"not":{}}`); contracts.CodeOf(err) != contracts.CodeInvalidArgument {
+			t.Errorf("a schema that is not served: %v", err)
+		}
+	}
+}

@@ -7,6 +7,6 @@
 // do.
 //
 // Pure: no network, no clock, no random source, no goroutine; time and seed are arguments. It never
-// publishes and knows nothing of queues. A [Catalog] is immutable; [Decide] is safe for concurrent use
-// as far as the tokenizers are.
+// publishes and knows nothing of queues. A [Catalog] remembers which schemas of answers are usable; [Decide] is safe
+// for concurrent use as far as the tokenizers are.
 package admission

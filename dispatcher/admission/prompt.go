@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/runtime/grammar"
@@ -16,14 +18,14 @@ type Message = tokenizer.Message
 
 // render returns the prompt as token ids. A prompt of no tokens is refused, and so are token ids that
 // the model does not have, in the prompt and in logit_bias, and schemas that cannot be held to.
-func render(j *contracts.Job, m *Model) ([]int32, error) {
+func render(j *contracts.Job, c *Catalog, m *Model) ([]int32, error) {
 	for id := range j.Params.LogitBias {
 		if n, err := strconv.Atoi(id); err != nil || n >= m.Vocab {
 			return nil, contracts.Invalid("params.logit_bias", "logit_bias names token %s, model %s has tokens 0 to %d", id, m.Name, m.Vocab-1)
 		}
 	}
 	if f := j.Params.ResponseFormat; f != nil && f.Schema != nil {
-		if _, err := grammar.Schema(f.Schema.Schema); err != nil {
+		if err := c.schemas.check(f.Schema.Schema); err != nil {
 			return nil, contracts.Invalid("params.response_format", "the schema of response_format is %v", err)
 		}
 	}
@@ -52,6 +54,31 @@ func render(j *contracts.Job, m *Model) ([]int32, error) {
 		return nil, contracts.Invalid(inputParam(j), "the prompt has no token that model %s knows: send other text", m.Name)
 	}
 	return ids, nil
+}
+
+// schemas remembers those that were usable of late: the prompts of a request have the same, and often requests too.
+type schemas struct {
+	mu   sync.Mutex
+	good [16]string
+	next int
+}
+
+// check tells why a schema cannot be held to. It compiles without the lock: that may take a while, and others wait.
+func (s *schemas) check(text string) error {
+	s.mu.Lock()
+	known := slices.Contains(s.good[:], text)
+	s.mu.Unlock()
+	if known && text != "" {
+		return nil
+	}
+	if _, err := grammar.Schema(text); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.good[s.next] = text
+	s.next = (s.next + 1) % len(s.good)
+	return nil
 }
 
 func inputParam(j *contracts.Job) string {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pelton-run/pelton/ops/quality"
 	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/grammar"
 	"github.com/pelton-run/pelton/runtime/hub"
 	"github.com/pelton-run/pelton/runtime/model"
 	"github.com/pelton-run/pelton/runtime/onnx"
@@ -36,10 +37,26 @@ type answer struct {
 func (*answer) Prefilled(int, time.Time)     {}
 func (a *answer) Token(_ int, t batch.Token) { a.tokens = append(a.tokens, t.ID) }
 func (a *answer) Ended(_ int, e batch.End)   { a.done <- e.Err }
-func (a *answer) start(l *batch.Loop, p []int32, temperature float32) {
-	s := sampler.New(sampler.Params{Temperature: temperature, Seed: 1}, p)
-	l.Add(batch.NewSequence(batch.Spec{Prompt: p, MaxTokens: guessTokens, Sampler: s, Sink: a}))
+func (a *answer) start(l *batch.Loop, p []int32, temperature float32, h held) {
+	params := sampler.Params{Temperature: temperature, Seed: 1}
+	if h.form != nil {
+		params.Constraint = h.form.Matcher(h.vocabulary)
+	}
+	l.Add(batch.NewSequence(batch.Spec{Prompt: p, MaxTokens: guessTokens, EOS: h.ends, Sampler: sampler.New(params, p), Sink: a}))
 }
+
+// held is the form of answers, if they have one.
+type held struct {
+	form       *grammar.Grammar
+	vocabulary *grammar.Vocabulary
+	ends       []int32
+}
+
+// order is a form as many want it: six properties with long names.
+const order = `{"type":"object","properties":{"customer_full_name":{"type":"string","maxLength":40},"customer_email_address":{"type":"string","format":"email"},
+	"shipping_address_street":{"type":"string","maxLength":60},"number_of_items_ordered":{"type":"integer","minimum":1,"maximum":99},
+	"preferred_payment_method":{"enum":["credit_card","bank_transfer","paypal"]},"is_returning_customer":{"type":"boolean"}},
+	"required":["customer_full_name","customer_email_address","shipping_address_street","number_of_items_ordered","preferred_payment_method","is_returning_customer"]}`
 
 // BenchmarkGuesses has SmolLM2 answer the evaluation prompts, streams of them at a time, with guesses and
 // without by turns, and prints how much sooner the same tokens come.
@@ -69,11 +86,18 @@ func BenchmarkGuesses(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer func() { _ = e.Shutdown() }()
-	fmt.Fprintf(os.Stderr, "\n| streams | temperature | tokens/s without | with | | guessed rightly | guessed |\n")
+	end, ok := tok.Special("<|im_end|>")
+	form, err := grammar.Schema(order)
+	if err != nil || !ok {
+		b.Fatal(err, ok)
+	}
+	toForm := held{form, grammar.NewVocabulary(e.Info().Vocab, tok.Text, []int32{end}), []int32{end}}
+	fmt.Fprintf(os.Stderr, "\n| streams | temperature | form | tokens/s without | with | | guessed rightly | guessed |\n")
 	for _, c := range []struct {
 		streams     int
 		temperature float32
-	}{{1, 0}, {2, 0}, {1, 0.8}} {
+		held        held
+	}{{1, 0, held{}}, {2, 0, held{}}, {1, 0.8, held{}}, {1, 0, toForm}, {2, 0, toForm}, {1, 0.8, toForm}} {
 		var took [2]time.Duration
 		var drafted, accepted, tokens int
 		for at := 0; at+c.streams*(*every) <= len(prompts); at += c.streams * (*every) {
@@ -85,7 +109,7 @@ func BenchmarkGuesses(b *testing.B) {
 					driven = e
 				}
 				start := time.Now()
-				said[with] = answers(b, driven, c.temperature, prompts[at:at+c.streams], func(s batch.Step) { drafted, accepted = drafted+s.Drafted, accepted+s.Accepted })
+				said[with] = answers(b, driven, c.temperature, c.held, prompts[at:at+c.streams], func(s batch.Step) { drafted, accepted = drafted+s.Drafted, accepted+s.Accepted })
 				took[with] += time.Since(start)
 			}
 			for i := range c.streams {
@@ -96,12 +120,12 @@ func BenchmarkGuesses(b *testing.B) {
 			}
 		}
 		speed := func(d time.Duration) float64 { return float64(tokens) / d.Seconds() }
-		fmt.Fprintf(os.Stderr, "| %d | %.1f | %.0f | %.0f | %.2fx | %d | %d |\n", c.streams, c.temperature, speed(took[0]), speed(took[1]), took[0].Seconds()/took[1].Seconds(), accepted, drafted)
+		fmt.Fprintf(os.Stderr, "| %d | %.1f | %v | %.0f | %.0f | %.2fx | %d | %d |\n", c.streams, c.temperature, c.held.form != nil, speed(took[0]), speed(took[1]), took[0].Seconds()/took[1].Seconds(), accepted, drafted)
 	}
 }
 
 // answers runs prompts side by side.
-func answers(b *testing.B, e engine.Engine, temperature float32, prompts []quality.Transcript, stepped func(batch.Step)) (said [][]int32) {
+func answers(b *testing.B, e engine.Engine, temperature float32, h held, prompts []quality.Transcript, stepped func(batch.Step)) (said [][]int32) {
 	b.Helper()
 	l, err := batch.New(batch.Config{Engine: e, Stepped: stepped, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -112,7 +136,7 @@ func answers(b *testing.B, e engine.Engine, temperature float32, prompts []quali
 	var all []*answer
 	for _, p := range prompts {
 		a := &answer{done: make(chan error, 1)}
-		a.start(l, p.Prompt, temperature)
+		a.start(l, p.Prompt, temperature, h)
 		all = append(all, a)
 	}
 	go func() { done <- l.Run(ctx) }()

@@ -9,11 +9,12 @@
 // come in the order in which the schema has them, those that it does not name only where it says so, and between
 // parts stands nothing, a space, or a new line with at most 20 spaces. Keywords that are not served are refused
 // ([ErrUnsupported]) with their place, those that only describe are passed over, and so are formats but date-time,
-// date, time, duration, email, hostname, ipv4, ipv6 and uuid. Of oneOf, several may hold, as of anyOf.
+// date, time, duration, email, hostname, ipv4, ipv6 and uuid. Of oneOf, several may hold, as of anyOf. A name
+// that the schema does not name may come twice.
 //
 // Work is bounded, whatever a schema says: a large program is refused, and where an answer could be read in more than
 // 512 ways, or looking for the tokens that may follow takes too long, some of what could follow is left out. What is
-// left can always be ended, in a vocabulary that has every byte.
+// left can always be ended, in a vocabulary that has every byte; of others, [Grammar.In] is what they can write.
 //
 // Tokens are looked at as a tree of their bytes, so that most are refused together. What can follow a part that
 // does not depend on what stands around it, such as the inside of a string, is computed once.

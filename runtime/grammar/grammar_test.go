@@ -75,6 +75,7 @@ func TestSchema(t *testing.T) {
 		{`{"prefixItems":[{"type":"string"},{"type":"integer"}]}`, []string{`[]`, `["a"]`, `["a",1]`}, []string{`[1]`, `["a",1,1]`}},
 		{`{"prefixItems":[{"type":"string"},{"type":"integer"}],"minItems":2,"items":{"type":"null"}}`, []string{`["a",1]`, `["a",1,null,null]`}, []string{`["a"]`, `["a",1,1]`}},
 		{`{"prefixItems":[{"type":"string"},{"type":"integer"}],"maxItems":1}`, []string{`[]`, `["a"]`}, []string{`["a",1]`}},
+		{`{"prefixItems":[{"type":"string"}],"minItems":3,"maxItems":3}`, []string{`["a",1,{}]`}, []string{`["a"]`, `["a",1]`, `["a",1,2,3]`}},
 		{`{"type":"array","maxItems":0}`, []string{`[]`, `[ ]`}, []string{`[1]`}},
 		{`{"type":"string","minLength":2,"maxLength":3}`, []string{`"ab"`, `"abc"`, `"é🙂"`, `"\n\u0041"`}, []string{`"a"`, `"abcd"`, `""`}},
 		{`{"type":"string","pattern":"^[a-c]{2}\\d+x?$"}`, []string{`"ab1"`, `"cc123x"`}, []string{`"a1"`, `"ab"`, `"ab1y"`, `"xab1"`}},
@@ -121,6 +122,8 @@ func TestSchema(t *testing.T) {
 		{`{"pattern":"^[\\u0041-\\u0043]\\\\u$"}`, []string{`"A\\u"`}, []string{`"D\\u"`}},
 		{`{"pattern":"^\\S+[\\S][^\\s]\\s[^\\S]$"}`, []string{`"ab水  "`, `"\\[x  "`}, []string{`"a\u000bb  "`, "\"aa\u00a0  \"", "\"a\u00a0a  \"", "\"aaa\u00a0 \""}},
 		{`{"pattern":"^[\\]\\S]+\\[\\S$"}`, []string{`"]x[y"`}, []string{`"] [y"`, `"][ "`}},
+		{`{"pattern":"^[[:digit:]]$"}`, []string{`"d]"`, `"[]"`}, []string{`"1"`, `"d"`}},
+		{`{"pattern":"^\\[]$"}`, []string{`"[]"`}, nil},
 		{`{"pattern":"^.$"}`, []string{`"a"`, `"水"`}, []string{`"\r"`, "\"\u2028\""}},
 		{`{"pattern":"^\\p{L}{1,50}$"}`, []string{`"né水"`}, []string{`"1"`, `""`}},
 		{`{"enum":["\u2028","\u007f"]}`, []string{"\"\u2028\"", "\"\u007f\""}, nil},
@@ -218,6 +221,8 @@ func TestRefused(t *testing.T) {
 		{`{"maxItems":1e999999999}`, grammar.ErrSchema, "#/maxItems"},
 		{`{"prefixItems":[{}],"minItems":2,"items":false}`, grammar.ErrSchema, "nothing satisfies"},
 		{`{"pattern":"("}`, grammar.ErrUnsupported, "regular expression"},
+		{`{"pattern":"[^]a]"}`, grammar.ErrUnsupported, "begins with ]"},
+		{`{"pattern":"a[]"}`, grammar.ErrUnsupported, "begins with ]"},
 		{`{"pattern":"(?=a)"}`, grammar.ErrUnsupported, "regular expression"},
 		{`{"pattern":"a\\b"}`, grammar.ErrUnsupported, "word boundaries"},
 		{`{"pattern":"^[a-z]*$","minLength":8000,"maxLength":8000,"items":{"maxItems":8000}}`, grammar.ErrSchema, "large"},
@@ -306,6 +311,74 @@ func TestVocabularies(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestIn: what a vocabulary cannot write to its end is refused, and nothing leads to where it would be wanted.
+func TestIn(t *testing.T) {
+	t.Parallel()
+	lacks := func(without string, ends []int32, more ...string) *words {
+		w := &words{texts: more}
+		for c := range 256 {
+			if !strings.Contains(without, string([]byte{byte(c)})) {
+				w.texts = append(w.texts, string([]byte{byte(c)}))
+			}
+		}
+		w.Vocabulary = grammar.NewVocabulary(len(w.texts), func(id int32) string { return w.texts[id] }, ends)
+		return w
+	}
+	object := grammar.Object()
+	for _, tt := range []struct {
+		g    *grammar.Grammar
+		v    *words
+		want string // of the error
+	}{
+		{object, lacks("", nil), "ends an answer"},
+		{object, lacks("", []int32{0}), ""},
+		{object, lacks("{", []int32{0}), `"{"`},
+		{object, lacks("{", []int32{0}, "end", "{\""), `"{"`}, // which does not write {} nor {x
+		{object, lacks("\xc0x", []int32{0}), ""},
+		{schema(t, `{"enum":["axe","é"]}`), lacks("x", []int32{0}), ""},
+		{schema(t, `{"enum":["axe","bxe"]}`), lacks("xz", []int32{0}), `"x"`},
+		{schema(t, `{"enum":["é"]}`), lacks("\xa9", []int32{0}), `"\xa9"`},
+		{schema(t, `{"enum":["é"]}`), lacks("\xa9\xc3", []int32{0}, "end", "é"), ""},
+		{schema(t, `{"properties":{"x":{}},"required":["x"]}`), lacks("x", []int32{0}), `"x"`},
+		{schema(t, `{"properties":{"x":{}}}`), lacks("x", []int32{0}), ""},
+	} {
+		g, err := tt.g.In(tt.v.Vocabulary)
+		switch {
+		case tt.want == "" && err != nil, tt.want != "" && (!errors.Is(err, grammar.ErrVocabulary) || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("got %v, want %q", err, tt.want)
+		case err == nil && may(g.Matcher(tt.v.Vocabulary), 300)[0] == 0:
+			t.Error("an answer of nothing")
+		}
+	}
+
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	full, refused := vocabulary(r), 0
+	for range 150 {
+		text, err := json.Marshal(randomSchema(r, 3))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &words{texts: slices.Clone(full.texts)}
+		for range 1 + r.IntN(4) {
+			w.texts[`abxe1{[]":,.-0}`[r.IntN(15)]] = ""
+		}
+		w.Vocabulary = grammar.NewVocabulary(len(w.texts)+1, func(id int32) string { return append(w.texts, "")[id] }, []int32{int32(len(w.texts))})
+		g, err := schema(t, string(text)).In(w.Vocabulary)
+		if err != nil {
+			refused++
+			continue
+		}
+		for range 4 {
+			generate(t, r, g, w) // fails where nothing may follow
+		}
+	}
+	if refused < 5 || refused > 130 {
+		t.Errorf("seed %d: %d of 150 are refused", seed, refused)
 	}
 }
 
@@ -438,6 +511,76 @@ func TestRestrict(t *testing.T) {
 			}
 			said = append(said, ids[r.IntN(len(ids))])
 		}
+	}
+}
+
+// TestExpect: what is expected may follow, and no byte but its own.
+func TestExpect(t *testing.T) {
+	t.Parallel()
+	g := schema(t, `{"properties":{"name":{"enum":["abc","abd"]},"b":{}},"required":["name","b"]}`)
+	for _, tt := range []struct{ said, want string }{
+		{``, `{`}, {`{`, ``}, {`{"`, `name":`}, {`{"n`, `ame":`}, {`{"name":`, ``}, {`{"name":"`, `ab`}, {`{"name":"ab`, ``}, {`{"name":"abd`, `",`}, {`{"name":"abd","b":1`, ``}, {`{"name":"abd","b":1}`, ``},
+	} {
+		m := g.Matcher(letters)
+		for _, c := range []byte(tt.said) {
+			m.Accept(int32(c))
+		}
+		for _, n := range []int{99, 2, 0} {
+			var got string
+			for _, id := range m.Expect(n) {
+				got += string(rune(id))
+			}
+			if want := tt.want[:min(n, len(tt.want))]; got != want {
+				t.Errorf("behind %q %q is expected, want %q", tt.said, got, want)
+			}
+		}
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	words, expected := vocabulary(r), 0
+	for range 200 {
+		text, err := json.Marshal(randomSchema(r, 3))
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := schema(t, string(text))
+		var said []int32
+		for range 20 {
+			m, twin := after(t, g, words, said), after(t, g, words, said)
+			plain := g.Matcher(letters)
+			for _, id := range said {
+				for _, c := range []byte(words.texts[id]) {
+					plain.Accept(int32(c))
+				}
+			}
+			for _, id := range m.Expect(3) {
+				if expected++; may(twin, len(words.texts)+1)[id] != 0 || !twin.Accept(id) {
+					t.Fatalf("seed %d: %s: behind %v %q is expected and may not follow", seed, text, said, words.texts[id])
+				}
+				for _, c := range []byte(words.texts[id]) {
+					for other, l := range may(plain, 257) {
+						if l == 0 && other != int(c) {
+							t.Fatalf("seed %d: %s: behind %v %q is expected, but %q may follow", seed, text, said, words.texts[id], rune(other))
+						}
+					}
+					plain.Accept(int32(c))
+				}
+			}
+			var ids []int32
+			for id, l := range may(m, len(words.texts)) {
+				if l == 0 {
+					ids = append(ids, int32(id))
+				}
+			}
+			if len(ids) == 0 {
+				break
+			}
+			said = append(said, ids[r.IntN(len(ids))])
+		}
+	}
+	if expected < 200 {
+		t.Errorf("seed %d: only %d tokens were expected", seed, expected)
 	}
 }
 

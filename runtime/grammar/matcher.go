@@ -50,6 +50,7 @@ const (
 	mostThreads = 1 << 9  // between two tokens
 	mostFrames  = 1 << 14 // that it keeps, or twice as many as were in use
 	mostWork    = 1 << 15 // of looking for the tokens that may follow, in threads that were moved
+	mostForced  = 1 << 6  // bytes that must follow, of which tokens are expected
 )
 
 // places is a set of places. Most have few; it is searched as it is then.
@@ -247,6 +248,46 @@ func (m *Matcher) Restrict(logits []float32) bool {
 		logits[i] = impossible
 	}
 	return !none
+}
+
+// Expect is at most n tokens that may be guessed to follow: the bytes that must, in tokens as long as can be. Others
+// can say the same bytes.
+func (m *Matcher) Expect(n int) (ids []int32) {
+	text := m.forced()
+	for len(ids) < n {
+		id, size := m.v.longest(text)
+		if size == 0 {
+			break
+		}
+		ids, text = append(ids, id), text[size:]
+	}
+	return ids
+}
+
+// forced is the bytes with which the answer goes on in any case.
+func (m *Matcher) forced() (text []byte) {
+	r := run{m: m}
+	for now, ended := m.now, m.ended; !ended && len(text) < mostForced; ended = r.ended {
+		c, ok := m.single(now)
+		if !ok {
+			break
+		}
+		text = append(text, c)
+		now = r.step(nil, now, c)
+	}
+	return text
+}
+
+// single is the byte that threads read, if they read no other.
+func (m *Matcher) single(threads []thread) (c byte, ok bool) {
+	for i, t := range threads {
+		edges := m.g.code[t.at].edges
+		if len(edges) != 1 || edges[0].lo != edges[0].hi || i > 0 && edges[0].lo != c {
+			return 0, false
+		}
+		c = edges[0].lo
+	}
+	return c, len(threads) > 0
 }
 
 // allowed is the tokens that may follow; shared, not to be changed.

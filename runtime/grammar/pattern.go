@@ -16,7 +16,11 @@ import (
 // Like JSON Schema's, an expression matches anywhere, unless ^ and $ say otherwise. The string has from least to most
 // characters, most below 0 is without end.
 func pattern(b *builder, text string, least, most int, k pc) (pc, error) {
-	re, err := syntax.Parse(dialect(text), syntax.Perl)
+	text, err := dialect(text)
+	if err != nil {
+		return 0, err
+	}
+	re, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
 		return 0, fmt.Errorf("not a regular expression that is served (those of RE2 are): %w", err)
 	}
@@ -46,7 +50,7 @@ const (
 )
 
 // dialect makes a pattern of JavaScript's one of RE2: characters by their number, and \S nowhere a space.
-func dialect(text string) string {
+func dialect(text string) (string, error) {
 	var out strings.Builder
 	class, negated := false, false
 	for i := 0; i < len(text); i++ {
@@ -65,18 +69,23 @@ func dialect(text string) string {
 		case rest[0] == '\\' && len(rest) > 1:
 			out.WriteString(rest[:2])
 		default:
-			out.WriteByte(rest[0])
 			switch {
 			case class && rest[0] == ']':
 				class, negated = false, false
-			case !class && rest[0] == '[':
+			case class && rest[0] == '[': // or [:digit:] would be one of RE2's
+				out.WriteByte('\\')
+			case rest[0] == '[':
 				class, negated = true, strings.HasPrefix(rest, "[^")
+				if strings.HasPrefix(strings.TrimPrefix(rest[1:], "^"), "]") {
+					return "", errors.New("a class that begins with ] ends there or not, as the reader goes: write [\\]")
+				}
 			}
+			out.WriteByte(rest[0])
 			continue
 		}
 		i++
 	}
-	return out.String()
+	return out.String(), nil
 }
 
 // hexadecimal is how JavaScript writes a character by its number.

@@ -173,7 +173,7 @@ func finish(b *builder, start pc) *program {
 	if b.large {
 		return nil
 	}
-	live := living(b.code)
+	live := living(b.code, everyByte)
 	if !live[start] {
 		return nil
 	}
@@ -209,14 +209,28 @@ func finish(b *builder, start pc) *program {
 	return p
 }
 
-// living finds the places from which the end of their rule can be reached.
-func living(code []instruction) []bool {
+// only is p without the places that do not live.
+func (p *program) only(live []bool) program {
+	q := program{code: slices.Clone(p.code), front: slices.Clone(p.front), start: p.start}
+	for i := range q.code {
+		q.code[i].edges = slices.DeleteFunc(slices.Clone(p.code[i].edges), func(e edge) bool { return !live[e.to] })
+		q.front[i] = slices.DeleteFunc(slices.Clone(p.front[i]), func(at pc) bool { return !live[at] })
+	}
+	return q
+}
+
+var everyByte = slices.Repeat([]bool{true}, 256)
+
+// living finds the places from which the end of their rule can be reached by these bytes.
+func living(code []instruction, writes []bool) []bool {
 	live := make([]bool, len(code))
 	waiting := make([][]pc, len(code)) // places that may live when this one does
 	var list []pc
 	for at, i := range code {
 		for _, e := range i.edges {
-			waiting[e.to] = append(waiting[e.to], pc(at))
+			if slices.Contains(writes[e.lo:int(e.hi)+1], true) {
+				waiting[e.to] = append(waiting[e.to], pc(at))
+			}
 		}
 		for _, a := range i.alts {
 			waiting[a] = append(waiting[a], pc(at))

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unicode/utf8"
 )
 
 // Vocabulary is the tokens of a model as a tree of their bytes. It is immutable but for what it keeps of earlier
@@ -11,6 +12,7 @@ import (
 type Vocabulary struct {
 	tokens []string // by id
 	ends   []int32
+	writes []bool     // bytes of which tokens of one byte or one character are
 	nodes  []treeNode // depth first; the first is the root
 	ids    []int32    // tokens in the order of their nodes
 	cache  cache
@@ -27,15 +29,21 @@ type treeNode struct {
 // NewVocabulary makes a vocabulary of n tokens. text gives the bytes of one, none for those that are no part of a
 // text. ends are the tokens that end an answer.
 func NewVocabulary(n int, text func(id int32) string, ends []int32) *Vocabulary {
-	v := &Vocabulary{tokens: make([]string, n)}
+	v := &Vocabulary{tokens: make([]string, n), writes: make([]bool, 256)}
 	var ids []int32
 	for id := range int32(n) {
 		if v.tokens[id] = text(id); slices.Contains(ends, id) {
 			v.tokens[id] = ""
 			v.ends = append(v.ends, id)
 		}
-		if v.tokens[id] != "" {
-			ids = append(ids, id)
+		if v.tokens[id] == "" {
+			continue
+		}
+		ids = append(ids, id)
+		if _, n := utf8.DecodeRuneInString(v.tokens[id]); n == len(v.tokens[id]) {
+			for _, c := range []byte(v.tokens[id]) {
+				v.writes[c] = true
+			}
 		}
 	}
 	slices.SortStableFunc(ids, func(a, b int32) int { return strings.Compare(v.tokens[a], v.tokens[b]) })
@@ -63,6 +71,24 @@ func (v *Vocabulary) grow(from, to, depth int) {
 		v.nodes[at].skip = int32(len(v.nodes))
 		from = end
 	}
+}
+
+// longest is the longest token that a text begins with, and its bytes; 0 if there is none.
+func (v *Vocabulary) longest(text []byte) (id int32, size int) {
+	at := int32(0)
+	for i, c := range text {
+		end := v.nodes[at].skip
+		for at++; at < end && v.nodes[at].label != c; {
+			at = v.nodes[at].skip
+		}
+		if at >= end {
+			break
+		}
+		if first := v.nodes[at].first; first < v.nodes[at+1].first {
+			id, size = v.ids[first], i+1
+		}
+	}
+	return id, size
 }
 
 // set is a set of tokens.

@@ -1,6 +1,7 @@
 package sampler
 
 import (
+	"errors"
 	"math"
 	"slices"
 )
@@ -32,6 +33,8 @@ type Constraint interface {
 	Restrict(logits []float32) bool
 	// Accept moves on by a token, and reports whether it was one that may follow.
 	Accept(token int32) bool
+	// Expect is at most n tokens that may be guessed to follow.
+	Expect(n int) []int32
 }
 
 // Choice is a sampled token. Log probabilities are natural logarithms of the model's own distribution,
@@ -137,6 +140,17 @@ func (s *Sampler) Greedy() bool {
 	return s.p.Temperature == 0 && len(s.bias) == 0 && s.at == nil && !s.p.Logprobs && s.p.Constraint == nil
 }
 
+// ErrNone is what Sample panics with where the constraint allows no token: no other attempt could go on either.
+var ErrNone = errors.New("no token that the constraint allows")
+
+// Expect is at most n tokens that may be guessed to follow because the constraint leaves little else; often none.
+func (s *Sampler) Expect(n int) []int32 {
+	if s.p.Constraint == nil {
+		return nil
+	}
+	return s.p.Constraint.Expect(n)
+}
+
 // Accept adds an emitted token to the history. It is called for every token of the answer, in order, on
 // resume too. It panics if the constraint does not allow it, as Sample does if that allows none: nothing that
 // could be said would be right.
@@ -162,7 +176,7 @@ func (s *Sampler) Sample(logits []float32, position int) Choice {
 		}
 	}
 	if s.p.Constraint != nil && !s.p.Constraint.Restrict(logits) {
-		panic("no token that the constraint allows")
+		panic(ErrNone)
 	}
 	s.adjust(logits)
 	c.Token = s.choose(logits, position)

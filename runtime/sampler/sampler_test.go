@@ -84,6 +84,8 @@ func (o *only) Accept(token int32) bool {
 	return slices.Contains(o.tokens, token)
 }
 
+func (o *only) Expect(n int) []int32 { return o.tokens[:min(n, len(o.tokens))] }
+
 func TestConstraint(t *testing.T) {
 	t.Parallel()
 	for name, p := range map[string]sampler.Params{
@@ -105,6 +107,9 @@ func TestConstraint(t *testing.T) {
 		}
 		if len(o.accepted) != 20 {
 			t.Errorf("%s: the constraint heard of %d tokens", name, len(o.accepted))
+		}
+		if got := s.Expect(1); !slices.Equal(got, []int32{2}) || sampler.New(sampler.Params{}, nil).Expect(1) != nil {
+			t.Errorf("%s: %v is expected", name, got)
 		}
 		panics(t, name, func() { s.Accept(1) })
 		o.tokens = nil

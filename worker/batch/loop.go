@@ -444,7 +444,11 @@ func (l *Loop) advance(s *Sequence, p Piece, r *engine.Row, now time.Time) (acce
 }
 
 func (l *Loop) panicked(s *Sequence, e any, stack []byte) {
-	l.end(s, End{Err: Panicked(l.cfg.Logger, "sequence", e, stack)})
+	err := Panicked(l.cfg.Logger, "sequence", e, stack)
+	if e == sampler.ErrNone { // wherever the job is tried again
+		err = contracts.Errorf(contracts.CodeInvalidArgument, "the model has no token for what response_format wants next: use another model, or a schema without it")
+	}
+	l.end(s, End{Err: err})
 }
 
 // take adds a token that was chosen.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pelton-run/pelton/contracts"
 	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/grammar"
 	"github.com/pelton-run/pelton/runtime/sampler"
 	"github.com/pelton-run/pelton/worker/batch"
 )
@@ -409,6 +410,51 @@ func TestGuesses(t *testing.T) {
 	}
 }
 
+// An answer that is held to a form is the same with guesses, which the form invites: in fewer steps.
+func TestGuessesOfForm(t *testing.T) {
+	t.Parallel()
+	g, err := grammar.Schema(`{"properties":{"name_of_it":{"type":"string","maxLength":5},"what_it_costs":{"type":"integer"},"sum":{"enum":["abandoned","thin"]},"itself":{"type":"null"}},"required":["name_of_it","what_it_costs","sum","itself"]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := append(strings.Split(`{}[]:," -0123456789abcdefhilmnostuw_`, ""), `":`, `{"`, "name", "name_", "_of", `_it":`, "what_it", `,"`, "at")
+	end := int32(len(texts))
+	v := grammar.NewVocabulary(64, func(id int32) string { return append(texts, make([]string, 64)...)[id] }, []int32{end})
+	answer := func(e engine.Engine, i int, stepped func(batch.Step)) []int32 {
+		l, err := batch.New(batch.Config{Engine: e, Logger: slog.New(slog.DiscardHandler), Stepped: stepped})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newSink()
+		choose := sampler.New(sampler.Params{Temperature: float32(i%3) / 2, Seed: uint64(i), RepetitionPenalty: 1 + float32(i%2)/10, Constraint: g.Matcher(v)}, prompt(i, 9))
+		l.Add(batch.NewSequence(batch.Spec{Prompt: prompt(i, 9), MaxTokens: 200, EOS: []int32{end}, Sampler: choose, Sink: s}))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- l.Run(ctx) }()
+		got, at := s.wait(t)
+		if at.Err != nil {
+			t.Fatal(at.Err)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	for i := range 12 {
+		plain, steps, rightly := newDrafting(), 0, 0
+		plain.info.Drafts = 0
+		want := answer(plain, i, func(batch.Step) {})
+		got := answer(newDrafting(), i, func(s batch.Step) { steps, rightly = steps+1, rightly+s.Accepted })
+		if !slices.Equal(got, want) {
+			t.Errorf("answer %d with guesses is %v, want %v", i, got, want)
+		}
+		if rightly < len(got)/4 || steps > len(got)+2-rightly {
+			t.Errorf("answer %d: %d tokens in %d steps, %d guesses were right", i, len(got), steps, rightly)
+		}
+	}
+}
+
 func TestGuess(t *testing.T) {
 	for _, c := range []struct {
 		text string
@@ -549,8 +595,11 @@ func TestSamplersAtOnce(t *testing.T) {
 	var sinks []*sink
 	for i := range 16 {
 		s, choose := newSink(), batch.Sampler(newGreedy())
-		if i == 5 {
-			choose = broken{}
+		switch i {
+		case 5:
+			choose = broken{"broken"}
+		case 6:
+			choose = broken{sampler.ErrNone}
 		}
 		sinks = append(sinks, s)
 		seqs = append(seqs, batch.NewSequence(batch.Spec{Prompt: prompt(1, 5), MaxTokens: 20, Sampler: choose, Sink: s}))
@@ -564,13 +613,19 @@ func TestSamplersAtOnce(t *testing.T) {
 			}
 			continue
 		}
+		if i == 6 { // where nothing may follow, nothing may on another worker
+			if contracts.CodeOf(end.Err) != contracts.CodeInvalidArgument {
+				t.Errorf("the sequence of which nothing may follow ended with %+v", end)
+			}
+			continue
+		}
 		if end.Err != nil || !slices.Equal(got, want) {
 			t.Errorf("sequence %d: %v, %+v; want %v", i, got, end, want)
 		}
 	}
 }
 
-type broken struct{}
+type broken struct{ with any }
 
-func (broken) Sample([]float32, int) sampler.Choice { panic("broken") }
-func (broken) Accept(int32)                         {}
+func (b broken) Sample([]float32, int) sampler.Choice { panic(b.with) }
+func (broken) Accept(int32)                           {}

@@ -10,7 +10,8 @@ import (
 	"github.com/pelton-run/pelton/runtime/sampler"
 )
 
-// Sampler picks the tokens of one sequence; [sampler.Sampler] is one.
+// Sampler picks the tokens of one sequence; [sampler.Sampler] is one. If it has a method Expect, the tokens that it
+// gives are guessed to follow.
 type Sampler interface {
 	// Sample picks the token at position (count of tokens generated before it) and may overwrite
 	// logits. It is not asked if the engine found the likeliest token and the sampler has a method Greedy that says
@@ -78,9 +79,10 @@ type Sequence struct {
 	told   atomic.Bool // its sink knows
 	solo   uint64      // its last step of its own
 	device time.Duration
-	shared int        // tokens that were taken over from others
-	share  engine.Row // of the step under way
-	greedy bool       // the sampler wants the likeliest token only
+	shared int                 // tokens that were taken over from others
+	share  engine.Row          // of the step under way
+	greedy bool                // the sampler wants the likeliest token only
+	expect func(n int) []int32 // of the sampler; nil: nothing is expected
 	choice sampler.Choice
 	broken any    // what choosing panicked with
 	stack  []byte // where
@@ -89,7 +91,11 @@ type Sequence struct {
 // NewSequence prepares a sequence for [Loop.Add].
 func NewSequence(s Spec) *Sequence {
 	g, ok := s.Sampler.(interface{ Greedy() bool })
-	return &Sequence{spec: s, text: s.Prompt, Progress: NewProgress(len(s.Prompt), len(s.Replay), s.MaxTokens), greedy: ok && g.Greedy()}
+	q := &Sequence{spec: s, text: s.Prompt, Progress: NewProgress(len(s.Prompt), len(s.Replay), s.MaxTokens), greedy: ok && g.Greedy()}
+	if e, ok := s.Sampler.(interface{ Expect(n int) []int32 }); ok {
+		q.expect = e.Expect
+	}
+	return q
 }
 
 // tell tells the sink of the end, once: an end that was asked for before Add may have come before it. Safe from any goroutine.
@@ -116,11 +122,7 @@ func (s *Sequence) length(context int) int { return min(len(s.spec.Prompt)+s.spe
 // choose moves the sequence on by what its row did, and samples what follows unless guesses do: then it depends
 // on what they were. It touches nothing but the sequence.
 func (s *Sequence) choose(p Piece, r *engine.Row) {
-	defer func() {
-		if e := recover(); e != nil {
-			s.broken, s.stack = e, debug.Stack()
-		}
-	}()
+	defer s.caught()
 	if r.Err != nil {
 		return
 	}
@@ -143,6 +145,25 @@ func (s *Sequence) choose(p Piece, r *engine.Row) {
 	}
 }
 
+// caught keeps what a sampler panicked with; it is deferred.
+func (s *Sequence) caught() {
+	if e := recover(); e != nil {
+		s.broken, s.stack = e, debug.Stack()
+	}
+}
+
+// guess is at most n tokens that may follow: those that the sampler expects, or what followed before.
+func (s *Sequence) guess(n int) (draft []int32) {
+	defer s.caught()
+	if n > 0 && s.expect != nil {
+		draft = s.expect(n)
+	}
+	if len(draft) == 0 {
+		draft = Guess(s.said, n)
+	}
+	return draft
+}
+
 // row is the sequence's share of a step, valid until the next one: n prompt tokens, or one generated token when
 // n is 0, with at most so many guessed ones. Logits are wanted when the row brings the sequence to a position
 // that nobody sampled yet.
@@ -155,7 +176,7 @@ func (s *Sequence) row(n, guesses int) *engine.Row {
 		r.Tokens = s.spec.Replay[s.Replayed : s.Replayed+1]
 	default:
 		r.Tokens = s.next[:]
-		r.Draft = Guess(s.said, min(guesses, cap(s.said)-len(s.said)))
+		r.Draft = s.guess(min(guesses, cap(s.said)-len(s.said)))
 	}
 	return &s.share
 }

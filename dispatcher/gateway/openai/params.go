@@ -37,29 +37,30 @@ func ResponseFormat(f *body.Fields) *contracts.ResponseFormat {
 		return nil
 	}
 	format := &contracts.ResponseFormat{Type: o.Text("type")}
-	holder, schema := o, o.Get("schema")
-	if format.Type == contracts.FormatSchema {
-		if holder = o.Object("json_schema"); holder == nil {
-			o.Failf("json_schema", "response_format.json_schema is missing: send an object with name and schema")
-			f.Fail(o.Err())
-			return nil
-		}
-		if schema = holder.Get("schema"); schema.Null() {
+	holder := o.Object("json_schema")
+	switch {
+	case o.Get("schema").Null():
+	case format.Type == contracts.FormatObject && holder == nil:
+		format.Type, holder = contracts.FormatSchema, o
+	default:
+		o.Failf("schema", "response_format.schema stands beside the type json_object alone: put it into response_format.json_schema")
+	}
+	if holder != nil {
+		schema := holder.Get("schema")
+		if schema.Null() {
 			holder.Failf("schema", "%s is missing: send a JSON Schema", schema.Path())
 		}
-	}
-	if !schema.Null() {
-		format.Type, format.Schema = contracts.FormatSchema, &contracts.Schema{Name: holder.Text("name"), Schema: string(schema.Raw())}
+		format.Schema = &contracts.Schema{Name: holder.Text("name"), Schema: string(schema.Raw())}
 		if schema.IsText() { // as it is over NATS
 			format.Schema.Schema = holder.Text("schema")
 		}
+		f.Fail(holder.Err())
 	}
-	f.Fail(holder.Err())
 	f.Fail(o.Err())
-	if format.Type == contracts.FormatText {
+	if format.Type == contracts.FormatText && format.Schema == nil {
 		return nil
 	}
-	return format
+	return format // what does not go together, the job's own check refuses, over NATS as here
 }
 
 // neutral tells whether a value of a parameter that is not served asks for nothing.

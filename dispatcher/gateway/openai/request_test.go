@@ -35,6 +35,25 @@ func TestParseResponseFormat(t *testing.T) {
 			t.Errorf("text, %s: %+v, %v", text, plain, err)
 		}
 	}
+	for text, param := range map[string]string{
+		`{}`:                     "type",
+		`{"type":null}`:          "type",
+		`{"schema":{}}`:          "schema",
+		`{"type":"json_schema"}`: "json_schema",
+		`{"type":"json_schema","json_schema":{}}`:                          "json_schema.schema",
+		`{"type":"json_schema","schema":{}}`:                               "schema",
+		`{"type":"json_schema","schema":{},"json_schema":{"schema":{}}}`:   "schema",
+		`{"type":"json_object","json_schema":{"schema":{}}}`:               "json_schema",
+		`{"type":"json_object","schema":{},"json_schema":{"schema":{}}}`:   "schema",
+		`{"type":"text","json_schema":{"schema":{}}}`:                      "json_schema",
+		`{"type":"text","schema":{}}`:                                      "schema",
+		`{"type":"json_object","json_schema":"a schema","schema":{"z":1}}`: "json_schema",
+	} {
+		_, err := openai.ParseChat([]byte(`{"model":"m","messages":[{"role":"user","content":"x"}],"response_format":` + text + `}`))
+		if e := contracts.AsError(err); err == nil || e.Code != contracts.CodeInvalidArgument || e.Param != "response_format."+param {
+			t.Errorf("%s: %v of %s, want it refused for %s", text, err, e.Param, param)
+		}
+	}
 }
 
 func TestParseChat(t *testing.T) {
@@ -185,7 +204,6 @@ func TestParseRefuses(t *testing.T) {
 		{chat(`"tool_choice":{"type":"function"}`), unserved, "tool_choice"},
 		{chat(`"functions":[{}]`), unserved, "functions"},
 		{chat(`"response_format":{"type":"xml"}`), unserved, "response_format"},
-		{chat(`"response_format":{}`), unserved, "response_format"},
 		{chat(`"response_format":"text"`), invalid, "response_format"},
 		{chat(`"response_format":{"type":"json_schema"}`), invalid, "response_format.json_schema"},
 		{chat(`"response_format":{"type":"json_schema","json_schema":{"name":"a"}}`), invalid, "response_format.json_schema.schema"},
