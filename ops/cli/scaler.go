@@ -22,7 +22,9 @@ func (a *app) scalerCommand() *cobra.Command {
 		Use: "scaler", Short: "Tell KEDA how many workers a model needs, before its load is there", Args: cobra.NoArgs,
 		Long: `scaler is an external scaler for KEDA (gRPC, external and external-push). It looks at what arrives at the
 dispatchers, forecasts what will arrive when a worker that is started now could take jobs, and turns it into
-workers by what the workers' steps take. A trigger's metadata names the model. It changes nothing itself.
+workers by what the workers' steps take. A trigger's metadata names the model. It changes nothing itself. While
+a queue is paused only the workers that run its jobs are wanted. With measure: held a trigger is told the jobs
+that dispatchers hold back instead, with measure: open 0 while the queue is paused and else 1.
 
 Name every dispatcher with --server, each by its own address and not by that of a load balancer: each counts
 what came to it. An operator's key comes from PELTON_API_KEY or PELTON_API_KEY_FILE.

@@ -52,7 +52,8 @@ type transient struct {
 func (t transient) Unwrap() error { return t.error }
 
 // get sends one request and hands the answer on; a transfer that is slower than slowest for as long as
-// Config.Stall, also before the first byte, is broken off. Errors of the network are transient, those of certificates and addresses are not.
+// Config.Stall, also before the first byte, is broken off. Errors of the network are transient, those of
+// certificates and addresses are not.
 func (h *Hub) get(ctx context.Context, url string, header http.Header, use func(*http.Response, io.Reader) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
