@@ -76,7 +76,13 @@ func send(t testing.TB, method, url, body string, headers ...string) *http.Respo
 
 // follow reads events until the stream ends or visit, called with each event's id and data, returns
 // false. It returns the last id.
-func follow(resp *http.Response, id string, visit func(id, data string) bool) string {
+func follow(resp *http.Response, id string, visit func(id, data string) bool) (last string) {
+	last, _ = followed(resp, id, visit)
+	return last
+}
+
+// followed is follow that tells too what the events ended with: an error event, or what is wrong with the connection.
+func followed(resp *http.Response, id string, visit func(id, data string) bool) (last, why string) {
 	defer func() { _ = resp.Body.Close() }()
 	lines := bufio.NewScanner(resp.Body)
 	next := id
@@ -90,14 +96,14 @@ func follow(resp *http.Response, id string, visit func(id, data string) bool) st
 			failed = value == "error"
 		case "data":
 			if failed || strings.HasPrefix(value, `{"error"`) {
-				return id
+				return id, value
 			}
 			if id = next; !visit(id, value) {
-				return id
+				return id, ""
 			}
 		}
 	}
-	return id
+	return id, fmt.Sprint(lines.Err())
 }
 
 // TestReadersChangeDispatcher: the dispatcher dies while clients read from it; they go on at another one
@@ -233,9 +239,9 @@ func TestSocketNeverRead(t *testing.T) {
 		resp := send(t, "GET", d.url+"/v1/jobs/j/events", "")
 		readers.Go(func() {
 			n := 0
-			last := follow(resp, "", func(string, string) bool { n++; return true })
+			last, why := followed(resp, "", func(string, string) bool { n++; return true })
 			if n != records+1 || last != strconv.Itoa(records) {
-				t.Errorf("reader %d: %d events up to %s, want all %d and the final one", i, n, last, records)
+				t.Errorf("reader %d: %d events up to %s, then %s; want all %d and the final one", i, n, last, why, records)
 			}
 		})
 	}
