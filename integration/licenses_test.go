@@ -57,7 +57,7 @@ func license(dir string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		text := strings.Join(strings.Fields(string(data)), " ")
+		text := strings.Join(strings.Fields(strings.ReplaceAll(string(data), "\n>", "\n")), " ") // some quote it
 		for _, name := range []string{"Apache-2.0", "MIT", "ISC", "BSD-3-Clause", "BSD-2-Clause"} {
 			if strings.Contains(text, licenses[name]) {
 				return name, nil

@@ -300,7 +300,7 @@ func TestQueueStateKept(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, at, told := topology.Queue(has.CachedInfo().Config); got != state || !told || !at.Equal(opened) {
+			if got, at, told := topology.Queue(has.CachedInfo()); got != state || !told || !at.Equal(opened) {
 				t.Errorf("%s of a queue that is %s: %s, opened %v, told %t, want opened %v", want.Durable, state, got, at, told, opened)
 			}
 		}
