@@ -264,10 +264,10 @@ func (m *Matcher) Expect(n int) (ids []int32) {
 	return ids
 }
 
-// forced is the bytes with which the answer goes on in any case.
+// forced is the bytes with which the answer goes on in any case, as far as they are found soon.
 func (m *Matcher) forced() (text []byte) {
 	r := run{m: m}
-	for now, ended := m.now, m.ended; !ended && len(text) < mostForced; ended = r.ended {
+	for now, ended := m.now, m.ended; !ended && len(now) <= fewPlaces && len(text) < mostForced; ended = r.ended {
 		c, ok := m.single(now)
 		if !ok {
 			break

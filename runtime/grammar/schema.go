@@ -6,7 +6,6 @@ import (
 	"math/big"
 	"net/url"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -32,25 +31,6 @@ var grammars atomic.Uint64
 
 // Size is how many instructions a grammar has, each about 100 bytes.
 func (g *Grammar) Size() int { return len(g.code) }
-
-// In is what of a grammar a vocabulary can write. Its answers never come to where nothing may follow, but in a
-// vocabulary that has characters as tokens and not their bytes: there a text may want one that it lacks.
-func (g *Grammar) In(v *Vocabulary) (*Grammar, error) {
-	if len(v.ends) == 0 {
-		return nil, fmt.Errorf("%w: it has no token that ends an answer", ErrVocabulary)
-	}
-	live := living(g.code, v.writes)
-	switch {
-	case slices.Equal(live, living(g.code, everyByte)):
-		return g, nil
-	case live[g.start]:
-		return &Grammar{program: g.only(live), name: grammars.Add(1)}, nil
-	}
-	c := sort.Search(255, func(c int) bool { // the first byte without which there is no way
-		return !living(g.code, slices.Concat(v.writes[:c+1], everyByte[c+1:]))[g.start]
-	})
-	return nil, fmt.Errorf("%w: it has no token for the byte %+q", ErrVocabulary, string([]byte{byte(c)}))
-}
 
 // Object is the grammar of any JSON object.
 func Object() *Grammar {

@@ -1,7 +1,9 @@
 package grammar
 
 import (
+	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -71,6 +73,25 @@ func (v *Vocabulary) grow(from, to, depth int) {
 		v.nodes[at].skip = int32(len(v.nodes))
 		from = end
 	}
+}
+
+// In is what of a grammar a vocabulary can write. Its answers never come to where nothing may follow, but in a
+// vocabulary that has characters as tokens and not their bytes: there a text may want one that it lacks.
+func (g *Grammar) In(v *Vocabulary) (*Grammar, error) {
+	if len(v.ends) == 0 {
+		return nil, fmt.Errorf("%w: it has no token that ends an answer", ErrVocabulary)
+	}
+	live := living(g.code, v.writes)
+	switch {
+	case slices.Equal(live, living(g.code, everyByte)):
+		return g, nil
+	case live[g.start]:
+		return &Grammar{program: g.only(live), name: grammars.Add(1)}, nil
+	}
+	c := sort.Search(255, func(c int) bool { // the first byte without which there is no way
+		return !living(g.code, slices.Concat(v.writes[:c+1], everyByte[c+1:]))[g.start]
+	})
+	return nil, fmt.Errorf("%w: it has no token for the byte %+q", ErrVocabulary, string([]byte{byte(c)}))
 }
 
 // longest is the longest token that a text begins with, and its bytes; 0 if there is none.
