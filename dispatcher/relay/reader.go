@@ -252,5 +252,5 @@ func (r *Reader) idle(ctx context.Context, out *sink) error {
 	case last != nil && last.Seq < r.sequence.Seq(): // OUT lost its tail: compare by index
 		r.sequence.Rewind()
 	}
-	return r.replay(ctx, out)
+	return r.refill(ctx, 0, out)
 }

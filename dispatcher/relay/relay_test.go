@@ -1,9 +1,11 @@
 package relay_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"slices"
 	"strconv"
@@ -244,6 +246,43 @@ func TestLateAnswer(t *testing.T) {
 		f.answer("j", 0, 2)
 		return nil
 	}
+	f.want("late", f.read(r), "0 1 end")
+}
+
+// halting is a connection to a server on which the first batch that is asked for stops after one message.
+type halting struct {
+	net.Conn
+	to     nats.InProcessConnProvider
+	halted *bool
+}
+
+func (c halting) InProcessConn() (net.Conn, error) {
+	conn, err := c.to.InProcessConn()
+	return halting{conn, c.to, c.halted}, err
+}
+
+func (c halting) Write(p []byte) (int, error) {
+	if batch := []byte(`"batch"`); !*c.halted && bytes.Contains(p, batch) {
+		*c.halted = true
+		p = bytes.Replace(p, batch, []byte(`"other"`), 1)
+	}
+	return c.Conn.Write(p)
+}
+
+// TestLateReplay: after a silence the broker tells that there are records and is late with them: the reader asks again.
+func TestLateReplay(t *testing.T) {
+	t.Parallel()
+	f := setup(t, relay.Config{})
+	halted := false
+	nc, err := nats.Connect("", nats.InProcessServer(halting{nil, f.nc.Opts.InProcessServer, &halted}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	f.relay = relay.New(relay.Config{Conn: f.nc, Out: relay.NewLog(nc, topology.StreamOut, time.Second), Idle: 30 * time.Millisecond}) // hears nothing live
+	t.Cleanup(f.relay.Close)
+	r := f.open("j", false)
+	f.answer("j", 0, 2)
 	f.want("late", f.read(r), "0 1 end")
 }
 
