@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -81,15 +82,15 @@ func (d *Dispatcher) retryDead(ctx context.Context, tenant, job, id string) (_ *
 	if err := contracts.Decode(dead.Admitted, a); err != nil {
 		return nil, contracts.Errorf(contracts.CodeInvalidArgument, "the payload of job %q is damaged: it cannot be submitted again", job)
 	}
-	if _, err := d.catalog.Find(a.Job.Model); err != nil {
+	_, err = d.catalog.Find(a.Job.Model)
+	if err = cmp.Or(err, d.drains(&a.Job)); err != nil {
 		return nil, err
 	}
-	now := time.Now().UnixMilli()
-	a.Job.Submitted = now
-	if a.Job.Deadline <= now {
+	a.Job.Submitted = time.Now().UnixMilli()
+	if a.Job.Deadline <= a.Job.Submitted {
 		a.Job.Deadline = 0
 	}
-	if a.Job.NotBefore <= now {
+	if a.Job.NotBefore <= a.Job.Submitted {
 		a.Job.NotBefore = 0
 	}
 	if err := d.renamed(ctx, a, job, id); err != nil {

@@ -212,6 +212,10 @@ func TestRetryOfADeadLetter(t *testing.T) {
 	if list, err := d.ListDead(ctx, "nobody", 0); err != nil || len(list) != 0 {
 		t.Errorf("list of another tenant %+v %v", list, err)
 	}
+	setQueues(t, d, contracts.QueueDraining)
+	_, err = d.RetryDead(ctx, tenant, "j", "")
+	wantCode(t, err, contracts.CodeUnavailable, "drains")
+	setQueues(t, d, contracts.QueueOpen)
 	answer, err := d.RetryDead(ctx, tenant, "j", "")
 	if err != nil || answer.Job != "j.retry1" {
 		t.Fatalf("retry: %+v %v", answer, err)
