@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"time"
 
@@ -72,13 +71,11 @@ func (a *app) drain(ctx context.Context, worker string, grace time.Duration) err
 				}
 				return coded{fmt.Errorf("worker %q drains and is still there after %s: see pelton worker show, and its log", worker, grace+leaveTime), exitTimeout}
 			}
-			workers, err := fetchList[contracts.Heartbeat](ctx, a, "/v1/workers")
+			last, lives, err := a.liveWorker(ctx, worker)
 			if err != nil {
 				return err
 			}
-			if i := slices.IndexFunc(workers, func(w contracts.Heartbeat) bool { return w.Worker == worker }); i >= 0 {
-				h = workers[i]
-			} else {
+			if h = last; !lives {
 				h = contracts.Heartbeat{Worker: worker, State: contracts.WorkerStopped}
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -144,6 +145,19 @@ func (a *app) workerList() *cobra.Command {
 	return c
 }
 
+// liveWorker is what a worker of the fleet said last, if it lives.
+func (a *app) liveWorker(ctx context.Context, name string) (h contracts.Heartbeat, lives bool, err error) {
+	workers, err := fetchList[contracts.Heartbeat](ctx, a, "/v1/workers")
+	if err != nil {
+		return h, false, err
+	}
+	i := slices.IndexFunc(workers, func(w contracts.Heartbeat) bool { return w.Worker == name })
+	if i < 0 {
+		return h, false, nil
+	}
+	return workers[i], true, nil
+}
+
 func workerTable(workers []contracts.Heartbeat) table {
 	t := table{head: []string{"WORKER", "STATE", "MODEL", "VARIANT", "DEVICE", "JOBS", "KV RESERVED", "KV FREE", "RESIDENT", "FINGERPRINT", "STARTED"}, wide: 9, value: workers}
 	for _, w := range workers {
@@ -167,16 +181,14 @@ func (a *app) workerShow() *cobra.Command {
 	c := &cobra.Command{
 		Use: "show WORKER", Short: "Show one worker and what it runs", Args: cobra.ExactArgs(1), Example: example("pelton worker show host-1a2b3c4d"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			workers, err := fetchList[contracts.Heartbeat](cmd.Context(), a, "/v1/workers")
-			if err != nil {
+			w, lives, err := a.liveWorker(cmd.Context(), args[0])
+			switch {
+			case err != nil:
 				return err
+			case !lives:
+				return coded{fmt.Errorf("no live worker %q: see pelton worker ls", args[0]), exitNotFound}
 			}
-			for _, w := range workers {
-				if w.Worker == args[0] {
-					return a.print(describeWorker(w))
-				}
-			}
-			return coded{fmt.Errorf("no live worker %q: see pelton worker ls", args[0]), exitNotFound}
+			return a.print(describeWorker(w))
 		},
 	}
 	serverFlag(c)
