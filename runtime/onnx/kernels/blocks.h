@@ -38,6 +38,7 @@ typedef struct {
     float *sum;     // [rows, blocks]: scale times the sum of q
     int32_t *shift; // [rows, blocks]: -128 times the sum of q
     float *lanes;   // scale and sum as many_kernels take them; NULL where there are none
+    int8_t *halves; // of words, for many_kernels: of each row the high bytes in their order, and behind them the low ones
 } activations;
 
 // finish notes a block's scale and the sum of its q.
@@ -46,6 +47,9 @@ static inline void finish(const activations *a, size_t block, float scale, int32
     a->sum[block] = scale * (float)total;
     a->shift[block] = -128 * total;
 }
+
+// word is where column k of a row of words is: of each four 0, 2, 1, 3.
+static inline size_t word(size_t k) { return k % 4 == 1 ? k + 1 : k % 4 == 2 ? k - 1 : k; }
 
 static inline size_t blocks_of(const form *f) { return (size_t)f->columns / BLOCK; }
 
@@ -56,12 +60,16 @@ static inline size_t block_bytes(const form *f) {
     return GROUP * (f->bits == 4 ? BLOCK / 2 + 2 * (f->wide ? 4 : 2) : BLOCK + (f->wide ? 4 : 2));
 }
 
-// spread writes a row's scales and sums among the lanes.
+// spread writes a row's scales and sums among the lanes, and the halves of its words.
 static inline void spread(const form *f, const activations *a, size_t row) {
     for (size_t b = 0, at = row * blocks_of(f); b < blocks_of(f); b++, at++) {
         float *lane = lanes_of(f, a, row / MANY, b) + row % MANY;
         lane[0] = a->scale[at], lane[MANY] = a->sum[at];
     }
+    if (f->bits == 4) return;
+    const int16_t *q = (const int16_t *)a->q + row * f->columns;
+    int8_t *high = a->halves + row * 2 * f->columns, *low = high + f->columns;
+    for (size_t k = 0; k < (size_t)f->columns; k++) high[word(k)] = q[k] >> 8, low[word(k)] = q[k];
 }
 
 // The attributes of a kernel, and whether weights are what they say.
@@ -83,7 +91,7 @@ typedef struct {
 
 extern const block_kernels blocks_portable, blocks_avx2, blocks_avx512;
 
-// Kernels for 4-bit weights and many rows; begin and end stand around their use on a thread.
+// Kernels for many rows; begin and end stand around their use on a thread.
 typedef struct {
     void (*begin)(void), (*end)(void);
     // unpack prepares a group, in GROUP bytes for each column.

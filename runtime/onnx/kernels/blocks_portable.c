@@ -7,9 +7,6 @@
 #include <math.h>
 #include <string.h>
 
-// place is where column k of a block of words is.
-static int place(int k) { return k % 4 == 1 ? k + 1 : k % 4 == 2 ? k - 1 : k; }
-
 static void quantize(const form *f, const float *x, const activations *a, size_t row) {
     const float most = f->bits == 4 ? MOST4 : MOST8;
     size_t blocks = blocks_of(f), at = row * blocks;
@@ -22,7 +19,7 @@ static void quantize(const form *f, const float *x, const activations *a, size_t
             float v = rintf(x[i] * inverse);
             int q = v >= -most && v <= most ? (int)v : 0;
             if (f->bits == 4) ((int8_t *)a->q)[at * BLOCK + i] = q;
-            else ((int16_t *)a->q)[at * BLOCK + place(i)] = q;
+            else ((int16_t *)a->q)[at * BLOCK + word(i)] = q;
             total += q;
         }
         finish(a, at, peak / most, total);
@@ -68,7 +65,7 @@ void unpack_row(const form *f, const uint8_t *group, int r, float *out) {
 static int32_t dot(const form *f, const uint8_t *block, int r, const activations *a, size_t at) {
     int32_t sum = f->bits == 4 ? 0 : a->shift[at];
     for (int k = 0; k < BLOCK; k++)
-        sum += weight(f, block, r, k) * (f->bits == 4 ? ((int8_t *)a->q)[at * BLOCK + k] : ((int16_t *)a->q)[at * BLOCK + place(k)]);
+        sum += weight(f, block, r, k) * (f->bits == 4 ? ((int8_t *)a->q)[at * BLOCK + k] : ((int16_t *)a->q)[at * BLOCK + word(k)]);
     return sum;
 }
 

@@ -59,7 +59,7 @@ func TestAMXEmulated(t *testing.T) {
 	}
 	out, err := exec.CommandContext(t.Context(), program).CombinedOutput()
 	t.Logf("%s", out)
-	if err != nil || !strings.Contains(string(out), "108 products compared") || strings.Contains(string(out), "FAIL") {
+	if err != nil || !strings.Contains(string(out), "216 products compared") || strings.Contains(string(out), "FAIL") {
 		t.Errorf("the kernels differ from the definition: %v", err)
 	}
 }

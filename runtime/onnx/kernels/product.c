@@ -44,7 +44,7 @@ enum { LEAST_MANY = 12 };
 
 static const many_kernels *kernels_for_many(const form *f, size_t rows) {
 #if defined(__x86_64__) && defined(__linux__)
-    if (level >= AMX && f->bits == 4 && rows >= LEAST_MANY) return &many_amx;
+    if (level >= AMX && rows >= LEAST_MANY) return &many_amx;
 #endif
     return NULL;
 }
@@ -123,10 +123,12 @@ static OrtStatus *run(const OrtKernelContext *c, work *w) {
     const form *f = w->form;
     size_t values = w->rows * f->columns, blocks = w->rows * blocks_of(f);
     size_t filled = (w->rows + MANY - 1) / MANY * MANY, lanes = w->many ? 2 * filled * blocks_of(f) : 0;
-    char *memory = malloc(4 * lanes + 3 * 4 * blocks + (w->many ? filled : w->rows) * f->columns * (f->bits / 4));
+    size_t bytes = (w->many ? filled : w->rows) * f->columns * (f->bits / 4), halves = w->many && f->bits == 8 ? bytes : 0;
+    char *memory = malloc(4 * lanes + 3 * 4 * blocks + bytes + halves);
     if (!memory) return invalid("out of memory for %zu rows", w->rows);
     float *numbers = (float *)memory + lanes;
     w->a = (activations){.scale = numbers, .sum = numbers + blocks, .shift = (int32_t *)numbers + 2 * blocks, .q = numbers + 3 * blocks, .lanes = w->many ? (float *)memory : NULL};
+    if (halves) w->a.halves = (int8_t *)w->a.q + bytes;
     OrtStatus *error = NULL;
     if (values < 1 << 15) // a few microseconds
         for (size_t row = 0; row < w->rows; row++) quantize_row(w, row);

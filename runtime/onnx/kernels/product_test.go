@@ -219,30 +219,35 @@ func (m matrix) checkGate(t *testing.T, x, plain []float32, level string, seed u
 // processor has, by turns.
 func BenchmarkBlockProduct(b *testing.B) {
 	defer func() { _ = kernels.Select(kernels.Level()) }()
-	m := randomMatrix(b, rand.New(rand.NewPCG(1, 1)), quant.Grouping{Bits: 4}, 1536, 576)
-	s := m.session(b, false)
-	for _, rows := range []int{1, 4, 16, 60, 64} {
-		x, best := make([]float32, rows*m.columns), map[string]time.Duration{}
-		b.Run(fmt.Sprintf("rows%d", rows), func(b *testing.B) {
-			for b.Loop() {
-				for _, level := range kernels.Levels()[1:] {
-					if err := kernels.Select(level); err != nil {
-						b.Fatal(err)
-					}
-					start := time.Now()
-					if _, err := m.run(s, x); err != nil {
-						b.Fatal(err)
-					}
-					if took := time.Since(start); best[level] == 0 || took < best[level] {
-						best[level] = took
-					}
-				}
+	for _, bits := range []int{4, 8} {
+		m := randomMatrix(b, rand.New(rand.NewPCG(1, 1)), quant.Grouping{Bits: bits}, 1536, 576)
+		s := m.session(b, false)
+		for _, rows := range []int{1, 4, 16, 32, 60, 64} {
+			b.Run(fmt.Sprintf("%dbits/rows%d", bits, rows), func(b *testing.B) { m.bench(b, s, rows) })
+		}
+	}
+}
+
+// bench times the product of rows of activations at each level, by turns.
+func (m matrix) bench(b *testing.B, s *ort.DynamicAdvancedSession, rows int) {
+	x, best := make([]float32, rows*m.columns), map[string]time.Duration{}
+	for b.Loop() {
+		for _, level := range kernels.Levels()[1:] {
+			if err := kernels.Select(level); err != nil {
+				b.Fatal(err)
 			}
-			b.ReportMetric(0, "ns/op")
-			for level, took := range best {
-				b.ReportMetric(float64(len(x)*m.rows)/float64(took.Nanoseconds()), level+"-GMAC/s")
+			start := time.Now()
+			if _, err := m.run(s, x); err != nil {
+				b.Fatal(err)
 			}
-		})
+			if took := time.Since(start); best[level] == 0 || took < best[level] {
+				best[level] = took
+			}
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	for level, took := range best {
+		b.ReportMetric(float64(len(x)*m.rows)/float64(took.Nanoseconds()), level+"-GMAC/s")
 	}
 }
 

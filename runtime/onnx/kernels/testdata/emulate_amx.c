@@ -43,6 +43,27 @@ static __m512i _mm512_and_si512(__m512i a, __m512i b) {
     return a;
 }
 
+static __m512i _mm512_xor_si512(__m512i a, __m512i b) {
+    for (int i = 0; i < 64; i++) a.b[i] ^= b.b[i];
+    return a;
+}
+
+static __m512i _mm512_slli_epi32(__m512i a, int by) {
+    uint32_t n[16];
+    memcpy(n, &a, sizeof n);
+    for (int i = 0; i < 16; i++) n[i] <<= by;
+    memcpy(&a, n, sizeof n);
+    return a;
+}
+
+static __m512i _mm512_add_epi32(__m512i a, __m512i b) {
+    uint32_t n[16], m[16];
+    memcpy(n, &a, sizeof n), memcpy(m, &b, sizeof m);
+    for (int i = 0; i < 16; i++) n[i] += m[i];
+    memcpy(&a, n, sizeof n);
+    return a;
+}
+
 static __m512i _mm512_srli_epi16(__m512i a, int by) {
     uint16_t w[32];
     memcpy(w, &a, sizeof w);
@@ -134,8 +155,8 @@ static void _tile_stored(int t, void *at, size_t stride) {
     for (int r = 0; r < shapes.rows[t]; r++) memcpy((uint8_t *)at + r * stride, tiles[t][r], shapes.bytes[t]);
 }
 
-// _tile_dpbsud adds to 32-bit numbers the products of four signed bytes of a with four unsigned ones of b.
-static void _tile_dpbsud(int c, int a, int b) {
+// add_products adds to 32-bit numbers the products of four bytes of a, signed or not, with four signed ones of b.
+static void add_products(int c, int a, int b, int is_signed) {
     used(c), used(a), used(b);
     if (shapes.rows[c] != shapes.rows[a] || shapes.bytes[c] != shapes.bytes[b] || shapes.bytes[a] != 4 * shapes.rows[b]) abort(); // so would the processor
     for (int m = 0; m < shapes.rows[c]; m++)
@@ -143,10 +164,16 @@ static void _tile_dpbsud(int c, int a, int b) {
             int32_t sum;
             memcpy(&sum, &tiles[c][m][4 * n], 4);
             for (int k = 0; k < shapes.rows[b]; k++)
-                for (int i = 0; i < 4; i++) sum += (int8_t)tiles[a][m][4 * k + i] * tiles[b][k][4 * n + i];
+                for (int i = 0; i < 4; i++) {
+                    const uint8_t x = tiles[a][m][4 * k + i];
+                    sum += (is_signed ? (int8_t)x : x) * (int8_t)tiles[b][k][4 * n + i];
+                }
             memcpy(&tiles[c][m][4 * n], &sum, 4);
         }
 }
+
+static void _tile_dpbssd(int c, int a, int b) { add_products(c, a, b, 1); }
+static void _tile_dpbusd(int c, int a, int b) { add_products(c, a, b, 0); }
 
 #include "blocks_amx.c"
 
@@ -176,15 +203,15 @@ static void product(enum level at, const form *f, const float *x, const uint8_t 
     run(NULL, &w);
 }
 
-static int products_same(size_t rows, int wide, int gated) {
-    const form f = {.rows = 70 - 6 * gated, .columns = 5 * BLOCK, .bits = 4, .wide = wide, .gated = gated};
+static int products_same(size_t rows, int bits, int wide, int gated) {
+    const form f = {.rows = 70 - 6 * gated, .columns = 5 * BLOCK, .bits = bits, .wide = wide, .gated = gated};
     const size_t groups = (f.rows + GROUP - 1) / GROUP, bytes = groups * blocks_of(&f) * block_bytes(&f), values = rows * f.rows;
     uint8_t *weights = malloc(bytes);
     float *x = malloc(rows * f.columns * sizeof *x), *one = calloc(values, sizeof *one), *other = calloc(values, sizeof *other);
     for (size_t i = 0; i < bytes; i++) weights[i] = rand();
     for (size_t g = 0; g < groups * blocks_of(&f); g++)
-        for (int i = 0; i < 2 * GROUP; i++) {
-            uint8_t *at = weights + g * block_bytes(&f) + GROUP * BLOCK / 2;
+        for (int i = 0; i < (bits == 4 ? 2 : 1) * GROUP; i++) {
+            uint8_t *at = weights + g * block_bytes(&f) + GROUP * BLOCK * bits / 8;
             const float v = (float)rand() / RAND_MAX - .5f;
             const uint16_t h = 0x2000 + rand() % 0x1000;
             if (wide) memcpy(at + 4 * i, &v, 4);
@@ -199,11 +226,11 @@ static int products_same(size_t rows, int wide, int gated) {
 }
 
 int main(void) {
-    printf("half scales %s, whole scales %s\n", same(0) ? "same" : "FAIL", same(1) ? "same" : "FAIL");
+    for (int kind = 0; kind < 4; kind++) printf("%d bits, wide %d: %s\n", kind & 2 ? 8 : 4, kind & 1, same(kind & 2 ? 8 : 4, kind & 1) ? "same" : "FAIL");
     int products = 0;
     for (size_t rows = 1; rows <= 70; rows += rows < 20 ? 1 : 7)
-        for (int kind = 0; kind < 4; kind++, products++)
-            if (!products_same(rows, kind & 1, kind >> 1)) printf("FAIL: %zu rows, wide %d, gated %d\n", rows, kind & 1, kind >> 1);
+        for (int kind = 0; kind < 8; kind++, products++)
+            if (!products_same(rows, kind & 4 ? 8 : 4, kind & 1, kind >> 1 & 1)) printf("FAIL: %zu rows, kind %d\n", rows, kind);
     printf("%d products compared\n", products);
     return 0;
 }
