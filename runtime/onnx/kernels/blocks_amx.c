@@ -101,6 +101,8 @@ static inline TARGET_AMX __attribute__((always_inline)) void whole(const form *f
             if (b % 2) sum_block(SUMS, LOW_SUMS, bits, next, columns, weights, sums[0]);
             else sum_block(NEXT_SUMS, NEXT_LOW_SUMS, bits, next, columns, weights, sums[1]);
         }
+        const char *ahead = (const char *)group + blocks * step * (f->gated ? 2 : 1); // the next group: unpacking it at once would wait
+        for (int j = 0; j <= bits; j++) _mm_prefetch(ahead + 64 * j, _MM_HINT_T1);
         __m512 d = numbers(group + values, wide, 0);
         const float *scale = lanes_of(f, a, row / MANY, b), *sum = scale + MANY;
 #pragma GCC unroll 16

@@ -31,6 +31,9 @@ static __m512i _mm512_loadu_si512(const void *at) {
     return r;
 }
 
+#define _MM_HINT_T1 0
+static void _mm_prefetch(const void *at, int hint) {}
+
 static __m512i _mm512_load_si512(const void *at) {
     if ((uintptr_t)at % 64) abort(); // so would the processor
     return _mm512_loadu_si512(at);
