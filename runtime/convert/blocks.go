@@ -5,20 +5,35 @@ import (
 	"github.com/pelton-run/pelton/runtime/quant"
 )
 
-// blocks adds out = in·Wᵀ with the parts' blocks of 32 as they are in the file (operator BlockProduct of
-// runtime/onnx/kernels). When gated, the two parts are gate and up and out = silu(in·gateᵀ)·(in·upᵀ).
-func blocks(b *builder, name, in, out string, columns int, gated bool, parts ...part) error {
-	form, rows, err := storeGroups(b, name, columns, gated, parts)
+// product is out = in·Wᵀ, plus residual unless that is "". When gated, W is of gate and up and
+// out = silu(in·gateᵀ)·(in·upᵀ).
+type product struct {
+	in, out, residual string
+	columns           int // of in
+	gated             bool
+}
+
+// blocks adds a product with the parts' blocks of 32 as they are in the file (operator BlockProduct of
+// runtime/onnx/kernels).
+func blocks(b *builder, name string, p product, parts ...part) error {
+	form, rows, err := storeGroups(b, name, p.columns, p.gated, parts)
 	if err != nil {
 		return err
 	}
-	blockProduct(b, name, in, out, form, rows, columns, gated)
+	blockProduct(b, name, p, form, rows)
 	return nil
 }
 
-// blockProduct adds the node over weights that are stored under its name.
-func blockProduct(b *builder, name, in, out string, form quant.Grouping, rows, columns int, gated bool) {
-	b.pelton("BlockProduct", name, []string{in, name}, []string{out}, shapeOf(form, rows, columns, gated)...)
+// blockProduct adds the node over weights that are stored under its name. It norms what comes from a norm itself.
+func blockProduct(b *builder, name string, p product, form quant.Grouping, rows int) {
+	in, attributes := []string{p.in, name}, shapeOf(form, rows, p.columns, p.gated)
+	if n, ok := b.normedBy[p.in]; ok {
+		in, attributes = []string{n.in, name, n.weight}, append(attributes, attribute{"epsilon", b.h.epsilon})
+	}
+	if p.residual != "" {
+		in = append(append(in, "")[:3], p.residual)
+	}
+	b.pelton("BlockProduct", name, in, []string{p.out}, attributes...)
 }
 
 // blockRows adds out = the rows of the weights stored under name that ids are the numbers of.

@@ -50,8 +50,14 @@ func grouped(n node) array {
 
 // blockProduct is BlockProduct with activations as they are.
 func blockProduct(n node) array {
-	rows := n.ints["rows"]
-	out := times(n.in[0], grouped(n).f, n.ints["columns"], rows)
+	rows, x := n.ints["rows"], n.in[0]
+	if len(n.in) > 2 && len(n.in[2].f) > 0 {
+		x, _ = normed(x, n.in[2], n.floats["epsilon"])
+	}
+	out := times(x, grouped(n).f, n.ints["columns"], rows)
+	if len(n.in) > 3 {
+		out = each(out, n.in[3], func(a, b float32) float32 { return a + b })
+	}
 	if n.ints["gated"] == 0 {
 		return out
 	}

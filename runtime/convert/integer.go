@@ -20,9 +20,9 @@ const (
 // input is normed first, which its result is multiplied with afterwards.
 func integer(b *builder, name, in, out string, parts []part, rows, columns int) error {
 	x, bound, product := in, math.Sqrt(float64(columns)), out
-	weight, normed := b.normedBy[in]
+	norm, normed := b.normedBy[in]
 	if normed {
-		bound *= float64(b.stored[weight].peak)
+		bound *= float64(b.stored[norm.weight].peak)
 	} else {
 		x, product = name+".normed", name+".unscaled"
 		b.onnx("SimplifiedLayerNormalization", name+".norm", []string{in, ones(b, columns)}, []string{x, name + ".rms"},

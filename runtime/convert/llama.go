@@ -14,7 +14,8 @@ import (
 //
 //	norm → QKV (+ bias, + norms of heads) → Attention (rotary inside) → output → skip and norm → gate and up → SiLU(gate)·up → down → skip and norm
 //
-// with Q, K and V fused into one matrix, and gate and up into another. The rows whose logits are wanted are
+// with Q, K and V fused into one matrix, and gate and up into another; Q4's products norm what comes in and add to
+// the residual. The rows whose logits are wanted are
 // gathered before the last norm, so that the head, a fifth of the weights, runs for them only; of Q4, whose
 // products make the same bits of a row whatever stands beside it, as soon as the last layer has seen the others.
 // Names of the graph's inputs and outputs are those of runtime/model.Shape.
@@ -26,11 +27,14 @@ type builder struct {
 	w       *weights
 	nodes
 	stored   map[string]vector // by name
-	normedBy map[string]string // by the name of a norm's result: that of its weights
+	normedBy map[string]norm   // by the name of a norm's result
 	progress func(done, total int64)
 	done     int64
 	total    int64
 }
+
+// norm is RMSNorm(in) with the weights of that name.
+type norm struct{ in, weight string }
 
 // vector is what is known of a stored vector.
 type vector struct {
@@ -40,7 +44,7 @@ type vector struct {
 
 func newBuilder(ctx context.Context, f *gguf.File, h hyper, opt Options, w *weights) *builder {
 	return &builder{ctx: ctx, src: f, h: h, variant: opt.Variant, w: w, progress: opt.Progress, nodes: nodes{known: map[string]bool{}},
-		stored: map[string]vector{}, normedBy: map[string]string{}}
+		stored: map[string]vector{}, normedBy: map[string]norm{}}
 }
 
 func itoa(i int) string { return strconv.Itoa(i) }
@@ -65,7 +69,7 @@ func (b *builder) build() error {
 	if err := b.norm("blk.0.attn_norm.weight"); err != nil {
 		return err
 	}
-	b.rmsNorm("blk.0.attn_norm", "x.0", "blk.0.attn_norm.weight", "n.0")
+	normed(b, "blk.0.attn_norm", norm{"x.0", "blk.0.attn_norm.weight"}, "n.0")
 	for i := range b.h.Layers {
 		if err := b.layer(i); err != nil {
 			return err
@@ -84,24 +88,40 @@ func (b *builder) layer(i int) error {
 	if i == h.Layers-1 && b.variant == Q4 {
 		residual, seen = b.selected(residual), b.selected(seen)
 	}
-	if err := b.matrix(p+"o", seen, p+"o.out", h.Heads*h.HeadDim, part{p + "attn_output.weight", h.Hidden, 0}); err != nil {
-		return err
-	}
-	if err := b.skipNorm(p+"ffn_norm", residual, p+"o.out", p+"ffn.in", p+"x"); err != nil {
+	o := product{in: seen, out: p + "x", residual: residual, columns: h.Heads * h.HeadDim}
+	if err := added(b, p+"o", o, part{p + "attn_output.weight", h.Hidden, 0}, p+"ffn_norm", p+"ffn.in"); err != nil {
 		return err
 	}
 	if err := gate(b, p); err != nil {
 		return err
 	}
-	if err := b.matrix(p+"down", p+"ffn.mid", p+"down.out", h.FFN, part{p + "ffn_down.weight", h.Hidden, 0}); err != nil {
-		return err
+	next, by := itoa(i+1), ""
+	if i < h.Layers-1 {
+		by = "blk." + next + ".attn_norm"
 	}
-	next := itoa(i + 1)
-	if i == h.Layers-1 {
-		b.onnx("Add", p+"last", []string{p + "x", p + "down.out"}, []string{"x." + next})
+	down := product{in: p + "ffn.mid", out: "x." + next, residual: p + "x", columns: h.FFN}
+	return added(b, p+"down", down, part{p + "ffn_down.weight", h.Hidden, 0}, by, "n."+next)
+}
+
+// added adds a product with its residual, and result, its norm by the weights of tensor by.weight; by "" is none.
+func added(b *builder, name string, p product, of part, by, result string) error {
+	if b.variant != Q4 {
+		if err := b.matrix(name, p.in, name+".out", p.columns, of); err != nil {
+			return err
+		}
+		if by != "" {
+			return b.skipNorm(by, p.residual, name+".out", result, p.out)
+		}
+		b.onnx("Add", name+".add", []string{p.residual, name + ".out"}, []string{p.out})
 		return nil
 	}
-	return b.skipNorm("blk."+next+".attn_norm", p+"x", p+"down.out", "n."+next, "x."+next)
+	if by != "" {
+		normed(b, by, norm{p.out, by + ".weight"}, result)
+		if err := b.norm(by + ".weight"); err != nil {
+			return err
+		}
+	}
+	return blocks(b, name, p, of)
 }
 
 // selected adds the choice of the rows whose logits are wanted.
@@ -115,7 +135,7 @@ func gate(b *builder, p string) error {
 	h := b.h
 	gate, up := part{p + "ffn_gate.weight", h.FFN, 0}, part{p + "ffn_up.weight", h.FFN, 0}
 	if b.variant == Q4 && h.FFN%quant.Group == 0 {
-		return blocks(b, p+"gate_up", p+"ffn.in", p+"ffn.mid", h.Hidden, true, gate, up)
+		return blocks(b, p+"gate_up", product{in: p + "ffn.in", out: p + "ffn.mid", columns: h.Hidden, gated: true}, gate, up)
 	}
 	if b.variant == Naive {
 		return plainGate(b, p)
@@ -152,6 +172,14 @@ func (b *builder) store(name string, size int) error {
 	return nil
 }
 
+// normed adds the norm of hidden states, result. Q4's products norm what they take themselves.
+func normed(b *builder, name string, of norm, result string) {
+	if b.variant != Q4 {
+		b.rmsNorm(name, of.in, of.weight, result)
+	}
+	b.normedBy[result] = of
+}
+
 // rmsNorm adds out = RMSNorm(in). ONNX Runtime registers this operator of its own in ONNX's domain.
 func (b *builder) rmsNorm(name, in, weight, out string) {
 	if b.variant == Naive {
@@ -160,7 +188,6 @@ func (b *builder) rmsNorm(name, in, weight, out string) {
 	}
 	b.onnx("SimplifiedLayerNormalization", name, []string{in, weight}, []string{out},
 		attribute{"axis", -1}, attribute{"epsilon", b.h.epsilon}, attribute{"stash_type", int(typeFloat)})
-	b.normedBy[out] = weight
 }
 
 // skipNorm adds sum = residual + delta and normed = RMSNorm(sum), with the weights of tensor name.weight.
@@ -172,7 +199,7 @@ func (b *builder) skipNorm(name, residual, delta, normed, sum string) error {
 	}
 	b.microsoft("SkipSimplifiedLayerNormalization", name, []string{residual, delta, name + ".weight"},
 		[]string{normed, "", "", sum}, attribute{"epsilon", b.h.epsilon})
-	b.normedBy[normed] = name + ".weight"
+	b.normedBy[normed] = norm{sum, name + ".weight"}
 	return b.norm(name + ".weight")
 }
 
@@ -230,7 +257,7 @@ func (b *builder) head() error {
 	if err := b.norm(tensorLastNorm); err != nil {
 		return err
 	}
-	b.rmsNorm("output_norm", rows, tensorLastNorm, "normed")
+	normed(b, "output_norm", norm{rows, tensorLastNorm}, "normed")
 	if err := headMatrix(b, "normed", out); err != nil {
 		return err
 	}
@@ -249,10 +276,10 @@ func headMatrix(b *builder, in, out string) error {
 	h, p := b.h, part{tensorHead, b.h.Vocab, 0}
 	switch {
 	case b.variant == Q4 && b.tied():
-		blockProduct(b, "head", in, out, formOf(b, []part{{tensorEmbed, h.Vocab, 0}}), h.Vocab, h.Hidden, false)
+		blockProduct(b, "head", product{in: in, out: out, columns: h.Hidden}, formOf(b, []part{{tensorEmbed, h.Vocab, 0}}), h.Vocab)
 		return nil
 	case b.variant == Q4:
-		return blocks(b, "head", in, out, h.Hidden, false, p)
+		return blocks(b, "head", product{in: in, out: out, columns: h.Hidden}, p)
 	case float(b.variant) && b.tied():
 		b.onnx("Gemm", "head", []string{in, "embed"}, []string{out}, attribute{"transB", 1})
 		return nil

@@ -8,7 +8,7 @@
 // Scales and minima are half or single precision. Rows that fill up the last group are zero.
 //
 // Activations. Each row is cut into blocks of 32 too: scale = max|x|/most, q = round(x/scale), 0 where all are
-// below 1e-30. most is 127 for 4-bit weights, and 32767 for 8-bit ones: those are of heads, whose outputs
+// below 1e-30. x is normed before, where a product has weights of a norm. most is 127 for 4-bit weights, and 32767 for 8-bit ones: those are of heads, whose outputs
 // are told apart by little, and products of words cost no more than those of bytes with whole bytes. Words lie
 // in an order that fits the weights': of each four columns 0, 2, 1, 3. Values that are no numbers make any
 // result.
@@ -19,6 +19,8 @@
 
 #include "kernel.h"
 
+#include <math.h>
+
 // TILE is the most rows of activations of one call, MANY that of one of many_kernels.
 enum { GROUP = 16, BLOCK = 32, TILE = 4, MANY = 16 };
 
@@ -28,6 +30,7 @@ enum { AHEAD = 8192 };
 
 typedef struct {
     int64_t rows, columns, bits, wide, gated; // wide: scales in single precision
+    float epsilon;                            // of the norm
 } form;
 
 enum { MOST4 = 127, MOST8 = 32767 };
@@ -60,6 +63,16 @@ static inline size_t block_bytes(const form *f) {
     return GROUP * (f->bits == 4 ? BLOCK / 2 + 2 * (f->wide ? 4 : 2) : BLOCK + (f->wide ? 4 : 2));
 }
 
+// unit_of is what a row's values are multiplied with by an RMS norm: 16 sums of squares, added in pairs.
+static inline float unit_of(const form *f, const float *x) {
+    float sum[16] = {0};
+    for (size_t i = 0; i < (size_t)f->columns; i += 16)
+        for (int l = 0; l < 16; l++) sum[l] += x[i + l] * x[i + l];
+    for (int step = 8; step; step /= 2)
+        for (int l = 0; l < step; l++) sum[l] += sum[l + step];
+    return 1 / sqrtf(sum[0] / (float)f->columns + f->epsilon);
+}
+
 // spread writes a row's scales and sums among the lanes, and the halves of its words.
 static inline void spread(const form *f, const activations *a, size_t row) {
     for (size_t b = 0, at = row * blocks_of(f); b < blocks_of(f); b++, at++) {
@@ -81,8 +94,8 @@ void unpack_row(const form *, const uint8_t *group, int r, float *out);
 
 // A set of kernels of one level.
 typedef struct {
-    // quantize fills row of a from x.
-    void (*quantize)(const form *, const float *x, const activations *a, size_t row);
+    // quantize fills row of a from x, which it norms before unless norm, the weights of that, is NULL.
+    void (*quantize)(const form *, const float *x, const float *norm, const activations *a, size_t row);
     // tile multiplies n rows of activations, at most TILE, with a group of weights.
     void (*tile)(const form *, const uint8_t *group, const activations *a, size_t row, size_t n, float out[TILE][GROUP]);
     // gate makes silu(gate)*up of a group, in gate.
@@ -101,7 +114,7 @@ typedef struct {
 } many_kernels;
 
 extern const many_kernels many_amx;
-void blocks_avx2_quantize(const form *, const float *x, const activations *a, size_t row);
+void blocks_avx2_quantize(const form *, const float *x, const float *norm, const activations *a, size_t row);
 void blocks_avx2_gate(float gate[GROUP], const float up[GROUP]);
 
 #endif

@@ -150,7 +150,7 @@ static int same(int bits, int wide) {
         }
     for (size_t row = 0; row < ROWS; row++) {
         for (size_t i = 0; i < COLUMNS; i++) x[i] = (float)((int32_t)(state = state * 1664525 + 1013904223) >> 8) / 1e6f;
-        blocks_portable.quantize(&f, x, &a, row);
+        blocks_portable.quantize(&f, x, NULL, &a, row);
         spread(&f, &a, row);
     }
     begin();

@@ -20,12 +20,15 @@ static inline TARGET_AVX2 void words(const __m256i q[4], int16_t *to) {
     }
 }
 
-TARGET_AVX2 void blocks_avx2_quantize(const form *f, const float *x, const activations *a, size_t row) {
+TARGET_AVX2 void blocks_avx2_quantize(const form *f, const float *x, const float *norm, const activations *a, size_t row) {
     size_t blocks = blocks_of(f), at = row * blocks;
     const float most = f->bits == 4 ? MOST4 : MOST8;
+    const __m256 unit = _mm256_set1_ps(norm ? unit_of(f, x) : 1);
     for (size_t b = 0; b < blocks; b++, x += BLOCK, at++) {
         __m256 v[4], peak;
         for (int i = 0; i < 4; i++) v[i] = _mm256_loadu_ps(x + 8 * i);
+        if (norm)
+            for (int i = 0; i < 4; i++) v[i] = _mm256_mul_ps(_mm256_mul_ps(v[i], unit), _mm256_loadu_ps(norm + b * BLOCK + 8 * i));
         peak = _mm256_max_ps(_mm256_max_ps(magnitude(v[0]), magnitude(v[1])), _mm256_max_ps(magnitude(v[2]), magnitude(v[3])));
         __m128 p = _mm_max_ps(_mm256_castps256_ps128(peak), _mm256_extractf128_ps(peak, 1));
         p = _mm_max_ps(p, _mm_movehl_ps(p, p));

@@ -4,19 +4,21 @@
 
 #include "blocks.h"
 
-#include <math.h>
 #include <string.h>
 
-static void quantize(const form *f, const float *x, const activations *a, size_t row) {
-    const float most = f->bits == 4 ? MOST4 : MOST8;
+static void quantize(const form *f, const float *x, const float *norm, const activations *a, size_t row) {
+    const float most = f->bits == 4 ? MOST4 : MOST8, unit = norm ? unit_of(f, x) : 1;
     size_t blocks = blocks_of(f), at = row * blocks;
     for (size_t b = 0; b < blocks; b++, x += BLOCK, at++) {
-        float peak = 0;
-        for (int i = 0; i < BLOCK; i++) peak = fmaxf(peak, fabsf(x[i]));
+        float peak = 0, y[BLOCK];
+        for (int i = 0; i < BLOCK; i++) {
+            y[i] = norm ? x[i] * unit * norm[b * BLOCK + i] : x[i];
+            peak = fmaxf(peak, fabsf(y[i]));
+        }
         float inverse = peak > 1e-30f ? most / peak : 0;
         int32_t total = 0;
         for (int i = 0; i < BLOCK; i++) {
-            float v = rintf(x[i] * inverse);
+            float v = rintf(y[i] * inverse);
             int q = v >= -most && v <= most ? (int)v : 0;
             if (f->bits == 4) ((int8_t *)a->q)[at * BLOCK + i] = q;
             else ((int16_t *)a->q)[at * BLOCK + word(i)] = q;

@@ -7,12 +7,14 @@
 
 // BlockProduct: out = x·Wᵀ.
 //   x [..., columns] float, weights [groups, bytes] as blocks.h has them; out [..., rows] float.
+//   norm [columns] float may be left out: x is normed before, x/sqrt(mean(x²) + epsilon)·norm.
+//   residual, as out, may be left out: it is added.
 //   Attributes columns (a multiple of 32), rows (of W), bits (4 or 8), wide (scales in single precision),
 //   gated: W's groups are in turn of two matrices, gate and up, and out = silu(x·gateᵀ)·(x·upᵀ) with half
-//   as many columns.
+//   as many columns; epsilon, which is needed with norm only.
 
 OrtStatus *create_form(const OrtKernelInfo *info, void **kernel) {
-    form f;
+    form f = {0};
     try(int_attribute(info, "rows", 1, 1 << 24, &f.rows));
     try(int_attribute(info, "columns", BLOCK, 1 << 20, &f.columns));
     try(int_attribute(info, "bits", 4, 8, &f.bits));
@@ -54,7 +56,7 @@ typedef struct {
     const form *form;
     const block_kernels *kernels;
     const many_kernels *many; // NULL: for few rows
-    const float *x;
+    const float *x, *norm, *residual; // norm and residual NULL: without
     float *out;
     const uint8_t *weights;
     activations a;
@@ -64,7 +66,7 @@ typedef struct {
 
 static void quantize_row(void *data, size_t row) {
     const work *w = data;
-    w->kernels->quantize(w->form, w->x + row * w->form->columns, &w->a, row);
+    w->kernels->quantize(w->form, w->x + row * w->form->columns, w->norm, &w->a, row);
     if (w->many) spread(w->form, &w->a, row);
 }
 
@@ -94,6 +96,8 @@ static void multiply_group(const work *w, size_t g, uint8_t *unpacked) {
         for (size_t m = 0; m < n; m++) {
             if (f->gated) w->kernels->gate(out[m], up[m]);
             float *to = w->out + (row + m) * width + at;
+            if (w->residual)
+                for (size_t i = 0; i < columns; i++) out[m][i] += w->residual[(row + m) * width + at + i];
             if (columns == GROUP) memcpy(to, out[m], sizeof out[m]); // a size that the compiler knows
             else memcpy(to, out[m], columns * sizeof *to);
         }
@@ -142,21 +146,31 @@ static OrtStatus *run(const OrtKernelContext *c, work *w) {
     return error;
 }
 
+static OrtStatus *create(const OrtKernelInfo *info, void **kernel) {
+    try(create_form(info, kernel));
+    OrtStatus *none = ort(KernelInfoGetAttribute_float)(info, "epsilon", &((form *)*kernel)->epsilon);
+    if (none) ort(ReleaseStatus)(none);
+    return NULL;
+}
+
 static OrtStatus *compute(void *kernel, OrtKernelContext *c) {
     const form *f = kernel;
-    tensor x, weights, out;
-    try(input(c, 0, &x));
-    try(input(c, 1, &weights));
+    tensor x, weights, norm, residual, out;
+    tensor *const in[] = {&x, &weights, &norm, &residual};
+    for (size_t i = 0; i < sizeof in / sizeof *in; i++) try(input(c, i, in[i]));
     try(check_weights(f, &weights));
     size_t groups = (f->rows + GROUP - 1) / GROUP;
     if (!x.rank || x.dims[x.rank - 1] != f->columns) return invalid("the input's last dimension is not %lld", (long long)f->columns);
     out = x;
     out.dims[x.rank - 1] = f->gated ? f->rows / 2 : f->rows;
+    if (norm.data && !(norm.rank == 1 && norm.dims[0] == f->columns && f->epsilon > 0))
+        return invalid("the norm is not [%lld], or has no epsilon", (long long)f->columns);
+    if (residual.data && (f->gated || elements(&residual) != elements(&out))) return invalid("the residual is not as the output, or the product gated");
     try(output(c, 0, &out));
-    work w = {.form = f, .kernels = kernels(), .x = x.data, .out = out.data, .weights = weights.data,
+    work w = {.form = f, .kernels = kernels(), .x = x.data, .norm = norm.data, .residual = residual.data, .out = out.data, .weights = weights.data,
               .rows = elements(&x) / f->columns, .groups = f->gated ? groups / 2 : groups};
     w.many = kernels_for_many(f, w.rows);
     return w.rows ? run(c, &w) : NULL;
 }
 
-operator block_product = {.name = "BlockProduct", .inputs = "fb", .outputs = "f", .create = create_form, .compute = compute};
+operator block_product = {.name = "BlockProduct", .inputs = "fbFF", .outputs = "f", .create = create, .compute = compute};
