@@ -24,10 +24,10 @@ const (
 	TokenizerConfigFile = "tokenizer_config.json"
 )
 
-// Format is the version of the folder layout that this code writes. Folders of format 2 are read as well, unless
-// their cache is in pages, and those of format 1, unless they hold a decoder's graph of Pelton's own: these had
-// other inputs.
-const Format = 3
+// Format is the version of the folder layout that this code writes. Folders of format 3 are read as well, whose q4
+// has a node for each norm, those of format 2, unless their cache is in pages, and those of format 1, unless they
+// hold a decoder's graph of Pelton's own: these had other inputs.
+const Format = 4
 
 // Manifest describes one variant of a model. Sizes are in elements unless they say bytes.
 type Manifest struct {

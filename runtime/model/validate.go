@@ -45,7 +45,7 @@ func CheckName(name string) error {
 // no file.
 func (m Manifest) Validate() error {
 	own := m.Kind == "" && m.Graph == nil
-	if m.Format != Format && (m.Format != 2 || m.Shape.PageTokens > 0) && (m.Format != 1 || own) {
+	if m.Format != Format && m.Format != 3 && (m.Format != 2 || m.Shape.PageTokens > 0) && (m.Format != 1 || own) {
 		return fmt.Errorf("format %d is not the %d that this version reads: pull the model again", m.Format, Format)
 	}
 	var all []error

@@ -38,7 +38,7 @@ func newAttention(t testing.TB, r *rand.Rand, heads, kvHeads, dim, width, tokens
 	}
 	var err error
 	a.session, err = open(t, "Attention", []value{{"qkv", 1, 2}, {"keys", 2, 3}, {"values", 2, 3}, {"places", 6, 2}, {"cos", 1, 2}, {"sin", 1, 2}}, []value{{"out", 1, 2}},
-		attribute{"heads", int64(heads)}, attribute{"kv_heads", int64(kvHeads)}, attribute{"width", int64(width)})
+		attribute{"heads", heads}, attribute{"kv_heads", kvHeads}, attribute{"width", width})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ package kernels_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,10 +84,21 @@ var library = sync.OnceValues(func() (string, error) {
 	return path, ort.InitializeEnvironment(ort.WithLogLevelFatal())
 })
 
-// attribute is a whole number of a node.
+// attribute is an int or a float32 of a node.
 type attribute struct {
 	name  string
-	value int64
+	value any
+}
+
+// encode makes its AttributeProto.
+func (a attribute) encode() []byte {
+	m := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), a.name)
+	if f, ok := a.value.(float32); ok {
+		m = protowire.AppendFixed32(protowire.AppendTag(m, 2, protowire.Fixed32Type), math.Float32bits(f))
+		return protowire.AppendVarint(protowire.AppendTag(m, 20, protowire.VarintType), 1)
+	}
+	m = protowire.AppendVarint(protowire.AppendTag(m, 3, protowire.VarintType), uint64(a.value.(int)))
+	return protowire.AppendVarint(protowire.AppendTag(m, 20, protowire.VarintType), 2)
 }
 
 // value is an input or output of the graph under test.
@@ -120,7 +132,7 @@ func graph(op string, in, out []value, attributes ...attribute) []byte {
 	ports(2, 12, out)
 	node = text(text(node, 4, op), 7, "pelton")
 	for _, a := range attributes {
-		node = text(node, 5, string(number(number(text(nil, 1, a.name), 3, uint64(a.value)), 20, 2)))
+		node = text(node, 5, string(a.encode()))
 	}
 	g = text(text(g, 1, string(node)), 2, "test")
 	m = text(number(m, 1, 8), 7, string(g))

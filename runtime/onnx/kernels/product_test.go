@@ -94,19 +94,27 @@ func (m matrix) product(x []float32) (out, off []float64) {
 	return out, off
 }
 
-// session of the product.
-func (m matrix) session(t testing.TB, gated bool) *ort.DynamicAdvancedSession {
+// session of the product; more are the inputs behind the weights, with epsilon for them.
+func (m matrix) session(t testing.TB, gated bool, more ...value) *ort.DynamicAdvancedSession {
 	t.Helper()
-	s, err := open(t, "BlockProduct", []value{{"x", 1, 2}, {"w", 2, 2}}, []value{{"y", 1, 2}},
-		attribute{"rows", int64(m.rows)}, attribute{"columns", int64(m.columns)}, attribute{"bits", int64(m.form.Bits)},
-		attribute{"wide", flag(m.form.Wide)}, attribute{"gated", flag(gated)})
+	s, err := open(t, "BlockProduct", append([]value{{"x", 1, 2}, {"w", 2, 2}}, more...), []value{{"y", 1, 2}}, m.attributes(gated, len(more) > 0)...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-func flag(b bool) int64 {
+func (m matrix) attributes(gated, normed bool) []attribute {
+	list := []attribute{{"rows", m.rows}, {"columns", m.columns}, {"bits", m.form.Bits}, {"wide", flag(m.form.Wide)}, {"gated", flag(gated)}}
+	if normed {
+		list = append(list, attribute{"epsilon", float32(epsilon)})
+	}
+	return list
+}
+
+const epsilon = 1e-5
+
+func flag(b bool) int {
 	if b {
 		return 1
 	}
@@ -121,15 +129,15 @@ func (m matrix) run(s *ort.DynamicAdvancedSession, x []float32) ([]float32, erro
 	return m.with(s, in)
 }
 
-// with runs a session on an input and the matrix.
-func (m matrix) with(s *ort.DynamicAdvancedSession, in ort.Value) ([]float32, error) {
+// with runs a session on an input, the matrix and what stands behind it.
+func (m matrix) with(s *ort.DynamicAdvancedSession, in ort.Value, more ...ort.Value) ([]float32, error) {
 	bytes := m.form.Bytes(m.columns)
 	w, err := ort.NewTensor(ort.NewShape(int64(len(m.packed)/bytes), int64(bytes)), m.packed)
 	if err != nil {
 		return nil, err
 	}
 	out := []ort.Value{nil}
-	if err := s.Run([]ort.Value{in, w}, out); err != nil {
+	if err := s.Run(append([]ort.Value{in, w}, more...), out); err != nil {
 		return nil, err
 	}
 	return out[0].(*ort.Tensor[float32]).GetData(), nil
@@ -199,6 +207,79 @@ func (m matrix) check(t *testing.T, x []float32, seed uint64) {
 	}
 }
 
+// TestBlockProductNormed: a product that norms its input and adds to a residual gives the bits of one of the normed input,
+// plus the residual, at every level and whatever rows stand beside.
+func TestBlockProductNormed(t *testing.T) {
+	defer func() { _ = kernels.Select(kernels.Level()) }()
+	const seed = uint64(3)
+	for _, form := range []quant.Grouping{{Bits: 4}, {Bits: 8, Wide: true}} {
+		for _, tokens := range []int{1, 5, 23} {
+			r := rand.New(rand.NewPCG(seed, uint64(tokens)))
+			m := randomMatrix(t, r, form, 56, 96)
+			x, norm, residual := make([]float32, tokens*m.columns), make([]float32, m.columns), make([]float32, tokens*m.rows)
+			for _, list := range [][]float32{x, norm, residual} {
+				for i := range list {
+					list[i] = float32(r.NormFloat64() * math.Exp(2*r.NormFloat64()))
+				}
+			}
+			plain, normed, both := m.session(t, false), m.session(t, false, value{"norm", 1, 1}), m.session(t, false, value{"norm", 1, 1}, value{"residual", 1, 2})
+			want, err := m.run(plain, rmsNorm(x, norm))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, level := range kernels.Levels() {
+				if err := kernels.Select(level); err != nil {
+					t.Fatal(err)
+				}
+				in, weights := tensor(t, x, m.columns), tensor(t, norm)
+				got, err := m.with(normed, in, weights)
+				if err != nil || !slices.Equal(got, want) {
+					t.Errorf("%+v, %d tokens, level %s: %v, or a norm of its own gives other bits (seed %d)", form, tokens, level, err, seed)
+				}
+				got, err = m.with(both, in, weights, tensor(t, residual, m.rows))
+				for i := range residual {
+					if err != nil || got[i] != want[i]+residual[i] {
+						t.Fatalf("%+v, %d tokens, level %s: %v, or value %d is not the sum with the residual (seed %d)", form, tokens, level, err, i, seed)
+					}
+				}
+			}
+		}
+	}
+}
+
+// rmsNorm is the norm as kernels/blocks.h defines it.
+func rmsNorm(x, weights []float32) (out []float32) {
+	for row := 0; row < len(x); row += len(weights) {
+		var sum [16]float32
+		for i := range weights {
+			sum[i%16] += x[row+i] * x[row+i]
+		}
+		for step := 8; step > 0; step /= 2 {
+			for i := range step {
+				sum[i] += sum[i+step]
+			}
+		}
+		unit := 1 / float32(math.Sqrt(float64(sum[0]/float32(len(weights))+float32(epsilon))))
+		for i, w := range weights {
+			out = append(out, x[row+i]*unit*w)
+		}
+	}
+	return out
+}
+
+func tensor(t testing.TB, v []float32, width ...int) ort.Value {
+	t.Helper()
+	shape := ort.NewShape(int64(len(v)))
+	for _, w := range width {
+		shape = ort.NewShape(int64(len(v)/w), int64(w))
+	}
+	out, err := ort.NewTensor(shape, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 func (m matrix) checkGate(t *testing.T, x, plain []float32, level string, seed uint64) {
 	got, err := m.run(m.session(t, true), x)
 	if err != nil {
@@ -263,14 +344,26 @@ func TestBlockProductRefuses(t *testing.T) {
 		t.Errorf("no rows gave %v", out)
 	}
 	for _, bad := range []attribute{{"columns", 33}, {"bits", 5}, {"rows", 0}, {"gated", 1}} {
-		list := []attribute{{"rows", 16}, {"columns", 64}, {"bits", 4}, {"wide", 0}, {"gated", 0}}
+		list := m.attributes(false, false)
 		for i := range list {
 			if list[i].name == bad.name {
 				list[i] = bad
 			}
 		}
 		if _, err := open(t, "BlockProduct", []value{{"x", 1, 2}, {"w", 2, 2}}, []value{{"y", 1, 2}}, list...); err == nil {
-			t.Errorf("%s of %d was taken", bad.name, bad.value)
+			t.Errorf("%s of %v was taken", bad.name, bad.value)
+		}
+	}
+	x := tensor(t, make([]float32, 64), 64)
+	for _, bad := range []struct {
+		ports []value
+		more  []ort.Value
+	}{
+		{[]value{{"norm", 1, 1}}, []ort.Value{tensor(t, make([]float32, 63))}},
+		{[]value{{"norm", 1, 1}, {"residual", 1, 2}}, []ort.Value{tensor(t, make([]float32, 64)), tensor(t, make([]float32, 15), 15)}},
+	} {
+		if _, err := m.with(m.session(t, false, bad.ports...), x, bad.more...); err == nil {
+			t.Errorf("%v of other sizes were taken", bad.ports)
 		}
 	}
 }
@@ -279,7 +372,7 @@ func TestBlockRows(t *testing.T) {
 	for _, form := range []quant.Grouping{{Bits: 4}, {Bits: 4, Wide: true}, {Bits: 8}, {Bits: 8, Wide: true}} {
 		m := randomMatrix(t, rand.New(rand.NewPCG(1, 2)), form, 40, 96)
 		s, err := open(t, "BlockRows", []value{{"ids", 7, 2}, {"w", 2, 2}}, []value{{"y", 1, 3}},
-			attribute{"rows", 40}, attribute{"columns", 96}, attribute{"bits", int64(form.Bits)}, attribute{"wide", flag(form.Wide)}, attribute{"gated", 0})
+			m.attributes(false, false)...)
 		if err != nil {
 			t.Fatal(err)
 		}
