@@ -73,9 +73,10 @@ func (b *builder) normHeads(p, in string) error {
 	return nil
 }
 
-// kvWidth is the bytes of a number in the cache.
+// kvWidth is the bytes of a number in the cache: half precision where the variant runs on processors that convert it in
+// an instruction, and rounds its activations by more anyway.
 func kvWidth(variant string) int {
-	if paged(variant) {
+	if variant == Q4 || paged(variant) {
 		return 2
 	}
 	return 4

@@ -108,11 +108,12 @@ func read(f *gguf.File, variant string) (h hyper, words vocabulary.Vocabulary, e
 	if _, err := tokenizer.Parse(words.Tokenizer, words.Template); err != nil { // nobody could load the model
 		return h, words, fmt.Errorf("the file's tokens: %w", err)
 	}
+	h.KVWidth = kvWidth(variant)
 	if paged(variant) {
 		if err := checkPaged(h, variant); err != nil {
 			return h, words, err
 		}
-		h.KVWidth, h.PageTokens = kvWidth(variant), pageTokens(h.HeadDim)
+		h.PageTokens = pageTokens(h.HeadDim)
 	}
 	_, err = checkTensors(f, h)
 	return h, words, err

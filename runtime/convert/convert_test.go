@@ -79,7 +79,7 @@ func TestGraphEqualsSource(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			dir, m, f := converted(t, c.tiny, c.variant)
-			checkShape(t, m.Shape, c.tiny)
+			checkShape(t, m, c.tiny)
 			ids := []int64{5, 200, 256, 31, 262, 7, 7}
 			want := reference{t, f, c.tiny}.logits(ids)
 			checkLogits(t, load(t, dir), m.Shape, ids, want, c.within)
@@ -102,10 +102,14 @@ func converted(t *testing.T, c tiny, variant string) (dir string, m model.Manife
 	return dir, m, f
 }
 
-func checkShape(t *testing.T, got model.Shape, c tiny) {
+func checkShape(t *testing.T, m model.Manifest, c tiny) {
 	t.Helper()
-	want := model.Shape{Layers: c.layers, Hidden: c.hidden, Heads: c.heads, KVHeads: c.kvHeads, HeadDim: c.headDim, FFN: c.ffn, Vocab: 263, ContextLength: tinyContext}
-	if diff := cmp.Diff(want, got); diff != "" {
+	width := 4
+	if m.Variant == convert.Q4 {
+		width = 2
+	}
+	want := model.Shape{Layers: c.layers, Hidden: c.hidden, Heads: c.heads, KVHeads: c.kvHeads, HeadDim: c.headDim, FFN: c.ffn, Vocab: 263, ContextLength: tinyContext, KVWidth: width}
+	if diff := cmp.Diff(want, m.Shape); diff != "" {
 		t.Errorf("shape (-want +got):\n%s", diff)
 	}
 }
