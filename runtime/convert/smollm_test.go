@@ -49,7 +49,7 @@ func TestSmolLM2(t *testing.T) {
 	}
 	want := model.Manifest{
 		Format: model.Format, Name: "smollm2-135m-instruct", Variant: "q8", Architecture: "llama", Parameters: 134515008,
-		Shape: model.Shape{Layers: 30, Hidden: 576, Heads: 9, KVHeads: 3, HeadDim: 64, FFN: 1536, Vocab: 49152, ContextLength: 8192},
+		Shape: model.Shape{Layers: 30, Hidden: 576, Heads: 9, KVHeads: 3, HeadDim: 64, FFN: 1536, Vocab: 49152, ContextLength: 8192, KVWidth: 4},
 		EOS:   []int32{2, 0}, Files: m.Files, Source: model.Source{URL: path}, Created: m.Created,
 	}
 	if diff := cmp.Diff(want, m); diff != "" {
