@@ -3,7 +3,7 @@ GO ?= go
 PKGS = ./...
 FUZZTIME ?= 20000x
 
-.PHONY: ptx bench-compose bench-embed bench-gpu bench-guesses bench-kernels build test check race cover fuzz gpu memory openvino bench bench-agree bench-overload bench-overload-model bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e e2e-images helm-check helm-write tidy rights hostile observe-check console-check
+.PHONY: ptx bench-compose bench-embed bench-gpu bench-guesses bench-kernels bench-pair build test check race cover fuzz gpu memory openvino bench bench-agree bench-overload bench-overload-model bench-path bench-500 bench-peers bench-simulate bench-steps bench-stream chaos soak quality quality-llamacpp quantized vuln licenses e2e e2e-images helm-check helm-write tidy rights hostile observe-check console-check
 
 build: ## one binary in bin/; the tag nvml lets it ask for NVIDIA GPUs
 	$(GO) build -tags nvml -o bin/pelton ./ops/cmd/pelton
@@ -53,6 +53,9 @@ bench-steps: ## what each step from the naive export to the default is worth: ti
 	$(GO) test -run '^$$' -bench Steps -benchtime 1x -timeout 60m ./runtime/onnx -threads $(or $(THREADS),0)
 	$(GO) run ./ops/cmd/pelton model eval smollm2:q4 --reference fp32 --distance --min-top 0.9
 	$(GO) run ./ops/cmd/pelton model eval smollm2:w8a16 --reference fp32 --distance --min-top 0.9
+
+bench-pair: ## two or more variants or folders of models by turns, OF="q8,/tmp/before/q4"; LEVEL=avx2 for fewer instructions, ROUNDS=25
+	$(GO) test -run '^$$' -bench Steps -benchtime 1x -timeout 60m ./runtime/onnx -variants "$(OF)" -rounds $(or $(ROUNDS),25) -level "$(LEVEL)" -threads $(or $(THREADS),0)
 
 bench-kernels: ## products of q4 at each level of instructions that this processor has, by turns
 	$(GO) test -run '^$$' -bench BlockProduct -benchtime 3000x ./runtime/onnx/kernels

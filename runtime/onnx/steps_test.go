@@ -18,12 +18,14 @@ import (
 	"github.com/pelton-run/pelton/runtime/hub"
 	"github.com/pelton-run/pelton/runtime/model"
 	"github.com/pelton-run/pelton/runtime/onnx"
+	"github.com/pelton-run/pelton/runtime/onnx/kernels"
 )
 
 var (
 	stepThreads  = flag.Int("threads", 0, "of the engines in BenchmarkSteps; with 1 the processor's time is exact also on a busy machine")
 	stepRounds   = flag.Int("rounds", 5, "of BenchmarkSteps")
-	stepVariants = flag.String("variants", "naive,fused,fp32,q8,w8a16,q4", "that BenchmarkSteps compares, the first is the baseline")
+	stepVariants = flag.String("variants", "naive,fused,fp32,q8,w8a16,q4", "or folders of models, that BenchmarkSteps compares; the first is the baseline")
+	stepLevel    = flag.String("level", "", "of instructions that our kernels use in BenchmarkSteps; the processor's highest when empty")
 )
 
 // load is one thing that is timed: rows sequences side by side, fed tokens each in a step.
@@ -41,6 +43,12 @@ func BenchmarkSteps(b *testing.B) {
 	engines := make([]*onnx.Engine, len(names))
 	for i, v := range names {
 		engines[i] = openVariant(b, v)
+	}
+	if *stepLevel != "" {
+		defer func() { _ = kernels.Select(kernels.Level()) }()
+		if err := kernels.Select(*stepLevel); err != nil {
+			b.Fatal(err)
+		}
 	}
 	wall, used := map[[2]int][]float64{}, map[[2]int][]float64{}
 	for range *stepRounds {
@@ -70,12 +78,15 @@ func BenchmarkSteps(b *testing.B) {
 
 func openVariant(b *testing.B, variant string) *onnx.Engine {
 	b.Helper()
-	if !slices.Contains(convert.Variants(), variant) {
-		b.Fatalf("no variant %q: choose of %v", variant, convert.Variants())
-	}
-	dir, _, err := hub.Ensure(context.Background(), model.Store{Root: model.DefaultRoot()}, hub.Default, variant, nil)
-	if err != nil {
-		b.Fatal(err)
+	dir := variant
+	if !strings.Contains(variant, "/") {
+		if !slices.Contains(convert.Variants(), variant) {
+			b.Fatalf("no variant %q: choose of %v", variant, convert.Variants())
+		}
+		var err error
+		if dir, _, err = hub.Ensure(context.Background(), model.Store{Root: model.DefaultRoot()}, hub.Default, variant, nil); err != nil {
+			b.Fatal(err)
+		}
 	}
 	return open(b, func(c *onnx.Config) { c.ModelDir, c.Threads, c.MaxSequences = dir, *stepThreads, 33 })
 }
