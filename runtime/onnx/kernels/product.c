@@ -134,7 +134,7 @@ static OrtStatus *run(const OrtKernelContext *c, work *w) {
     w->a = (activations){.scale = numbers, .sum = numbers + blocks, .shift = (int32_t *)numbers + 2 * blocks, .q = numbers + 3 * blocks, .lanes = w->many ? (float *)memory : NULL};
     if (halves) w->a.halves = (int8_t *)w->a.q + bytes;
     OrtStatus *error = NULL;
-    if (values < 1 << 15) // a few microseconds
+    if (values < 1 << 14) // a few microseconds
         for (size_t row = 0; row < w->rows; row++) quantize_row(w, row);
     else
         error = parallel(c, quantize_row, w->rows, w);
