@@ -16,6 +16,9 @@
 // Beside more rows there are two vectors, which hold a panel at least.
 enum { WIDE = 4, TOGETHER = 2 * LANES >= PANEL ? 6 : 3 };
 
+// NEAR_DIM is the largest dimension of heads whose blocks are widened on the stack.
+enum { NEAR_DIM = 128 };
+
 INLINE vec splat(float x) { return x - (vec){0}; }
 INLINE vec load(const float *p) { return *(const vec *)p; }
 INLINE void store(float *p, vec v) { *(vec *)p = v; }
@@ -160,27 +163,44 @@ INLINE void mix(const float (*weights)[BLOCK], const char *values, size_t at, si
         UNROLL for (int w = 0; w < wide; w++) store(sums[r] + from + w * LANES, sum[r][w]);
 }
 
-// block lets n rows see up to BLOCK keys from number `from` on.
-INLINE void block(const attention *a, state *s, size_t row, const int n, size_t head, size_t from, size_t tokens, int half) {
-    size_t dim = a->dim, at = head + from * dim, padded = (tokens + PANEL - 1) / PANEL * PANEL, i = 0, d = 0;
+// block lets n rows see up to BLOCK keys, of which the first has number `from`.
+INLINE void block(state *s, size_t row, const int n, const char *keys, const char *values, size_t dim, size_t from, size_t tokens, int half) {
+    size_t padded = (tokens + PANEL - 1) / PANEL * PANEL, i = 0, d = 0;
     const float(*query)[MAX_DIM] = (const float(*)[MAX_DIM])s->query + row;
     const int wide = n > 3 ? 2 : WIDE;
     float weights[TOGETHER][BLOCK];
     for (; i + wide * LANES <= padded; i += wide * LANES) {
         int more = i + 2 * wide * LANES <= padded;
-        const char *next = more ? place(a->keys, at + (i + wide * LANES) * dim, half) : place(a->values, at, half);
-        score(query, a->keys, at + i * dim, dim, half, n, wide, (float(*)[BLOCK]) & weights[0][i], next);
+        const char *next = more ? place(keys, (i + wide * LANES) * dim, half) : values;
+        score(query, keys, i * dim, dim, half, n, wide, (float(*)[BLOCK]) & weights[0][i], next);
     }
     for (; i < padded; i += PANEL)
-        score(query, a->keys, at + i * dim, dim, half, n, PANEL / LANES, (float(*)[BLOCK]) & weights[0][i], place(a->values, at, half));
+        score(query, keys, i * dim, dim, half, n, PANEL / LANES, (float(*)[BLOCK]) & weights[0][i], values);
     for (int r = 0; r < n; r++) {
         size_t visible = s->visible[row + r] > from ? s->visible[row + r] - from : 0;
         soften(weights[r], visible < tokens ? visible : tokens, padded, s, row + r, dim);
     }
     for (; d + wide * LANES <= dim; d += wide * LANES)
-        mix((const float(*)[BLOCK])weights, a->values, at, tokens, dim, half, n, wide, s->sums + row, d);
+        mix((const float(*)[BLOCK])weights, values, 0, tokens, dim, half, n, wide, s->sums + row, d);
     for (; d < dim; d += LANES)
-        mix((const float(*)[BLOCK])weights, a->values, at, tokens, dim, half, n, 1, s->sums + row, d);
+        mix((const float(*)[BLOCK])weights, values, 0, tokens, dim, half, n, 1, s->sums + row, d);
+}
+
+// over lets all rows see a block.
+INLINE void over(state *s, size_t rows, const char *keys, const char *values, size_t dim, size_t from, size_t tokens, int half) {
+    size_t r = 0;
+    for (; r + TOGETHER <= rows; r += TOGETHER) block(s, r, TOGETHER, keys, values, dim, from, tokens, half);
+    for (; r + 3 <= rows; r += 3) block(s, r, 3, keys, values, dim, from, tokens, half);
+    if (rows - r == 2)
+        block(s, r, 2, keys, values, dim, from, tokens, half);
+    else if (rows - r == 1)
+        block(s, r, 1, keys, values, dim, from, tokens, half);
+}
+
+// widened writes n numbers of half precision, a multiple of PANEL, in single precision.
+INLINE const char *widened(const char *from, size_t n, float *to) {
+    for (size_t i = 0; i < n; i += LANES) store(to + i, widen(from + 2 * i));
+    return (const char *)to;
 }
 
 INLINE void attend_as(const attention *a, tile t, size_t kv_head, int half) {
@@ -196,13 +216,13 @@ INLINE void attend_as(const attention *a, tile t, size_t kv_head, int half) {
             s.largest[r] = -INFINITY, s.total[r] = 0, s.visible[r] = seen = position + 1;
         }
         for (size_t from = 0; from < seen; from += BLOCK) {
-            size_t tokens = seen - from < BLOCK ? seen - from : BLOCK, r = 0;
-            for (; r + TOGETHER <= rows; r += TOGETHER) block(a, &s, r, TOGETHER, head, from, tokens, half);
-            for (; r + 3 <= rows; r += 3) block(a, &s, r, 3, head, from, tokens, half);
-            if (rows - r == 2)
-                block(a, &s, r, 2, head, from, tokens, half);
-            else if (rows - r == 1)
-                block(a, &s, r, 1, head, from, tokens, half);
+            size_t tokens = seen - from < BLOCK ? seen - from : BLOCK, numbers = (tokens + PANEL - 1) / PANEL * PANEL * dim;
+            const char *keys = place(a->keys, head + from * dim, half), *values = place(a->values, head + from * dim, half);
+            if (half && rows > 2 * TOGETHER && dim <= NEAR_DIM) { // rather once than for each few rows
+                float near[2][BLOCK * NEAR_DIM];
+                over(&s, rows, widened(keys, numbers, near[0]), widened(values, numbers, near[1]), dim, from, tokens, 0);
+            } else
+                over(&s, rows, keys, values, dim, from, tokens, half);
         }
         for (size_t r = 0; r < rows; r++) {
             float *out = a->out + ((t.first + (begin + r) / group) * a->heads + kv_head * group + (begin + r) % group) * dim;
