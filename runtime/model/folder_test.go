@@ -83,6 +83,31 @@ func TestWriteLoadVerify(t *testing.T) {
 	}
 }
 
+// TestFormats: which folders of older versions are read.
+func TestFormats(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		format int
+		change func(*model.Manifest)
+		read   bool
+	}{
+		{model.Format, func(*model.Manifest) {}, true},
+		{model.Format + 1, func(*model.Manifest) {}, false},
+		{3, func(*model.Manifest) {}, true},
+		{3, func(m *model.Manifest) { m.Shape.KVWidth, m.Shape.PageTokens = 2, 256 }, true},
+		{2, func(*model.Manifest) {}, true},
+		{2, func(m *model.Manifest) { m.Shape.KVWidth, m.Shape.PageTokens = 2, 256 }, false},
+		{1, func(*model.Manifest) {}, false},
+	} {
+		m := valid("tiny", "q8")
+		m.Format = c.format
+		c.change(&m)
+		if err := m.Validate(); (err == nil) != c.read {
+			t.Errorf("format %d, pages of %d tokens: %v, want it read: %v", c.format, m.Shape.PageTokens, err, c.read)
+		}
+	}
+}
+
 func TestLoadDamaged(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -354,7 +354,18 @@ func TestBlockProductRefuses(t *testing.T) {
 			t.Errorf("%s of %v was taken", bad.name, bad.value)
 		}
 	}
+	gated := randomMatrix(t, rand.New(rand.NewPCG(1, 1)), quant.Grouping{Bits: 4}, 32, 64)
 	x := tensor(t, make([]float32, 64), 64)
+	if _, err := gated.with(gated.session(t, true, value{"norm", 1, 1}, value{"residual", 1, 2}), x, tensor(t, make([]float32, 64)), tensor(t, make([]float32, 16), 16)); err == nil {
+		t.Error("a residual was added to a gated product")
+	}
+	none, err := open(t, "BlockProduct", []value{{"x", 1, 2}, {"w", 2, 2}, {"norm", 1, 1}}, []value{{"y", 1, 2}}, m.attributes(false, false)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.with(none, x, tensor(t, make([]float32, 64))); err == nil {
+		t.Error("a norm without epsilon was taken")
+	}
 	for _, bad := range []struct {
 		ports []value
 		more  []ort.Value
