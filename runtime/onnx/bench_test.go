@@ -72,7 +72,7 @@ func step(b testing.TB, e *onnx.Engine, rows ...*engine.Row) {
 // other work on the machine only adds to it.
 func BenchmarkPrefill(b *testing.B) {
 	e := open(b, nil)
-	for _, n := range []int{60, 128, 512} {
+	for _, n := range []int{60, 128, 512, 1500} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			prompt := someTokens(e, n)
 			fastest := map[int]time.Duration{}

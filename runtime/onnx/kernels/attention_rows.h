@@ -12,12 +12,12 @@
 #define INLINE static inline __attribute__((always_inline)) TARGET
 #define UNROLL _Pragma("GCC unroll 6")
 
-// TOGETHER is the most rows at once, WIDE the most vectors beside up to three rows: their sums stay in registers.
-// Beside more rows there are two vectors, which hold a panel at least.
-enum { WIDE = 4, TOGETHER = 2 * LANES >= PANEL ? 6 : 3 };
+// TOGETHER is the most rows at once, WIDE the most vectors beside up to three rows and MANY_WIDE beside more: their
+// sums stay in registers.
+enum { WIDE = 4, MANY_WIDE = LANES < PANEL ? 2 : 4, TOGETHER = 2 * LANES >= PANEL ? 6 : 3 };
 
-// NEAR_DIM is the largest dimension of heads whose blocks are widened on the stack.
-enum { NEAR_DIM = 128 };
+// NEAR is how many numbers of a block are kept in single precision at once: they stay in the nearest cache.
+enum { NEAR = 4096 };
 
 INLINE vec splat(float x) { return x - (vec){0}; }
 INLINE vec load(const float *p) { return *(const vec *)p; }
@@ -91,14 +91,15 @@ static TARGET void append(const attention *a, size_t token, size_t kv_head) {
 // A state of rows: the scaled query, the largest score so far, and the sums of exp(score - largest) and of
 // that times the values.
 typedef struct {
-    float query[ROWS][MAX_DIM], sums[ROWS][MAX_DIM];
+    float query[ROWS * MAX_DIM], sums[ROWS * MAX_DIM]; // a row's numbers behind another's
     float largest[ROWS], total[ROWS];
     size_t visible[ROWS]; // keys that the row sees
 } state;
 
-// score multiplies n queries with the keys of `wide` vectors of tokens, dimension after dimension. As many numbers
-// from next on are fetched meanwhile: the processor by itself stops at the end of a page, which a panel may fill.
-INLINE void score(const float (*query)[MAX_DIM], const char *keys, size_t at, size_t dim, int half, const int n, const int wide, float (*to)[BLOCK], const char *next) {
+// score multiplies n queries with the keys of `wide` vectors of tokens, dimension after dimension. From a cache of half
+// precision, as many numbers from next on are fetched meanwhile: the processor by itself stops at the end of a page,
+// which a panel may fill.
+INLINE void score(const float *query, const int n, const char *keys, size_t dim, int half, const int wide, const char *next, float *to) {
     vec sum[TOGETHER][WIDE];
     UNROLL for (int r = 0; r < n; r++)
         UNROLL for (int w = 0; w < wide; w++) sum[r][w] = splat(0);
@@ -106,101 +107,168 @@ INLINE void score(const float (*query)[MAX_DIM], const char *keys, size_t at, si
         vec key[WIDE];
         UNROLL for (int w = 0; w < wide; w++) {
             size_t token = w * LANES, number = token / PANEL * PANEL * dim + d * PANEL + token % PANEL;
-            key[w] = cached(keys, at + number, half);
-            if (token % PANEL == 0) __builtin_prefetch(place(next, number, half));
+            key[w] = cached(keys, number, half);
+            if (next && token % PANEL == 0) __builtin_prefetch(place(next, number, half));
         }
         UNROLL for (int r = 0; r < n; r++)
-            UNROLL for (int w = 0; w < wide; w++) sum[r][w] = fma_(key[w], splat(query[r][d]), sum[r][w]);
+            UNROLL for (int w = 0; w < wide; w++) sum[r][w] = fma_(key[w], splat(query[r * dim + d]), sum[r][w]);
     }
     UNROLL for (int r = 0; r < n; r++)
-        UNROLL for (int w = 0; w < wide; w++) store(to[r] + w * LANES, sum[r][w]);
+        UNROLL for (int w = 0; w < wide; w++) store(to + r * BLOCK + w * LANES, sum[r][w]);
 }
 
-// soften turns a row's scores of a block, of which the first `visible` count, into weights, and brings the
-// sums to the new largest score. Of no score, it makes weights of 0.
-INLINE void soften(float *scores, size_t visible, size_t padded, state *s, size_t row, size_t dim) {
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int32_t four_ints __attribute__((vector_size(16), aligned(4), may_alias));
+
+INLINE four either(four a, four b, int largest) {
+    if (!largest) return a + b;
+    four_ints mask = b > a;
+    return (four)((mask & (four_ints)b) | (~mask & (four_ints)a));
+}
+
+// fold brings PANEL numbers together by halves: to the largest, or to the sum.
+INLINE float fold(const float *lane, int largest) {
+    _Static_assert(PANEL == 16, "four vectors of four");
+    const four *v = (const four *)lane;
+    four all = either(either(v[0], v[2], largest), either(v[1], v[3], largest), largest);
+    float a = all[0], b = all[1], c = all[2], d = all[3];
+    if (!largest) return (a + c) + (b + d);
+    a = c > a ? c : a, b = d > b ? d : b;
+    return b > a ? b : a;
+}
+
+enum { VECTORS = PANEL / LANES };
+
+// largest is the largest of a row's scores of a block, of which the first `visible` count, and of those before.
+INLINE float largest(float *scores, size_t visible, size_t padded, const state *s, size_t row) {
+    if (!visible) return s->largest[row];
+    vec lane[VECTORS];
+    for (size_t i = visible; i < padded; i++) scores[i] = -INFINITY;
+    UNROLL for (int w = 0; w < VECTORS; w++) lane[w] = load(scores + w * LANES);
+    for (size_t i = PANEL; i < padded; i += PANEL)
+        UNROLL for (int w = 0; w < VECTORS; w++) {
+            vec score = load(scores + i + w * LANES);
+            lane[w] = choose(score > lane[w], score, lane[w]);
+        }
+    float most = fold((float *)lane, 1);
+    return most > s->largest[row] ? most : s->largest[row];
+}
+
+// soften turns a row's scores of a block into weights, and brings the sums to the new largest score. Of no score, it
+// makes weights of 0.
+INLINE void soften(float *scores, size_t visible, size_t padded, float most, state *s, size_t row, size_t dim) {
     if (!visible) {
         memset(scores, 0, padded * sizeof *scores);
         return;
     }
-    float lane[PANEL], largest = s->largest[row];
-    for (size_t i = visible; i < padded; i++) scores[i] = -INFINITY;
-    memcpy(lane, scores, sizeof lane);
-    for (size_t i = PANEL; i < padded; i++) lane[i % PANEL] = scores[i] > lane[i % PANEL] ? scores[i] : lane[i % PANEL];
-    for (size_t i = 0; i < PANEL; i++) largest = lane[i] > largest ? lane[i] : largest;
-    memset(lane, 0, sizeof lane);
+    vec lane[VECTORS];
+    UNROLL for (int w = 0; w < VECTORS; w++) lane[w] = splat(0);
     for (size_t i = 0; i < padded; i += PANEL)
-        UNROLL for (int w = 0; w < PANEL; w += LANES) {
-            vec weight = exponential(load(scores + i + w) - largest);
-            store(scores + i + w, weight);
-            store(lane + w, load(lane + w) + weight);
+        UNROLL for (int w = 0; w < VECTORS; w++) {
+            vec weight = exponential(load(scores + i + w * LANES) - most);
+            store(scores + i + w * LANES, weight);
+            lane[w] += weight;
         }
-    for (size_t step = PANEL / 2; step; step /= 2)
-        for (size_t i = 0; i < step; i++) lane[i] += lane[i + step];
-    vec shrink = exponential(splat(s->largest[row] - largest));
-    s->largest[row] = largest;
-    s->total[row] = s->total[row] * shrink[0] + lane[0];
-    for (size_t d = 0; d < dim; d += LANES) store(s->sums[row] + d, load(s->sums[row] + d) * shrink);
+    vec shrink = exponential(splat(s->largest[row] - most));
+    s->largest[row] = most;
+    s->total[row] = s->total[row] * shrink[0] + fold((float *)lane, 0);
+    for (size_t d = 0; d < dim; d += LANES) store(s->sums + row * dim + d, load(s->sums + row * dim + d) * shrink);
 }
 
-// mix adds the values of a block, times their weights, to `wide` vectors of the sums of n rows, token after
-// token, and fetches those of the next panel.
-INLINE void mix(const float (*weights)[BLOCK], const char *values, size_t at, size_t tokens, size_t dim, int half, const int n, const int wide, float (*sums)[MAX_DIM], size_t from) {
+// mix adds the values of tokens, times their weights, to `wide` vectors of the sums of n rows, token after token, and
+// fetches those of the next panel.
+INLINE void mix(const float *weights, const int n, const char *values, size_t tokens, size_t dim, int half, const int wide, int fetch, float *sums) {
     vec sum[TOGETHER][WIDE];
     UNROLL for (int r = 0; r < n; r++)
-        UNROLL for (int w = 0; w < wide; w++) sum[r][w] = load(sums[r] + from + w * LANES);
+        UNROLL for (int w = 0; w < wide; w++) sum[r][w] = load(sums + r * dim + w * LANES);
     for (size_t t = 0; t < tokens; t++) {
         vec value[WIDE];
         UNROLL for (int w = 0; w < wide; w++) {
-            size_t number = at + t * dim + from + w * LANES;
+            size_t number = t * dim + w * LANES;
             value[w] = cached(values, number, half);
-            if (w * LANES % PANEL == 0) __builtin_prefetch(place(values, number + PANEL * dim, half));
+            if (fetch && w * LANES % PANEL == 0) __builtin_prefetch(place(values, number + PANEL * dim, half));
         }
         UNROLL for (int r = 0; r < n; r++)
-            UNROLL for (int w = 0; w < wide; w++) sum[r][w] = fma_(value[w], splat(weights[r][t]), sum[r][w]);
+            UNROLL for (int w = 0; w < wide; w++) sum[r][w] = fma_(value[w], splat(weights[r * BLOCK + t]), sum[r][w]);
     }
     UNROLL for (int r = 0; r < n; r++)
-        UNROLL for (int w = 0; w < wide; w++) store(sums[r] + from + w * LANES, sum[r][w]);
+        UNROLL for (int w = 0; w < wide; w++) store(sums + r * dim + w * LANES, sum[r][w]);
 }
 
-// block lets n rows see up to BLOCK keys, of which the first has number `from`.
-INLINE void block(state *s, size_t row, const int n, const char *keys, const char *values, size_t dim, size_t from, size_t tokens, int half) {
-    size_t padded = (tokens + PANEL - 1) / PANEL * PANEL, i = 0, d = 0;
-    const float(*query)[MAX_DIM] = (const float(*)[MAX_DIM])s->query + row;
-    const int wide = n > 3 ? 2 : WIDE;
-    float weights[TOGETHER][BLOCK];
-    for (; i + wide * LANES <= padded; i += wide * LANES) {
-        int more = i + 2 * wide * LANES <= padded;
-        const char *next = more ? place(keys, (i + wide * LANES) * dim, half) : values;
-        score(query, keys, i * dim, dim, half, n, wide, (float(*)[BLOCK]) & weights[0][i], next);
+// A piece of a block: keys or values of tokens.
+typedef struct {
+    const char *numbers;
+    size_t tokens, dim;
+    int half;         // the numbers are of half precision
+    const char *next; // what is read behind the keys; NULL where nothing need be fetched
+} piece;
+
+// scores multiplies n queries with the keys of a piece.
+INLINE void scores(const float *query, const int n, piece p, float *to) {
+    size_t i = 0;
+#define SCORE(wide)                                                                              \
+    for (; i + wide * LANES <= p.tokens; i += wide * LANES) {                                    \
+        const char *keys = place(p.numbers, i * p.dim, p.half), *next = p.next;                  \
+        if (next && i + 2 * wide * LANES <= p.tokens) next = place(keys, wide * LANES * p.dim, p.half); \
+        score(query, n, keys, p.dim, p.half, wide, next, to + i);                                \
     }
-    for (; i < padded; i += PANEL)
-        score(query, keys, i * dim, dim, half, n, PANEL / LANES, (float(*)[BLOCK]) & weights[0][i], values);
-    for (int r = 0; r < n; r++) {
-        size_t visible = s->visible[row + r] > from ? s->visible[row + r] - from : 0;
-        soften(weights[r], visible < tokens ? visible : tokens, padded, s, row + r, dim);
-    }
-    for (; d + wide * LANES <= dim; d += wide * LANES)
-        mix((const float(*)[BLOCK])weights, values, 0, tokens, dim, half, n, wide, s->sums + row, d);
-    for (; d < dim; d += LANES)
-        mix((const float(*)[BLOCK])weights, values, 0, tokens, dim, half, n, 1, s->sums + row, d);
+    if (n <= 3 || MANY_WIDE == WIDE) SCORE(WIDE);
+    if (2 * LANES >= PANEL) SCORE(2);
+    SCORE(PANEL / LANES);
+#undef SCORE
 }
 
-// over lets all rows see a block.
-INLINE void over(state *s, size_t rows, const char *keys, const char *values, size_t dim, size_t from, size_t tokens, int half) {
+// mixes adds the values of a piece, times their weights, to the sums of n rows.
+INLINE void mixes(const float *weights, const int n, piece p, float *sums) {
+    size_t d = 0;
+#define MIX(wide)                                     \
+    for (; d + wide * LANES <= p.dim; d += wide * LANES) \
+        mix(weights, n, place(p.numbers, d, p.half), p.tokens, p.dim, p.half, wide, p.next != NULL, sums + d);
+    if (n <= 3 || MANY_WIDE == WIDE) MIX(WIDE);
+    MIX(2);
+    MIX(1);
+#undef MIX
+}
+
+// see lets all rows see a piece, as many at once as there are registers for: its keys, or its values.
+INLINE void see(state *s, size_t rows, piece p, float *weights, int of_values) {
     size_t r = 0;
-    for (; r + TOGETHER <= rows; r += TOGETHER) block(s, r, TOGETHER, keys, values, dim, from, tokens, half);
-    for (; r + 3 <= rows; r += 3) block(s, r, 3, keys, values, dim, from, tokens, half);
-    if (rows - r == 2)
-        block(s, r, 2, keys, values, dim, from, tokens, half);
-    else if (rows - r == 1)
-        block(s, r, 1, keys, values, dim, from, tokens, half);
+#define SEE(n) of_values ? mixes(weights + r * BLOCK, n, p, s->sums + r * p.dim) : scores(s->query + r * p.dim, n, p, weights + r * BLOCK)
+    for (; r + TOGETHER <= rows; r += TOGETHER) SEE(TOGETHER);
+    for (; r + 3 <= rows; r += 3) SEE(3);
+    if (rows - r == 2) SEE(2);
+    if (rows - r == 1) SEE(1);
+#undef SEE
 }
 
-// widened writes n numbers of half precision, a multiple of PANEL, in single precision.
-INLINE const char *widened(const char *from, size_t n, float *to) {
-    for (size_t i = 0; i < n; i += LANES) store(to + i, widen(from + 2 * i));
-    return (const char *)to;
+// look lets all rows see a block's keys or values. Those of half precision that many rows see are widened once for all
+// of them, so much at a time as stays near.
+INLINE void look(state *s, size_t rows, piece all, float *weights, int of_values) {
+    if (!all.half || rows <= 2 * TOGETHER) {
+        see(s, rows, all, weights, of_values);
+        return;
+    }
+    float near[PANEL * MAX_DIM];
+    const size_t fit = NEAR / all.dim / PANEL * PANEL, step = fit ? fit : PANEL;
+    for (size_t at = 0; at < all.tokens; at += step) {
+        const size_t n = all.tokens - at < step ? all.tokens - at : step;
+        const char *numbers = place(all.numbers, at * all.dim, 1);
+        for (size_t i = 0; i < n * all.dim; i += LANES) store(near + i, widen(numbers + 2 * i));
+        see(s, rows, (piece){(const char *)near, n, all.dim}, weights + at, of_values);
+    }
+}
+
+// over lets all rows see a block, of which the first key has number `from`.
+INLINE void over(state *s, size_t rows, const char *keys, const char *values, size_t dim, size_t from, size_t tokens, int half) {
+    float weights[ROWS * BLOCK], most[ROWS];
+    size_t padded = (tokens + PANEL - 1) / PANEL * PANEL, visible[ROWS];
+    look(s, rows, (piece){keys, padded, dim, half, values}, weights, 0);
+    for (size_t r = 0; r < rows; r++) { // of all rows first: a row's weights wait for its largest score
+        visible[r] = s->visible[r] < from ? 0 : s->visible[r] - from < tokens ? s->visible[r] - from : tokens;
+        most[r] = largest(weights + r * BLOCK, visible[r], padded, s, r);
+    }
+    for (size_t r = 0; r < rows; r++) soften(weights + r * BLOCK, visible[r], padded, most[r], s, r, dim);
+    look(s, rows, (piece){values, tokens, dim, half, values}, weights, 1);
 }
 
 INLINE void attend_as(const attention *a, tile t, size_t kv_head, int half) {
@@ -211,22 +279,17 @@ INLINE void attend_as(const attention *a, tile t, size_t kv_head, int half) {
         size_t rows = t.count * group - begin < ROWS ? t.count * group - begin : ROWS, seen = 0;
         for (size_t r = 0; r < rows; r++) {
             size_t token = t.first + (begin + r) / group, position = a->places[2 * token + 1];
-            turn(a, a->qkv + token * width + (kv_head * group + (begin + r) % group) * dim, position, a->scale, s.query[r]);
-            memset(s.sums[r], 0, dim * sizeof(float));
+            turn(a, a->qkv + token * width + (kv_head * group + (begin + r) % group) * dim, position, a->scale, s.query + r * dim);
+            memset(s.sums + r * dim, 0, dim * sizeof(float));
             s.largest[r] = -INFINITY, s.total[r] = 0, s.visible[r] = seen = position + 1;
         }
         for (size_t from = 0; from < seen; from += BLOCK) {
-            size_t tokens = seen - from < BLOCK ? seen - from : BLOCK, numbers = (tokens + PANEL - 1) / PANEL * PANEL * dim;
-            const char *keys = place(a->keys, head + from * dim, half), *values = place(a->values, head + from * dim, half);
-            if (half && rows > 2 * TOGETHER && dim <= NEAR_DIM) { // rather once than for each few rows
-                float near[2][BLOCK * NEAR_DIM];
-                over(&s, rows, widened(keys, numbers, near[0]), widened(values, numbers, near[1]), dim, from, tokens, 0);
-            } else
-                over(&s, rows, keys, values, dim, from, tokens, half);
+            size_t tokens = seen - from < BLOCK ? seen - from : BLOCK;
+            over(&s, rows, place(a->keys, head + from * dim, half), place(a->values, head + from * dim, half), dim, from, tokens, half);
         }
         for (size_t r = 0; r < rows; r++) {
             float *out = a->out + ((t.first + (begin + r) / group) * a->heads + kv_head * group + (begin + r) % group) * dim;
-            for (size_t d = 0; d < dim; d++) out[d] = s.sums[r][d] / s.total[r];
+            for (size_t d = 0; d < dim; d++) out[d] = s.sums[r * dim + d] / s.total[r];
         }
     }
 }
