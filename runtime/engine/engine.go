@@ -48,6 +48,10 @@ type Info struct {
 	// tokens may be fed one at a time: otherwise the result would depend on how the prompt was cut.
 	MinPrefill int
 
+	// Together is how many tokens of a step, of whatever rows, are computed at once: a step of a multiple of them
+	// takes hardly longer than one of some fewer. 0 or 1 where any number is as good.
+	Together int
+
 	// Drafts is how many guessed tokens (Row.Draft) over all rows a step may have that takes hardly longer for
 	// them. Where it is not 0, the engine is a [Drafter], and MinPrefill is 1.
 	Drafts int

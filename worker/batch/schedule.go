@@ -19,6 +19,9 @@ type Limits struct {
 	Budget int // prompt tokens of all rows together
 	Row    int // prompt tokens of one row
 	Min    int // fewest prompt tokens of a row, unless the prompt is shorter
+
+	// Together is how many tokens are computed at once; 0 or 1 where any number is as good.
+	Together int
 }
 
 // Piece is one row of a step: the sequence at Index of the views, and how many prompt tokens it is
@@ -90,6 +93,25 @@ func (l Limits) valid() bool {
 	return l.Min >= 1 && l.Row >= 2*l.Min-1 && l.Budget >= 2*l.Min-1
 }
 
+// even is the number of prompt tokens next to n that makes, with the rows that decode, a multiple of Together: what
+// is left over would take as long as so many.
+func (l Limits) even(rows, n int) int {
+	if rows == 0 || l.Together <= 1 {
+		return n
+	}
+	even := (rows+n+l.Together/2)/l.Together*l.Together - rows
+	if even > l.Budget {
+		even -= l.Together
+	}
+	if even < min(n, paceFloor) {
+		even += l.Together
+	}
+	if even > l.Budget {
+		return n
+	}
+	return even
+}
+
 // Planner decides what each step of a device contains: [Schedule] within what its [Pace] allows. Steps do not
 // become longer for prompts that are less urgent than one of the streams. Pure; not safe for concurrent use.
 type Planner struct {
@@ -112,7 +134,7 @@ func (p *Planner) Plan(into []Piece, views []View) []Piece {
 		pressing = pressing || views[i].Rest > 0 && views[i].Rank <= urgent
 	}
 	l := p.Limits
-	l.Budget = max(p.pace.Budget(decoding, pressing, l.Budget), 2*l.Min-1)
+	l.Budget = l.even(decoding, max(p.pace.Budget(decoding, pressing, l.Budget), 2*l.Min-1))
 	into = Schedule(into, p.steps, views, l)
 	if len(into) > 0 {
 		p.steps++

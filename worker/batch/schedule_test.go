@@ -41,6 +41,31 @@ func TestScheduleTable(t *testing.T) {
 	}
 }
 
+// A step of prompts beside streams is of as many tokens as are computed at once, or of several times as many, but for
+// the end of the prompts.
+func TestPlanFillsWhatIsComputedTogether(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ together, decoding, rest, want int }{
+		{16, 3, 500, 61}, {16, 1, 500, 63}, {16, 60, 500, 52}, {16, 0, 500, 64}, {16, 3, 20, 20},
+		{4, 3, 500, 61}, {1, 3, 500, 64}, {0, 3, 500, 64}, {100, 3, 500, 64},
+	} {
+		p := batch.Planner{Limits: batch.Limits{Budget: 64, Row: 64, Min: 1, Together: c.together}}
+		views := make([]batch.View, c.decoding, c.decoding+1)
+		pieces := p.Plan(nil, append(views, batch.View{Rest: c.rest}))
+		if got := pieces[len(pieces)-1].Prompt; got != c.want {
+			t.Errorf("%d prompt tokens beside %d streams with %d computed together, want %d", got, c.decoding, c.together, c.want)
+		}
+	}
+	p := batch.Planner{Limits: batch.Limits{Budget: 64, Row: 64, Min: 2, Together: 16}}
+	teach(p.Took) // 8 prompt tokens beside one stream, 14 beside 8
+	for decoding, want := range map[int]int{1: 15, 8: 8, 12: 20} {
+		pieces := p.Plan(nil, append(make([]batch.View, decoding), batch.View{Rank: 1, Rest: 500}))
+		if got := pieces[len(pieces)-1].Prompt; got != want {
+			t.Errorf("%d prompt tokens beside %d streams at the device's pace, want %d", got, decoding, want)
+		}
+	}
+}
+
 // Every prompt is cut into rows of at least Min, budgets hold, and every sequence comes to its end.
 func TestScheduleProperties(t *testing.T) {
 	t.Parallel()

@@ -29,3 +29,11 @@ func Level() string {
 	}
 	return levels[1]
 }
+
+// Together is how many rows of activations products take at once: MANY of blocks.h with AMX, TILE below.
+func Together() int {
+	if Level() == levels[3] {
+		return 16
+	}
+	return 4
+}
