@@ -10,9 +10,9 @@ typedef float vec __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(32), aligned(4), may_alias));
 
 static inline TARGET vec widen(const char *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
-static inline TARGET uint16_t narrow(float x) {
-    x = x > 65504 ? 65504 : x < -65504 ? -65504 : x;
-    return _mm_extract_epi16(_mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT), 0);
+static inline TARGET void narrow(vec x, uint16_t *to) { // keeps what is not a number
+    __m256 v = _mm256_max_ps(_mm256_set1_ps(-65504), _mm256_min_ps(_mm256_set1_ps(65504), x));
+    _mm_storeu_si128((__m128i *)to, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
 static inline TARGET vec fma_(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 

@@ -24,7 +24,7 @@ static inline vec widen(const char *p) {
     return (vec){number(h[0]), number(h[1]), number(h[2]), number(h[3])};
 }
 
-static inline uint16_t narrow(float x) {
+static inline uint16_t nearest(float x) {
     uint32_t bits, sign = signbit(x) ? 0x8000 : 0;
     float v = fabsf(x);
     if (v != v) return sign | 0x7e00;
@@ -33,6 +33,10 @@ static inline uint16_t narrow(float x) {
     memcpy(&bits, &v, sizeof bits);
     bits -= 112u << 23;
     return sign | (bits + 0xfff + (bits >> 13 & 1)) >> 13;
+}
+
+static inline void narrow(vec x, uint16_t *to) {
+    for (int i = 0; i < LANES; i++) to[i] = nearest(x[i]);
 }
 
 static inline vec fma_(vec a, vec b, vec c) {

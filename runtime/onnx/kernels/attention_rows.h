@@ -1,7 +1,7 @@
 // The code of the attention kernels, compiled once for each level, by the file that includes this one. That
 // defines vec, a vector of LANES floats; ints, as many integers; TARGET; and
 //   vec widen(const char *)       LANES numbers of half precision
-//   uint16_t narrow(float)        the nearest finite one
+//   void narrow(vec, uint16_t *)  the nearest finite ones
 //   vec fma_(vec a, vec b, vec c) a*b + c, rounded once
 
 #include "attention.h"
@@ -49,14 +49,6 @@ INLINE vec cached(const char *cache, size_t at, int half) {
     return half ? widen(place(cache, at, 1)) : load((const float *)place(cache, at, 0));
 }
 
-INLINE void put(char *cache, size_t at, int half, float x) {
-    if (half) {
-        uint16_t h = narrow(x);
-        memcpy(cache + 2 * at, &h, sizeof h);
-    } else
-        ((float *)cache)[at] = x;
-}
-
 // turn is the rotary embedding of a head's vector, times scale.
 INLINE void turn(const attention *a, const float *x, size_t position, float scale, float *to) {
     size_t half = a->dim / 2;
@@ -75,9 +67,18 @@ INLINE void append_as(const attention *a, size_t token, size_t kv_head, int half
     size_t panel = head + position / PANEL * PANEL * dim + position % PANEL;
     float turned[MAX_DIM];
     turn(a, k, position, 1, turned);
-    for (size_t i = 0; i < dim; i++) {
-        put(a->keys, panel + i * PANEL, half, turned[i]);
-        put(a->values, head + position * dim + i, half, v[i]);
+    uint16_t *half_keys = (uint16_t *)a->keys, *half_values = (uint16_t *)a->values;
+    float *keys = (float *)a->keys, *values = (float *)a->values;
+    for (size_t i = 0; i < dim; i += LANES) {
+        uint16_t key[LANES];
+        if (half) {
+            narrow(load(turned + i), key);
+            narrow(load(v + i), half_values + head + position * dim + i);
+        } else
+            store(values + head + position * dim + i, load(v + i));
+        for (size_t l = 0; l < LANES; l++)
+            if (half) half_keys[panel + (i + l) * PANEL] = key[l];
+            else keys[panel + (i + l) * PANEL] = turned[i + l];
     }
 }
 

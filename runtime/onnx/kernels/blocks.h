@@ -114,7 +114,5 @@ typedef struct {
 } many_kernels;
 
 extern const many_kernels many_amx;
-void blocks_avx2_quantize(const form *, const float *x, const float *norm, const activations *a, size_t row);
-void blocks_avx2_gate(float gate[GROUP], const float up[GROUP]);
 
 #endif

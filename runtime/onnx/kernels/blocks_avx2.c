@@ -20,7 +20,7 @@ static inline TARGET_AVX2 void words(const __m256i q[4], int16_t *to) {
     }
 }
 
-TARGET_AVX2 void blocks_avx2_quantize(const form *f, const float *x, const float *norm, const activations *a, size_t row) {
+static TARGET_AVX2 void quantize(const form *f, const float *x, const float *norm, const activations *a, size_t row) {
     size_t blocks = blocks_of(f), at = row * blocks;
     const float most = f->bits == 4 ? MOST4 : MOST8;
     const __m256 unit = _mm256_set1_ps(norm ? unit_of(f, x) : 1);
@@ -148,7 +148,7 @@ static inline TARGET_AVX2 __m256 exponential(__m256 x) {
     return _mm256_mul_ps(p, _mm256_castsi256_ps(power));
 }
 
-TARGET_AVX2 void blocks_avx2_gate(float g[GROUP], const float up[GROUP]) {
+static TARGET_AVX2 void gate(float g[GROUP], const float up[GROUP]) {
     const __m256 one = _mm256_set1_ps(1);
     for (int i = 0; i < GROUP; i += 8) {
         __m256 x = _mm256_loadu_ps(g + i), e = exponential(_mm256_or_ps(x, _mm256_set1_ps(-0.0f)));
@@ -157,4 +157,4 @@ TARGET_AVX2 void blocks_avx2_gate(float g[GROUP], const float up[GROUP]) {
     }
 }
 
-const block_kernels blocks_avx2 = {blocks_avx2_quantize, tile, blocks_avx2_gate};
+const block_kernels blocks_avx2 = {quantize, tile, gate};
