@@ -91,6 +91,10 @@ static void multiply_group(const work *w, size_t g, uint8_t *unpacked) {
     if (second) w->many->unpack(f, weights + bytes, second);
     for (size_t row = 0; row < w->rows; row += most) {
         size_t n = w->rows - row < most ? w->rows - row : most;
+        for (size_t m = 0; m < n; m++) { // a row is far from the next one
+            __builtin_prefetch(w->out + (row + m) * width + at, 1);
+            if (w->residual) __builtin_prefetch(w->residual + (row + m) * width + at);
+        }
         multiply_rows(w, weights, unpacked, row, n, out);
         if (f->gated) multiply_rows(w, weights + bytes, second, row, n, up);
         for (size_t m = 0; m < n; m++) {
