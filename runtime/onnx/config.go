@@ -59,7 +59,7 @@ type Config struct {
 	KVBudget      int64     // bytes of KV cache; 0 means MaxSequences full contexts, SetKVBudget changes it
 	Neighbors     Neighbors // who shares the memory of a GPU
 	MaxSequences  int       // open at once; 0 means 64, at most 1024
-	MaxStepTokens int       // most tokens of a prefill row; 0 means 64, from 4 to 4096
+	MaxStepTokens int       // most tokens of a prefill row; 0 means 80, from 4 to 4096
 
 	Logger *slog.Logger // nil discards
 }
@@ -71,7 +71,7 @@ type Neighbors = paged.Neighbors
 const (
 	defaultSequences  = 64
 	maxSequences      = 1024
-	defaultStepTokens = 64
+	defaultStepTokens = 80
 	maxStepTokens     = 4096
 	maxThreads        = 1024
 )

@@ -114,7 +114,7 @@ type asked struct {
 // serve runs requests on the device in virtual time: at most open of them at once, the next one as soon as one
 // ends. It returns the times to first tokens and those between tokens, sorted.
 func serve(open int, requests []*asked) (waits, gaps []time.Duration) {
-	p := batch.Planner{Limits: batch.Limits{Budget: 64, Row: 64, Min: 1}}
+	p := batch.Planner{Limits: batch.Limits{Budget: 80, Row: 80, Min: 1}}
 	teach(p.Took)
 	var running []*asked
 	now, next := time.Duration(0), 0
@@ -206,8 +206,8 @@ func TestPromptsKeepTheRhythm(t *testing.T) {
 		if p99 > 2*p50 {
 			t.Errorf("%d open, prompts of %v: the 99th percentile of the time between tokens is %v, the median %v", c.open, c.prompt, p99, p50)
 		}
-		if most := gaps[len(gaps)-1]; most > device(64, c.open-1) {
-			t.Errorf("%d open, prompts of %v: a stream waited %v for a token, want at most %v", c.open, c.prompt, most, device(64, c.open-1))
+		if most := gaps[len(gaps)-1]; most > device(80, c.open-1) {
+			t.Errorf("%d open, prompts of %v: a stream waited %v for a token, want at most %v", c.open, c.prompt, most, device(80, c.open-1))
 		}
 		if most := 2 * time.Duration(c.open) * device(c.prompt[1], 0); waits[len(waits)-1] > most {
 			t.Errorf("%d open, prompts of %v: a first token took %v, want at most %v", c.open, c.prompt, waits[len(waits)-1], most)
