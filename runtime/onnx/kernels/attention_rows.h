@@ -14,7 +14,7 @@
 
 // TOGETHER is the most rows at once, WIDE the most vectors beside up to three rows and MANY_WIDE beside more: their
 // sums stay in registers.
-enum { WIDE = 4, MANY_WIDE = LANES < PANEL ? 2 : 4, TOGETHER = 2 * LANES >= PANEL ? 6 : 3 };
+enum { WIDE = 4, MANY_WIDE = 2 * LANES > PANEL ? 4 : 2, TOGETHER = 2 * LANES >= PANEL ? 6 : 3 };
 
 // NEAR is how many numbers of a block are kept in single precision at once: they stay in the nearest cache.
 enum { NEAR = 4096 };
