@@ -13,7 +13,8 @@
 // than those of bytes with whole bytes. Words lie in an order that fits the weights': of each four columns 0, 2, 1,
 // 3. Values that are no numbers make any result.
 //
-// The sum over a block is a whole number; blocks are added in their order by fused multiply-adds. So every level gives the same bits, and a row's do not depend on the rows beside it.
+// The sum over a block is a whole number; blocks are added in their order by fused multiply-adds. So every level gives
+// the same bits, and a row's do not depend on the rows beside it.
 #ifndef PELTON_BLOCKS_H
 #define PELTON_BLOCKS_H
 
