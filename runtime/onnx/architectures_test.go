@@ -44,7 +44,7 @@ func TestArchitecturesEqualLlamaCpp(t *testing.T) {
 		t.Run(c.Arch, func(t *testing.T) {
 			t.Parallel()
 			path := unpack(t, c.Arch+".gguf")
-			for variant, within := range map[string]float64{convert.FP32: 1e-4, convert.Q8: 0.15, convert.Q4: 0.15} {
+			for variant, within := range map[string]float64{convert.FP32: 1e-4, convert.Q8: 0.15, convert.Q4: 0.15, convert.BF16W4: 0.15} {
 				dir := t.TempDir()
 				if _, err := convert.FromGGUF(t.Context(), path, dir, convert.Options{Variant: variant}); err != nil {
 					t.Fatal(err)

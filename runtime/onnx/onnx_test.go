@@ -3,7 +3,9 @@
 package onnx_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -55,6 +57,24 @@ func TestConformanceOfQ4(t *testing.T) {
 	}
 	if dir == modelDir(t) {
 		t.Skip("it is the default here: TestConformance")
+	}
+	conform(t, func(c *onnx.Config) { c.ModelDir = dir }, 4)
+}
+
+// The variant for AMX conforms on every processor: a tiny model of it, since others compute it slowly.
+func TestConformanceOfBF16W4(t *testing.T) {
+	path, dir := unpack(t, "llama.gguf"), t.TempDir()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const key = "llama.context_length" // then its type: 64 tokens are less than a block of memory
+	binary.LittleEndian.PutUint32(raw[bytes.Index(raw, []byte(key))+len(key)+4:], 1024)
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := convert.FromGGUF(t.Context(), path, dir, convert.Options{Variant: convert.BF16W4}); err != nil {
+		t.Fatal(err)
 	}
 	conform(t, func(c *onnx.Config) { c.ModelDir = dir }, 4)
 }

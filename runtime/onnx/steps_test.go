@@ -24,7 +24,7 @@ import (
 var (
 	stepThreads  = flag.Int("threads", 0, "of the engines in BenchmarkSteps; with 1 the processor's time is exact also on a busy machine")
 	stepRounds   = flag.Int("rounds", 5, "of BenchmarkSteps")
-	stepVariants = flag.String("variants", "naive,fused,fp32,q8,w8a16,q4", "or folders of models, that BenchmarkSteps compares; the first is the baseline")
+	stepVariants = flag.String("variants", "naive,fused,fp32,q8,q4,bf16-w4", "or folders of models, that BenchmarkSteps compares; the first is the baseline")
 	stepLevel    = flag.String("level", "", "of instructions that our kernels use in BenchmarkSteps; the processor's highest when empty")
 )
 

@@ -14,6 +14,8 @@ const Group = 16
 type Grouping struct {
 	Bits int  // 4: a weight is scale*q + minimum; 8: it is scale*(q-128)
 	Wide bool // scales and minima in single instead of half precision
+	// BFloat16 is the layout for products of bfloat16.
+	BFloat16 bool
 }
 
 // Bytes is the size of a group with the given columns, a multiple of [Block].
@@ -64,6 +66,10 @@ func (g Grouping) Pack(dst, q []byte, scales, minima []float32, columns int) err
 func (g Grouping) place(out []byte, r int, q []byte) {
 	for k, v := range q {
 		switch {
+		case g.BFloat16 && g.Bits == 8:
+			out[r*Block+k] = v ^ 0x80
+		case g.BFloat16:
+			out[r/4*64+2*k+r%4/2] |= v << (4 * (r % 2))
 		case g.Bits == 8:
 			out[k/4*64+4*r+k%4] = v
 		case k < Block/2:

@@ -1,7 +1,6 @@
 package quant
 
 import (
-	"errors"
 	"fmt"
 	"math"
 )
@@ -33,30 +32,6 @@ func Pack8(dst []byte, scales, src []float32) error {
 		}
 	}
 	return nil
-}
-
-// PackRow8 stores a row of values in 8 bit with one scale, symmetric around zero: dst[i] =
-// round(src[i]/scale), from -127 to 127, with scale = max|src|/127. len(dst) == len(src). Values that are
-// not finite are an error.
-func PackRow8(dst []int8, src []float32) (scale float32, err error) {
-	if len(dst) != len(src) {
-		return 0, fmt.Errorf("pack a row in 8 bit: %d values, room for %d", len(src), len(dst))
-	}
-	peak := float32(0)
-	for _, v := range src {
-		peak = max(peak, float32(math.Abs(float64(v)))) // max keeps a NaN
-	}
-	if !(peak <= math.MaxFloat32) {
-		return 0, errors.New("pack a row in 8 bit: a value is not finite")
-	}
-	scale = peak / 127
-	for i, v := range src {
-		dst[i] = 0
-		if scale > 0 {
-			dst[i] = int8(min(max(math.RoundToEven(float64(v)/float64(scale)), -127), 127))
-		}
-	}
-	return scale, nil
 }
 
 // Take8 takes Q8_0 blocks over without loss: the same integers with zero point 128, the same scales.

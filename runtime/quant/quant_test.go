@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"math"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
@@ -247,23 +246,6 @@ func BenchmarkDequantizeQ41(b *testing.B) {
 	for b.Loop() {
 		if err := quant.Q41.Dequantize(dst, raw); err != nil {
 			b.Fatal(err)
-		}
-	}
-}
-
-func TestPackRow8(t *testing.T) {
-	t.Parallel()
-	q := make([]int8, 4)
-	scale, err := quant.PackRow8(q, []float32{127, -63.5, 0.4, -127})
-	if err != nil || scale != 1 || !slices.Equal(q, []int8{127, -64, 0, -127}) {
-		t.Errorf("PackRow8 = %v, scale %g, %v; want 127 -64 0 -127, scale 1", q, scale, err)
-	}
-	if scale, err := quant.PackRow8(q, make([]float32, 4)); err != nil || scale != 0 || !slices.Equal(q, make([]int8, 4)) {
-		t.Errorf("a row of zeros: %v, scale %g, %v; want zeros", q, scale, err)
-	}
-	for _, bad := range [][]float32{{1, 2, 3}, {1, float32(math.NaN()), 0, 0}, {float32(math.Inf(1)), 0, 0, 0}} {
-		if _, err := quant.PackRow8(q, bad); err == nil {
-			t.Errorf("PackRow8(%v) = nil, want an error", bad)
 		}
 	}
 }

@@ -9,7 +9,8 @@
 //               places [T, 2] int32: slot and position of each token; those of a slot are neighbors
 //               cos, sin [positions, dim/2] float
 //   output      [T, heads * dim] float
-//   attributes  heads, kv_heads, width: bytes of a number of the cache, 2 or 4
+//   attributes  heads, kv_heads, width: bytes of a number of the cache, 2 or 4; bfloat16: they are that, with dim a
+//               multiple of 32 up to 256; may be left out
 
 #include "attention.h"
 
@@ -17,15 +18,17 @@
 #include <stdlib.h>
 
 typedef struct {
-    int64_t heads, kv_heads, width;
+    int64_t heads, kv_heads, width, bfloat16;
 } form;
 
 static OrtStatus *create(const OrtKernelInfo *info, void **kernel) {
-    form f;
+    form f = {0};
     try(int_attribute(info, "heads", 1, 1 << 16, &f.heads));
     try(int_attribute(info, "kv_heads", 1, f.heads, &f.kv_heads));
     try(int_attribute(info, "width", 2, 4, &f.width));
-    if (f.heads % f.kv_heads || f.width == 3)
+    OrtStatus *none = ort(KernelInfoGetAttribute_int64)(info, "bfloat16", &f.bfloat16);
+    if (none) ort(ReleaseStatus)(none);
+    if (f.heads % f.kv_heads || f.width == 3 || (f.bfloat16 && f.width != 2))
         return invalid("%lld heads over %lld of the cache, whose numbers have %lld bytes", (long long)f.heads, (long long)f.kv_heads, (long long)f.width);
     form *copy = malloc(sizeof f);
     if (!copy) return invalid("out of memory");
@@ -33,7 +36,11 @@ static OrtStatus *create(const OrtKernelInfo *info, void **kernel) {
     return NULL;
 }
 
-static const attention_kernels *kernels(void) {
+static const attention_kernels *kernels(const form *f) {
+#if defined(__x86_64__) && defined(__linux__)
+    if (f->bfloat16 && level >= AMX) return &attention_amx;
+#endif
+    if (f->bfloat16) return &attention_bfloats;
 #if defined(__x86_64__)
     if (level >= AVX512VNNI) return &attention_avx512;
     if (level >= AVX2) return &attention_avx2;
@@ -52,7 +59,7 @@ typedef struct {
 // cut makes tiles of a call. It reports whether all places lie in the cache, those of a sequence in order.
 static int cut(work *w) {
     const attention *a = &w->a;
-    size_t group = a->heads / a->kv_heads, most = group < ROWS ? ROWS / group : 1;
+    size_t group = a->heads / a->kv_heads, most = group < w->kernels->rows ? w->kernels->rows / group : 1;
     w->lone = 1;
     for (size_t t = 0; t < a->tokens; t++) {
         const int32_t *place = a->places + 2 * t;
@@ -105,13 +112,14 @@ static OrtStatus *compute(void *kernel, OrtKernelContext *c) {
     int64_t all = f->heads + 2 * f->kv_heads, dim = qkv.rank == 2 ? qkv.dims[1] / all : 0, panel = PANEL * dim * f->width;
     if (dim < PANEL || dim > MAX_DIM || dim % PANEL || qkv.dims[1] != dim * all)
         return invalid("qkv is not [T, %lld * dim] with dim a multiple of %d up to %d", (long long)all, PANEL, MAX_DIM);
+    if (f->bfloat16 && (dim % 32 || dim > BRIEF_DIM)) return invalid("heads of bfloat16 have %lld numbers, no multiple of 32 up to %d", (long long)dim, BRIEF_DIM);
     if (keys.rank != 3 || keys.dims[1] != f->kv_heads || keys.dims[2] % panel || !is(&values, 3, keys.dims[0], keys.dims[2]) || values.dims[1] != f->kv_heads)
         return invalid("keys and values are not [slots, %lld, panels * %lld]", (long long)f->kv_heads, (long long)panel);
     if (!is(&places, 2, qkv.dims[0], 2) || cos.rank != 2 || !is(&cos, 2, cos.dims[0], dim / 2) || !is(&sin, 2, cos.dims[0], dim / 2))
         return invalid("places are not [%lld, 2], or cos and sin not [positions, %lld]", (long long)qkv.dims[0], (long long)dim / 2);
     out.dims[0] = qkv.dims[0], out.dims[1] = f->heads * dim;
     try(output(c, 0, &out));
-    work w = {.kernels = kernels(), .a = {
+    work w = {.kernels = kernels(f), .a = {
         .heads = f->heads, .kv_heads = f->kv_heads, .dim = dim, .half = f->width == 2, .scale = 1 / sqrtf(dim),
         .slots = keys.dims[0], .capacity = keys.dims[2] / (dim * f->width), .positions = cos.dims[0],
         .cos = cos.data, .sin = sin.data, .keys = keys.data, .values = values.data,

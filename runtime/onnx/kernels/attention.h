@@ -2,7 +2,9 @@
 //
 // Cache. [slots, kv_heads, capacity, dim] numbers, of half or single precision, in panels of 16 tokens of a
 // head: of keys a panel holds dimension after dimension, [dim][16], so that one instruction goes on with the
-// scores of many tokens; of values token after token.
+// scores of many tokens; of values token after token. Of bfloat16 two numbers that are added up one after the other lie
+// side by side, as the instructions for them want it: of keys two dimensions, [dim/2][16][2], of values two tokens,
+// [8][dim][2]. Queries and weights are then rounded to bfloat16 too (attention_bfloats.h).
 //
 // Each row, which is one query head of one token, goes over the keys that it sees in blocks of 128, with an
 // online softmax. What is added up, and in which order, depends on the row's position alone. So its bits are
@@ -16,15 +18,16 @@
 enum {
     PANEL = 16,
     BLOCK = 128,  // keys
-    ROWS = 24,    // most rows that go over a block together
-    MAX_DIM = 1024 // of a head, a multiple of PANEL
+    ROWS = 24,    // most rows that go over a block together, but for bfloat16
+    MAX_DIM = 1024,  // of a head, a multiple of PANEL
+    BRIEF_DIM = 256 // of one of bfloat16, a multiple of 32
 };
 
 // A call: tokens of any sequences, those of one sequence side by side and in order.
 typedef struct {
     size_t heads, kv_heads, dim;
     size_t slots, capacity, positions; // of the cache; of cos and sin
-    int half;                          // the cache is of half precision
+    int half;                          // the cache is of half precision, unless the kernels are of bfloat16
     float scale;                       // of the scores
     const float *cos, *sin;            // [positions, dim/2]
     char *keys, *values;               // the cache
@@ -45,8 +48,10 @@ typedef struct {
     void (*append)(const attention *, size_t token, size_t kv_head);
     // attend computes the tile's rows of the query heads that share a head of the cache.
     void (*attend)(const attention *, tile, size_t kv_head);
+    size_t rows; // most rows that go over a block together
 } attention_kernels;
 
 extern const attention_kernels attention_portable, attention_avx2, attention_avx512;
+extern const attention_kernels attention_bfloats, attention_amx; // of bfloat16
 
 #endif

@@ -18,4 +18,4 @@ static inline TARGET vec fma_(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b
 
 #include "attention_rows.h"
 
-const attention_kernels attention_avx2 = {append, attend};
+const attention_kernels attention_avx2 = {append, attend, ROWS};

@@ -47,4 +47,4 @@ static inline vec fma_(vec a, vec b, vec c) {
 
 #include "attention_rows.h"
 
-const attention_kernels attention_portable = {append, attend};
+const attention_kernels attention_portable = {append, attend, ROWS};

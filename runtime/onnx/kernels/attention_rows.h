@@ -4,13 +4,7 @@
 //   void narrow(vec, uint16_t *)  the nearest finite ones
 //   vec fma_(vec a, vec b, vec c) a*b + c, rounded once
 
-#include "attention.h"
-
-#include <math.h>
-#include <string.h>
-
-#define INLINE static inline __attribute__((always_inline)) TARGET
-#define UNROLL _Pragma("GCC unroll 6")
+#include "attention_vectors.h"
 
 // TOGETHER is the most rows at once, WIDE the most vectors beside up to three rows and MANY_WIDE beside more: their
 // sums stay in registers.
@@ -18,11 +12,6 @@ enum { WIDE = 4, MANY_WIDE = 2 * LANES > PANEL ? 4 : 2, TOGETHER = 2 * LANES >= 
 
 // NEAR is how many numbers of a block are kept in single precision at once: they stay in the nearest cache.
 enum { NEAR = 4096 };
-
-INLINE vec splat(float x) { return x - (vec){0}; }
-INLINE vec load(const float *p) { return *(const vec *)p; }
-INLINE void store(float *p, vec v) { *(vec *)p = v; }
-INLINE vec choose(ints mask, vec a, vec b) { return (vec)((mask & (ints)a) | (~mask & (ints)b)); }
 
 // exponential of x ≤ 0; below -87 it is 0.
 INLINE vec exponential(vec x) {
@@ -47,17 +36,6 @@ INLINE const char *place(const char *cache, size_t at, int half) { return cache 
 // cached loads LANES numbers of the cache from number `at` on.
 INLINE vec cached(const char *cache, size_t at, int half) {
     return half ? widen(place(cache, at, 1)) : load((const float *)place(cache, at, 0));
-}
-
-// turn is the rotary embedding of a head's vector, times scale.
-INLINE void turn(const attention *a, const float *x, size_t position, float scale, float *to) {
-    size_t half = a->dim / 2;
-    const float *cos = a->cos + position * half, *sin = a->sin + position * half;
-    for (size_t i = 0; i < half; i++) {
-        float u = x[i], v = x[half + i];
-        to[i] = (u * cos[i] - v * sin[i]) * scale;
-        to[half + i] = (v * cos[i] + u * sin[i]) * scale;
-    }
 }
 
 INLINE void append_as(const attention *a, size_t token, size_t kv_head, int half) {
@@ -116,26 +94,6 @@ INLINE void score(const float *query, const int n, const char *keys, size_t dim,
     }
     UNROLL for (int r = 0; r < n; r++)
         UNROLL for (int w = 0; w < wide; w++) store(to + r * BLOCK + w * LANES, sum[r][w]);
-}
-
-typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int32_t four_ints __attribute__((vector_size(16), aligned(4), may_alias));
-
-INLINE four either(four a, four b, int largest) {
-    if (!largest) return a + b;
-    four_ints mask = b > a;
-    return (four)((mask & (four_ints)b) | (~mask & (four_ints)a));
-}
-
-// fold brings PANEL numbers together by halves: to the largest, or to the sum.
-INLINE float fold(const float *lane, int largest) {
-    _Static_assert(PANEL == 16, "four vectors of four");
-    const four *v = (const four *)lane;
-    four all = either(either(v[0], v[2], largest), either(v[1], v[3], largest), largest);
-    float a = all[0], b = all[1], c = all[2], d = all[3];
-    if (!largest) return (a + c) + (b + d);
-    a = c > a ? c : a, b = d > b ? d : b;
-    return b > a ? b : a;
 }
 
 enum { VECTORS = PANEL / LANES };

@@ -17,16 +17,26 @@ import (
 // attention is a sequence of random tokens and the operator that sees them.
 type attention struct {
 	heads, kvHeads, dim, width int
+	bfloat16                   bool // the numbers of the cache, with width 2
 	tokens, slots, capacity    int
 	qkv, cos, sin              []float32
 	session                    *ort.DynamicAdvancedSession
 }
 
+// numbers are those of a cache.
+type numbers struct {
+	width    int
+	bfloat16 bool
+	within   float64 // what comes out is right, for inputs of about 1
+}
+
+var caches = []numbers{{4, false, 1e-5}, {2, false, 5e-3}, {2, true, 4e-2}}
+
 func (a attention) row() int { return (a.heads + 2*a.kvHeads) * a.dim }
 
-func newAttention(t testing.TB, r *rand.Rand, heads, kvHeads, dim, width, tokens int) *attention {
+func newAttention(t testing.TB, r *rand.Rand, heads, kvHeads, dim int, of numbers, tokens int) *attention {
 	t.Helper()
-	a := &attention{heads: heads, kvHeads: kvHeads, dim: dim, width: width, tokens: tokens, slots: 3, capacity: (tokens + 15) / 16 * 16}
+	a := &attention{heads: heads, kvHeads: kvHeads, dim: dim, width: of.width, bfloat16: of.bfloat16, tokens: tokens, slots: 3, capacity: (tokens + 15) / 16 * 16}
 	for p := range tokens {
 		for i := range dim / 2 {
 			angle := float64(p) * math.Pow(10000, -2*float64(i)/float64(dim))
@@ -38,7 +48,7 @@ func newAttention(t testing.TB, r *rand.Rand, heads, kvHeads, dim, width, tokens
 	}
 	var err error
 	a.session, err = open(t, "Attention", []value{{"qkv", 1, 2}, {"keys", 2, 3}, {"values", 2, 3}, {"places", 6, 2}, {"cos", 1, 2}, {"sin", 1, 2}}, []value{{"out", 1, 2}},
-		attribute{"heads", heads}, attribute{"kv_heads", kvHeads}, attribute{"width", width})
+		attribute{"heads", heads}, attribute{"kv_heads", kvHeads}, attribute{"width", of.width}, attribute{"bfloat16", flag(of.bfloat16)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,9 +155,12 @@ func TestAttention(t *testing.T) {
 	defer func() { _ = kernels.Select(kernels.Level()) }()
 	const seed = uint64(1)
 	for _, c := range [][4]int{{9, 3, 64, 300}, {14, 2, 64, 70}, {4, 4, 16, 140}, {16, 8, 128, 40}, {8, 2, 80, 40}, {25, 1, 48, 40}} {
-		for width, within := range map[int]float64{4: 1e-5, 2: 5e-3} {
-			t.Run(fmt.Sprintf("%v width %d", c, width), func(t *testing.T) {
-				a := newAttention(t, rand.New(rand.NewPCG(seed, 1)), c[0], c[1], c[2], width, c[3])
+		for _, of := range caches {
+			if of.bfloat16 && c[2]%32 != 0 {
+				continue
+			}
+			t.Run(fmt.Sprintf("%v of %+v", c, of), func(t *testing.T) {
+				a := newAttention(t, rand.New(rand.NewPCG(seed, 1)), c[0], c[1], c[2], of, c[3])
 				want := a.reference()
 				var first []float32
 				for _, level := range kernels.Levels() {
@@ -160,7 +173,7 @@ func TestAttention(t *testing.T) {
 						t.Fatal(err)
 					}
 					for i, v := range want {
-						if !(math.Abs(float64(got[i])-v) <= within) {
+						if !(math.Abs(float64(got[i])-v) <= of.within) {
 							t.Fatalf("level %s: number %d of token %d is %g, want %g (seed %d)", level, i%(c[0]*c[2]), i/(c[0]*c[2]), got[i], v, seed)
 						}
 					}
@@ -209,7 +222,7 @@ func (a *attention) cuts(t *testing.T, want []float32, r *rand.Rand) {
 }
 
 func TestAttentionRefuses(t *testing.T) {
-	a := newAttention(t, rand.New(rand.NewPCG(1, 1)), 4, 2, 16, 4, 20)
+	a := newAttention(t, rand.New(rand.NewPCG(1, 1)), 4, 2, 16, caches[0], 20)
 	keys, values := a.cache()
 	for _, places := range [][]int32{{3, 0}, {-1, 0}, {0, -1}, {0, 20}, {0, 1 << 30}, {0, 3, 0, 3}, {0, 3, 0, 5}, {0, 3, 0, 2}} {
 		if _, err := a.call(keys, values, places, a.qkv[:len(places)/2*a.row()]); err == nil {
@@ -219,8 +232,8 @@ func TestAttentionRefuses(t *testing.T) {
 	if _, err := a.call(keys, values, []int32{0, 0}, a.qkv[:a.row()-8]); err == nil {
 		t.Error("a row that is too short was taken")
 	}
-	for _, bad := range []attribute{{"heads", 5}, {"kv_heads", 0}, {"width", 3}} {
-		list := []attribute{{"heads", 4}, {"kv_heads", 2}, {"width", 4}}
+	for _, bad := range []attribute{{"heads", 5}, {"kv_heads", 0}, {"width", 3}, {"bfloat16", 1}} {
+		list := []attribute{{"heads", 4}, {"kv_heads", 2}, {"width", 4}, {"bfloat16", 0}}
 		for i := range list {
 			if list[i].name == bad.name {
 				list[i] = bad
@@ -235,10 +248,10 @@ func TestAttentionRefuses(t *testing.T) {
 // BenchmarkAttention is one layer of the default model: rows that decode behind so many tokens, and a
 // prompt's chunk.
 func BenchmarkAttention(b *testing.B) {
-	for _, width := range []int{4, 2} {
+	for _, of := range caches {
 		for _, c := range []struct{ rows, past, tokens int }{{1, 100, 1}, {32, 100, 1}, {32, 1000, 1}, {1, 0, 64}, {1, 1000, 64}} {
-			b.Run(fmt.Sprintf("width%d/rows%d/past%d/tokens%d", width, c.rows, c.past, c.tokens), func(b *testing.B) {
-				a := newAttention(b, rand.New(rand.NewPCG(1, 1)), 9, 3, 64, width, c.past+c.tokens)
+			b.Run(fmt.Sprintf("width%d,bfloat16=%v/rows%d/past%d/tokens%d", of.width, of.bfloat16, c.rows, c.past, c.tokens), func(b *testing.B) {
+				a := newAttention(b, rand.New(rand.NewPCG(1, 1)), 9, 3, 64, of, c.past+c.tokens)
 				a.slots = c.rows
 				keys, values := a.cache()
 				clear(keys)

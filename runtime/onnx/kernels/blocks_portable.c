@@ -28,38 +28,9 @@ static void quantize(const form *f, const float *x, const float *norm, const act
     }
 }
 
-static float half(uint16_t h) {
-    uint32_t sign = (uint32_t)(h >> 15) << 31, exponent = h >> 10 & 31, fraction = h & 1023, bits;
-    if (exponent == 0) return (sign ? -1.0f : 1.0f) * (float)fraction * 0x1p-24f;
-    bits = sign | (exponent == 31 ? 255u : exponent + 112) << 23 | fraction << 13;
-    float v;
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
-
-// number is the i-th scale or minimum.
-static float number(const form *f, const uint8_t *at, int i) {
-    if (!f->wide) {
-        uint16_t h;
-        memcpy(&h, at + 2 * i, sizeof h);
-        return half(h);
-    }
-    float v;
-    memcpy(&v, at + 4 * i, sizeof v);
-    return v;
-}
-
-// weight is the q of row r in column k of a block.
-static int weight(const form *f, const uint8_t *block, int r, int k) {
-    if (f->bits == 8) return block[64 * (k / 4) + 4 * r + k % 4];
-    int w = block[64 * (k % (BLOCK / 2) / 4) + 4 * r + k % 4];
-    return k < BLOCK / 2 ? w & 15 : w >> 4;
-}
-
 void unpack_row(const form *f, const uint8_t *group, int r, float *out) {
     for (size_t b = 0; b < blocks_of(f); b++, group += block_bytes(f)) {
-        const uint8_t *numbers = group + GROUP * BLOCK * f->bits / 8;
-        float scale = number(f, numbers, r), minimum = f->bits == 4 ? number(f, numbers, GROUP + r) : -128 * scale;
+        float scale = number(f, group, r), minimum = f->bits == 4 ? number(f, group, GROUP + r) : -128 * scale;
         for (int k = 0; k < BLOCK; k++) *out++ = fmaf((float)weight(f, group, r, k), scale, minimum);
     }
 }
@@ -72,14 +43,14 @@ static int32_t dot(const form *f, const uint8_t *block, int r, const activations
 }
 
 static void tile(const form *f, const uint8_t *group, const activations *a, size_t row, size_t n, float out[TILE][GROUP]) {
-    size_t blocks = blocks_of(f), values = GROUP * BLOCK * f->bits / 8;
+    size_t blocks = blocks_of(f);
     memset(out, 0, n * sizeof *out);
     for (size_t b = 0; b < blocks; b++, group += block_bytes(f))
         for (size_t m = 0; m < n; m++) {
             size_t at = (row + m) * blocks + b;
             for (int r = 0; r < GROUP; r++) {
-                float v = fmaf((float)dot(f, group, r, a, at), number(f, group + values, r) * a->scale[at], out[m][r]);
-                out[m][r] = f->bits == 8 ? v : fmaf(number(f, group + values, GROUP + r), a->sum[at], v);
+                float v = fmaf((float)dot(f, group, r, a, at), number(f, group, r) * a->scale[at], out[m][r]);
+                out[m][r] = f->bits == 8 ? v : fmaf(number(f, group, GROUP + r), a->sum[at], v);
             }
         }
 }

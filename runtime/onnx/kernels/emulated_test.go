@@ -45,21 +45,31 @@ func TestDecodeEmulated(t *testing.T) {
 	}
 }
 
-// TestAMXEmulated runs the kernels for AMX with that written out in C; testdata/emulate_amx.c compares their bits with the
-// definition. On a processor that has AMX, TestBlockProduct runs them too.
+// TestAMXEmulated runs the kernels for AMX with its instructions written out in C; the programs of testdata compare their
+// bits with the definition. On a processor that has AMX, TestBlockProduct and TestAttention run them too.
 func TestAMXEmulated(t *testing.T) {
 	t.Parallel()
 	compiler := os.Getenv("CC")
 	if compiler == "" {
 		compiler = "cc"
 	}
-	program := filepath.Join(t.TempDir(), "emulate")
-	if out, err := exec.CommandContext(t.Context(), compiler, "-std=c11", "-O1", "-w", "-I.", "testdata/emulate_amx.c", "-o", program, "-lm").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %.1000s", err, out)
-	}
-	out, err := exec.CommandContext(t.Context(), program).CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil || !strings.Contains(string(out), "216 products compared") || strings.Contains(string(out), "FAIL") {
-		t.Errorf("the kernels differ from the definition: %v", err)
+	for _, c := range []struct {
+		sources []string
+		says    string
+		times   int
+	}{
+		{[]string{"testdata/emulate_amx.c"}, "216 products compared", 1},
+		{[]string{"testdata/emulate_attention.c", "attention_bfloats.c"}, "numbers: same", 5},
+	} {
+		program := filepath.Join(t.TempDir(), "emulate")
+		args := append(append([]string{"-std=c11", "-O1", "-w", "-I."}, c.sources...), "-o", program, "-lm")
+		if out, err := exec.CommandContext(t.Context(), compiler, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %.1000s", err, out)
+		}
+		out, err := exec.CommandContext(t.Context(), program).CombinedOutput()
+		t.Logf("%s", out)
+		if err != nil || strings.Count(string(out), c.says) != c.times || strings.Contains(string(out), "FAIL") {
+			t.Errorf("%s: the kernels differ from the definition: %v", c.sources[0], err)
+		}
 	}
 }

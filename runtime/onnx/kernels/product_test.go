@@ -16,6 +16,12 @@ import (
 	"github.com/pelton-run/pelton/runtime/quant"
 )
 
+// forms are all that the operators take.
+var forms = []quant.Grouping{
+	{Bits: 4}, {Bits: 4, Wide: true}, {Bits: 8}, {Bits: 8, Wide: true},
+	{Bits: 4, BFloat16: true}, {Bits: 4, Wide: true, BFloat16: true}, {Bits: 8, BFloat16: true}, {Bits: 8, Wide: true, BFloat16: true},
+}
+
 // matrix is weights as numbers and as the operator takes them.
 type matrix struct {
 	form          quant.Grouping
@@ -37,7 +43,10 @@ func randomMatrix(t testing.TB, r *rand.Rand, form quant.Grouping, rows, columns
 			for i := range quant.Block {
 				v := byte(r.IntN(1 << form.Bits))
 				q[b*quant.Block+i] = v
-				if form.Bits == 4 {
+				if form.BFloat16 {
+					m.values = append(m.values, briefWeight(form.Bits, v, scales[b], minima[b]))
+					m.sizes = append(m.sizes, math.Abs(m.values[len(m.values)-1]))
+				} else if form.Bits == 4 {
 					m.values = append(m.values, float64(scales[b])*float64(v)+float64(minima[b]))
 					m.sizes = append(m.sizes, float64(scales[b])*float64(v)+math.Abs(float64(minima[b])))
 				} else {
@@ -53,6 +62,27 @@ func randomMatrix(t testing.TB, r *rand.Rand, form quant.Grouping, rows, columns
 		m.packed = append(m.packed, group...)
 	}
 	return m
+}
+
+// briefWeight is a weight of bfloat16 as blocks.h defines it.
+func briefWeight(bits int, q byte, scale, minimum float32) float64 {
+	const lift = float32(1) + float32(1.386)/512
+	v := float32(float64(q)*float64(lift*scale) + float64(lift*minimum))
+	if bits == 8 {
+		v = float32(int(q)-128) * (lift * scale)
+	}
+	return float64(math.Float32frombits(math.Float32bits(v) &^ 0xffff))
+}
+
+// brief rounds activations to bfloat16.
+func brief(x []float32) []float64 {
+	out := make([]float64, len(x))
+	for i, v := range x {
+		if bits := math.Float32bits(v); math.Abs(float64(v)) >= 0x1p-50 {
+			out[i] = float64(math.Float32frombits((bits + 0x7fff + bits>>16&1) &^ 0xffff))
+		}
+	}
+	return out
 }
 
 // quantized rounds activations as the operator does: to whole numbers up to most in each block.
@@ -82,6 +112,9 @@ func (m matrix) product(x []float32) (out, off []float64) {
 	}
 	for row := 0; row < len(x); row += m.columns {
 		q := quantized(x[row:row+m.columns], most)
+		if m.form.BFloat16 {
+			q, roundings = brief(x[row:row+m.columns]), float64(m.columns)
+		}
 		for r := range m.rows {
 			sum, size := 0.0, 0.0
 			for c, v := range q {
@@ -105,7 +138,7 @@ func (m matrix) session(t testing.TB, gated bool, more ...value) *ort.DynamicAdv
 }
 
 func (m matrix) attributes(gated, normed bool) []attribute {
-	list := []attribute{{"rows", m.rows}, {"columns", m.columns}, {"bits", m.form.Bits}, {"wide", flag(m.form.Wide)}, {"gated", flag(gated)}}
+	list := []attribute{{"rows", m.rows}, {"columns", m.columns}, {"bits", m.form.Bits}, {"wide", flag(m.form.Wide)}, {"bfloat16", flag(m.form.BFloat16)}, {"gated", flag(gated)}}
 	if normed {
 		list = append(list, attribute{"epsilon", float32(epsilon)})
 	}
@@ -149,14 +182,14 @@ func TestBlockProduct(t *testing.T) {
 	t.Log(kernels.Levels())
 	defer func() { _ = kernels.Select(kernels.Level()) }()
 	const seed = uint64(1)
-	for _, form := range []quant.Grouping{{Bits: 4}, {Bits: 4, Wide: true}, {Bits: 8}, {Bits: 8, Wide: true}} {
+	for _, form := range forms {
 		for _, size := range [][2]int{{1, 32}, {40, 96}, {576, 1536}, {960, 576}} {
-			t.Run(fmt.Sprintf("%d bits wide %v %dx%d", form.Bits, form.Wide, size[0], size[1]), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%+v %dx%d", form, size[0], size[1]), func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 1))
 				m := randomMatrix(t, r, form, size[0], size[1])
-				tokens := 19 // more than kernels for many rows take at once
+				tokens := 19 // more than a chunk of rows
 				if m.rows < 100 {
-					tokens = 37
+					tokens = 117 // more than kernels take at once
 				}
 				x := make([]float32, tokens*m.columns)
 				for i := range x {
@@ -212,7 +245,7 @@ func (m matrix) check(t *testing.T, x []float32, seed uint64) {
 func TestBlockProductNormed(t *testing.T) {
 	defer func() { _ = kernels.Select(kernels.Level()) }()
 	const seed = uint64(3)
-	for _, form := range []quant.Grouping{{Bits: 4}, {Bits: 8, Wide: true}} {
+	for _, form := range []quant.Grouping{{Bits: 4}, {Bits: 8, Wide: true}, {Bits: 4, BFloat16: true}} {
 		for _, tokens := range []int{1, 5, 23} {
 			r := rand.New(rand.NewPCG(seed, uint64(tokens)))
 			m := randomMatrix(t, r, form, 56, 96)
@@ -300,11 +333,11 @@ func (m matrix) checkGate(t *testing.T, x, plain []float32, level string, seed u
 // processor has, by turns.
 func BenchmarkBlockProduct(b *testing.B) {
 	defer func() { _ = kernels.Select(kernels.Level()) }()
-	for _, bits := range []int{4, 8} {
-		m := randomMatrix(b, rand.New(rand.NewPCG(1, 1)), quant.Grouping{Bits: bits}, 1536, 576)
+	for _, form := range []quant.Grouping{{Bits: 4}, {Bits: 8}, {Bits: 4, BFloat16: true}, {Bits: 8, BFloat16: true}} {
+		m := randomMatrix(b, rand.New(rand.NewPCG(1, 1)), form, 1536, 576)
 		s := m.session(b, false)
-		for _, rows := range []int{1, 4, 16, 32, 60, 64} {
-			b.Run(fmt.Sprintf("%dbits/rows%d", bits, rows), func(b *testing.B) { m.bench(b, s, rows) })
+		for _, rows := range []int{1, 4, 16, 32, 60, 80} {
+			b.Run(fmt.Sprintf("%dbits,bfloat16=%v/rows%d", form.Bits, form.BFloat16, rows), func(b *testing.B) { m.bench(b, s, rows) })
 		}
 	}
 }
@@ -380,7 +413,7 @@ func TestBlockProductRefuses(t *testing.T) {
 }
 
 func TestBlockRows(t *testing.T) {
-	for _, form := range []quant.Grouping{{Bits: 4}, {Bits: 4, Wide: true}, {Bits: 8}, {Bits: 8, Wide: true}} {
+	for _, form := range forms {
 		m := randomMatrix(t, rand.New(rand.NewPCG(1, 2)), form, 40, 96)
 		s, err := open(t, "BlockRows", []value{{"ids", 7, 2}, {"w", 2, 2}}, []value{{"y", 1, 3}},
 			m.attributes(false, false)...)
@@ -393,7 +426,11 @@ func TestBlockRows(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, v := range got {
-			if want := m.values[int(ids[i/96])*96+i%96]; math.Abs(float64(v)-want) > 1e-6*math.Abs(want) {
+			want, within := m.values[int(ids[i/96])*96+i%96], 1e-6
+			if form.BFloat16 { // the rows are the file's own numbers
+				within = 0x1p-7
+			}
+			if math.Abs(float64(v)-want) > within*math.Abs(want) {
 				t.Fatalf("%+v: value %d is %g, want %g", form, i, v, want)
 			}
 		}

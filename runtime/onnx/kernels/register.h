@@ -5,7 +5,7 @@
 char *pelton_load(const char *library); // before anything else
 char *pelton_add(void *session_options);
 void pelton_level(int level);
-int pelton_amx(void); // whether this process may use AMX, and gets the right numbers from it; on Linux on x86-64
+int pelton_amx(void); // whether this process, which may use AMX, gets the right numbers from it; on Linux on x86-64
 void pelton_image(const char *ptx); // kernels for NVIDIA GPUs, for as long as the process lives
 
 // Tensors in the memory of a session's device, or of the host beside it, which the caller ends before the
