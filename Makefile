@@ -52,12 +52,12 @@ bench-peers: build ## Pelton, llama.cpp, vLLM and onnxruntime-genai by turns, sa
 bench-steps: ## what each step from the naive export to the default is worth: time and memory by turns in one run, then quality (THREADS=1 is exact on a busy machine)
 	$(GO) test -run '^$$' -bench Steps -benchtime 1x -timeout 60m ./runtime/onnx -threads $(or $(THREADS),0)
 	$(GO) run ./ops/cmd/pelton model eval smollm2:q4 --reference fp32 --distance --min-top 0.9
-	$(GO) run ./ops/cmd/pelton model eval smollm2:w8a16 --reference fp32 --distance --min-top 0.9
+	$(GO) run ./ops/cmd/pelton model eval smollm2:bf16-w4 --reference fp32 --distance --min-top 0.9
 
 bench-pair: ## two or more variants or folders of models by turns, OF="q8,/tmp/before/q4"; LEVEL=avx2 for fewer instructions, ROUNDS=25
 	$(GO) test -run '^$$' -bench Steps -benchtime 1x -timeout 60m ./runtime/onnx -variants "$(OF)" -rounds $(or $(ROUNDS),25) -level "$(LEVEL)" -threads $(or $(THREADS),0)
 
-bench-kernels: ## products of q4 at each level of instructions that this processor has, by turns
+bench-kernels: ## products of q4 and bf16-w4 at each level of instructions that this processor has, by turns
 	$(GO) test -run '^$$' -bench BlockProduct -benchtime 3000x ./runtime/onnx/kernels
 
 bench-guesses: ## SmolLM2 on the evaluation prompts with guessed tokens and without, by turns; EVERY=1 takes all 200

@@ -27,8 +27,11 @@ func (b *builder) attention(i int) error {
 	if paged(b.variant) {
 		b.pagedAttention(i, in)
 	} else {
-		b.pelton("Attention", p+"attention", []string{in, "keys." + n, "values." + n, "places", "cos", "sin"}, []string{p + "attention.out"},
-			attribute{"heads", h.Heads}, attribute{"kv_heads", h.KVHeads}, attribute{"width", kvWidth(b.variant)})
+		list := []attribute{{"heads", h.Heads}, {"kv_heads", h.KVHeads}, {"width", kvWidth(b.variant)}}
+		if b.variant == BF16W4 && h.HeadDim%32 == 0 && h.HeadDim <= 256 { // as its kernels want them
+			list = append(list, attribute{"bfloat16", 1})
+		}
+		b.pelton("Attention", p+"attention", []string{in, "keys." + n, "values." + n, "places", "cos", "sin"}, []string{p + "attention.out"}, list...)
 	}
 	return nil
 }
@@ -76,7 +79,7 @@ func (b *builder) normHeads(p, in string) error {
 // kvWidth is the bytes of a number in the cache: half precision where the variant runs on processors that convert it in
 // an instruction, and rounds its activations by more anyway.
 func kvWidth(variant string) int {
-	if variant == Q4 || paged(variant) {
+	if blocked(variant) || paged(variant) {
 		return 2
 	}
 	return 4

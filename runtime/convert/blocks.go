@@ -13,6 +13,9 @@ type product struct {
 	gated             bool
 }
 
+// blocked tells whether the products of a variant are operators of our own over blocks of 32 weights.
+func blocked(variant string) bool { return variant == Q4 || variant == BF16W4 }
+
 // blocks adds a product with the parts' blocks of 32 as they are in the file (operator BlockProduct of
 // runtime/onnx/kernels).
 func blocks(b *builder, name string, p product, parts ...part) error {
@@ -42,7 +45,11 @@ func blockRows(b *builder, name, ids, out string, form quant.Grouping, rows, col
 }
 
 func shapeOf(form quant.Grouping, rows, columns int, gated bool) []attribute {
-	return []attribute{{"rows", rows}, {"columns", columns}, {"bits", form.Bits}, {"wide", number(form.Wide)}, {"gated", number(gated)}}
+	list := []attribute{{"rows", rows}, {"columns", columns}, {"bits", form.Bits}, {"wide", number(form.Wide)}, {"gated", number(gated)}}
+	if form.BFloat16 {
+		list = append(list, attribute{"bfloat16", 1})
+	}
+	return list
 }
 
 func number(b bool) int {
@@ -54,7 +61,7 @@ func number(b bool) int {
 
 // formOf is the form that keeps most of the parts: the file's 4 bits where all have them, else 8.
 func formOf(b *builder, parts []part) quant.Grouping {
-	g := quant.Grouping{Bits: 4}
+	g := quant.Grouping{Bits: 4, BFloat16: b.variant == BF16W4}
 	for _, p := range parts {
 		t, _ := b.src.Tensor(p.name) // a part that is missing is found when it is read
 		if !t.Format.Affine4() {

@@ -32,10 +32,9 @@ const (
 	// Q4 takes the file's 4-bit weights over without loss (Q4_0, Q4_1 and Q4_K), keeps the rest in 8 bit
 	// and computes with 8-bit activations, by operators of our own (runtime/onnx/kernels).
 	Q4 = "q4"
-	// W8A16 has 8-bit weights with a scale for each row in the layers and computes there with 16-bit
-	// activations in whole numbers, by ONNX Runtime's products of bytes, which have instructions of their own on
-	// some processors (AMX). The head is that of Q8.
-	W8A16 = "w8a16"
+	// BF16W4 has the weights of Q4 and computes with them and with activations in bfloat16: for processors that have
+	// instructions for products of such matrices (AMX).
+	BF16W4 = "bf16-w4"
 	// FP32 is float32 throughout: the reference that the others are compared with.
 	FP32 = "fp32"
 	// FP16 is half precision throughout, with the cache in pages: for GPUs, and for them only. FP16W8 and FP16W4 are the
@@ -49,7 +48,7 @@ const (
 )
 
 // Variants lists what Options.Variant may be, first what is taken when none is named.
-func Variants() []string { return []string{Q8, Q4, W8A16, FP16, FP16W8, FP16W4, FP32, Fused, Naive} }
+func Variants() []string { return []string{Q8, Q4, BF16W4, FP16, FP16W8, FP16W4, FP32, Fused, Naive} }
 
 // Options of a conversion.
 type Options struct {

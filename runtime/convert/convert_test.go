@@ -52,10 +52,12 @@ func TestGraphEqualsSource(t *testing.T) {
 		{"q4 of Q4_0, head of its own, odd sizes", convert.Q4, with(small(quant.Q40, quant.Q40), func(c *tiny) {
 			c.tied, c.head, c.headDim = false, quant.Q41, 32
 		}), exact},
-		{"w8a16 of Q8_0", convert.W8A16, small(quant.Q80, quant.Q80), packed},
-		{"w8a16 of Q4_1, longer heads", convert.W8A16, with(small(quant.Q41, quant.Q80), func(c *tiny) { c.headDim = 32 }), packed},
-		{"w8a16 of qwen2", convert.W8A16, with(small(quant.Q80, quant.Q80), func(c *tiny) { c.arch, c.tied, c.head = "qwen2", false, quant.Q80 }), packed},
-		{"w8a16 of qwen3", convert.W8A16, with(small(quant.F16, quant.F32), func(c *tiny) { c.arch = "qwen3" }), packed},
+		{"bf16-w4 of Q4_1", convert.BF16W4, small(quant.Q41, quant.Q80), exact},
+		{"bf16-w4 of Q4_K, some Q8_0", convert.BF16W4, with(wide(quant.Q4K, quant.Q80), func(c *tiny) {
+			c.override = map[string]quant.Format{"ffn_down": quant.Q80, "attn_output": quant.Q80}
+		}), exact},
+		{"bf16-w4 of F16", convert.BF16W4, small(quant.F16, quant.F16), packed},
+		{"bf16-w4 of qwen2", convert.BF16W4, with(small(quant.Q41, quant.Q80), func(c *tiny) { c.arch, c.tied, c.head = "qwen2", false, quant.Q80 }), exact},
 		{"fp32 of F32", convert.FP32, small(quant.F32, quant.F32), exact},
 		{"fp32 of BF16", convert.FP32, small(quant.BF16, quant.F16), exact},
 		{"fp32 of Q4_1", convert.FP32, small(quant.Q41, quant.Q80), exact},
@@ -105,7 +107,7 @@ func converted(t *testing.T, c tiny, variant string) (dir string, m model.Manife
 func checkShape(t *testing.T, m model.Manifest, c tiny) {
 	t.Helper()
 	width := 4
-	if m.Variant == convert.Q4 {
+	if m.Variant == convert.Q4 || m.Variant == convert.BF16W4 {
 		width = 2
 	}
 	want := model.Shape{Layers: c.layers, Hidden: c.hidden, Heads: c.heads, KVHeads: c.kvHeads, HeadDim: c.headDim, FFN: c.ffn, Vocab: 263, ContextLength: tinyContext, KVWidth: width}
@@ -332,7 +334,7 @@ func TestRefused(t *testing.T) {
 			b.Add("blk.1.attn_v.weight", quant.Q80, bytes.Repeat([]byte{0x7e}, 34*64), 64, 32)
 		}, convert.Options{Variant: convert.FP32}, "damaged"},
 		{"NaN in the norm", func(b *gguftest.Builder) { b.Add("output_norm.weight", quant.F32, bytes.Repeat([]byte{0xff}, 256), 64) }, convert.Options{}, "damaged"},
-		{"variant", func(*gguftest.Builder) {}, convert.Options{Variant: "q5"}, "choose one of q8, q4, w8a16, fp16, fp16-w8, fp16-w4, fp32, fused, naive"},
+		{"variant", func(*gguftest.Builder) {}, convert.Options{Variant: "q5"}, "choose one of q8, q4, bf16-w4, fp16, fp16-w8, fp16-w4, fp32, fused, naive"},
 		{"name", func(*gguftest.Builder) {}, convert.Options{Name: "../x"}, "../x"},
 		{"tokenizer", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.model", "bert") }, convert.Options{}, `tokenizer "bert" is not supported`},
 		{"scores", func(b *gguftest.Builder) { b.Set("tokenizer.ggml.model", "llama") }, convert.Options{}, "tokenizer.ggml.scores has 0 entries"},

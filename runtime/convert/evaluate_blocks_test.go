@@ -10,7 +10,7 @@ import (
 
 // grouped is the matrix that an operator of ours takes in groups of 16 rows, as numbers.
 func grouped(n node) array {
-	rows, columns, four, wide := n.ints["rows"], n.ints["columns"], n.ints["bits"] == 4, n.ints["wide"] == 1
+	rows, columns, four, wide, brief := n.ints["rows"], n.ints["columns"], n.ints["bits"] == 4, n.ints["wide"] == 1, n.ints["bfloat16"] == 1
 	packed := n.in[1].bytes
 	out := array{dims: []int{rows, columns}, f: make([]float32, rows*columns)}
 	half := func(at, i int) float32 {
@@ -36,6 +36,11 @@ func grouped(n node) array {
 			at := (r/16*(columns/32) + c/32) * block
 			k, scale := c%32, half(at+size, r%16)
 			switch b := at + 4*(r%16) + k%4; {
+			case brief && four:
+				q := packed[at+r%16/4*64+2*k+r%4/2] >> (4 * (r % 2)) & 15
+				out.f[r*columns+c] = scale*float32(q) + half(at+size, 16+r%16)
+			case brief:
+				out.f[r*columns+c] = scale * float32(int8(packed[at+r%16*32+k]))
 			case !four:
 				out.f[r*columns+c] = scale * float32(int(packed[b+k/4*64])-128)
 			case k < 16:

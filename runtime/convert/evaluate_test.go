@@ -220,21 +220,10 @@ func (e *evaluator) compute(n node) []array {
 		sum := each(x, n.in[1], func(a, b float32) float32 { return a + b })
 		out, _ := normed(sum, n.in[2], n.floats["epsilon"])
 		return []array{out, {}, {}, sum}
-	case "QuantizeLinear":
-		return []array{quantized(n)}
-	case "DequantizeLinear":
-		return []array{unquantized(n)}
-	case "Sub":
-		return []array{each(x, n.in[1], func(a, b float32) float32 { return a - b })}
 	case "Div":
 		return []array{divided(x, n.in[1])}
 	case "Concat":
-		if n.ints["axis"] == -1 {
-			return []array{beside(n.in)}
-		}
-		return []array{stacked(x, n.in[1])}
-	case "MatMulIntegerToFloat":
-		return []array{byteProduct(n)}
+		return []array{beside(n.in)}
 	case "Add":
 		return []array{each(x, n.in[1], func(a, b float32) float32 { return a + b })}
 	case "Mul":
@@ -272,9 +261,6 @@ func (e *evaluator) compute(n node) []array {
 	case "Sigmoid":
 		return []array{each(x, x, func(a, _ float32) float32 { return float32(1 / (1 + math.Exp(-float64(a)))) })}
 	case "Split":
-		if len(n.in) == 1 {
-			return halved(x)
-		}
 		return split(x, n.in[1].i)
 	case "Attention":
 		return []array{attention(n)}
@@ -489,6 +475,16 @@ func attend(qkv, cos, sin array, heads, kvHeads int, at func(t int) int, c cache
 				}
 			}
 		}
+	}
+	return out
+}
+
+// divided divides each row of a by its number in b.
+func divided(a, b array) array {
+	width := len(a.f) / len(b.f)
+	out := array{dims: a.dims, f: make([]float32, len(a.f))}
+	for i := range a.f {
+		out.f[i] = a.f[i] / b.f[i/width]
 	}
 	return out
 }

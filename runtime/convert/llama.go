@@ -14,9 +14,9 @@ import (
 //
 //	norm → QKV (+ bias, + norms of heads) → Attention (rotary inside) → output → skip and norm → gate and up → SiLU(gate)·up → down → skip and norm
 //
-// with Q, K and V fused into one matrix, and gate and up into another; Q4's products norm what comes in and add to
-// the residual. The rows whose logits are wanted are gathered before the last norm, so that the head, a fifth of the
-// weights, runs for them only; of Q4, whose products make the same bits of a row whatever stands beside it, as soon
+// with Q, K and V fused into one matrix, and gate and up into another; our own products (of Q4 and BF16W4) norm what comes
+// in and add to the residual. The rows whose logits are wanted are gathered before the last norm, so that the head, a fifth of the
+// weights, runs for them only; where products are our own, which make the same bits of a row whatever stands beside it, as soon
 // as the last layer has seen the others. Names of the graph's inputs and outputs are those of runtime/model.Shape.
 type builder struct {
 	ctx     context.Context
@@ -25,8 +25,8 @@ type builder struct {
 	variant string
 	w       *weights
 	nodes
-	stored   map[string]vector // by name
-	normedBy map[string]norm   // by the name of a norm's result
+	stored   map[string]int  // sizes of vectors, by name
+	normedBy map[string]norm // by the name of a norm's result
 	progress func(done, total int64)
 	done     int64
 	total    int64
@@ -35,15 +35,9 @@ type builder struct {
 // norm is RMSNorm(in) with the weights of that name.
 type norm struct{ in, weight string }
 
-// vector is what is known of a stored vector.
-type vector struct {
-	size int
-	peak float32 // largest magnitude
-}
-
 func newBuilder(ctx context.Context, f *gguf.File, h hyper, opt Options, w *weights) *builder {
 	return &builder{ctx: ctx, src: f, h: h, variant: opt.Variant, w: w, progress: opt.Progress, nodes: nodes{known: map[string]bool{}},
-		stored: map[string]vector{}, normedBy: map[string]norm{}}
+		stored: map[string]int{}, normedBy: map[string]norm{}}
 }
 
 func itoa(i int) string { return strconv.Itoa(i) }
@@ -78,13 +72,13 @@ func (b *builder) build() error {
 }
 
 // layer adds layer i. In come x.i, the residual, and n.i, its norm; out go those of i+1, of the last layer
-// the residual only, with Q4 that of the rows whose logits are wanted.
+// the residual only, where products are our own that of the rows whose logits are wanted.
 func (b *builder) layer(i int) error {
 	if err := b.attention(i); err != nil {
 		return err
 	}
 	h, p, residual, seen := b.h, "blk."+itoa(i)+".", "x."+itoa(i), "blk."+itoa(i)+".attention.out"
-	if i == h.Layers-1 && b.variant == Q4 {
+	if i == h.Layers-1 && blocked(b.variant) {
 		residual, seen = b.selected(residual), b.selected(seen)
 	}
 	o := product{in: seen, out: p + "x", residual: residual, columns: h.Heads * h.HeadDim}
@@ -104,7 +98,7 @@ func (b *builder) layer(i int) error {
 
 // added adds a product with its residual, and result, its norm by the weights of tensor by.weight; by "" is none.
 func added(b *builder, name string, p product, of part, by, result string) error {
-	if b.variant != Q4 {
+	if !blocked(b.variant) {
 		if err := b.matrix(name, p.in, name+".out", p.columns, of); err != nil {
 			return err
 		}
@@ -133,7 +127,7 @@ func (b *builder) selected(of string) string {
 func gate(b *builder, p string) error {
 	h := b.h
 	gate, up := part{p + "ffn_gate.weight", h.FFN, 0}, part{p + "ffn_up.weight", h.FFN, 0}
-	if b.variant == Q4 && h.FFN%quant.Group == 0 {
+	if blocked(b.variant) && h.FFN%quant.Group == 0 {
 		return blocks(b, p+"gate_up", product{in: p + "ffn.in", out: p + "ffn.mid", columns: h.Hidden, gated: true}, gate, up)
 	}
 	if b.variant == Naive {
@@ -163,17 +157,13 @@ func (b *builder) store(name string, size int) error {
 		return err
 	}
 	b.w.floats(name, v, len(v))
-	s := vector{size: size}
-	for _, x := range v {
-		s.peak = max(s.peak, float32(math.Abs(float64(x))))
-	}
-	b.stored[name] = s
+	b.stored[name] = size
 	return nil
 }
 
-// normed adds the norm of hidden states, result. Q4's products norm what they take themselves.
+// normed adds the norm of hidden states, result. Our own products norm what they take themselves.
 func normed(b *builder, name string, of norm, result string) {
-	if b.variant != Q4 {
+	if !blocked(b.variant) {
 		b.rmsNorm(name, of.in, of.weight, result)
 	}
 	b.normedBy[result] = of
@@ -182,7 +172,7 @@ func normed(b *builder, name string, of norm, result string) {
 // rmsNorm adds out = RMSNorm(in). ONNX Runtime registers this operator of its own in ONNX's domain.
 func (b *builder) rmsNorm(name, in, weight, out string) {
 	if b.variant == Naive {
-		plainNorm(b, name, in, weight, out, b.stored[weight].size)
+		plainNorm(b, name, in, weight, out, b.stored[weight])
 		return
 	}
 	b.onnx("SimplifiedLayerNormalization", name, []string{in, weight}, []string{out},
@@ -211,7 +201,7 @@ func (b *builder) embedding() error {
 		b.onnx("Gather", "embedding", []string{"embed", "ids"}, []string{"x.0"}, attribute{"axis", 0})
 		return b.rowMajor("embed", p, h.Hidden)
 	}
-	if b.variant == Q4 {
+	if blocked(b.variant) {
 		name := "embed"
 		if b.tied() {
 			name = "head"
@@ -250,7 +240,7 @@ func (b *builder) head() error {
 		out = "logits.all"
 	case paged(b.variant):
 		rows, out = b.selected(rows), "logits.half"
-	case b.variant != Q4: // whose rows are selected in the last layer
+	case !blocked(b.variant): // whose rows are selected in the last layer
 		rows = b.selected(rows)
 	}
 	if err := b.norm(tensorLastNorm); err != nil {
@@ -274,10 +264,10 @@ func (b *builder) head() error {
 func headMatrix(b *builder, in, out string) error {
 	h, p := b.h, part{tensorHead, b.h.Vocab, 0}
 	switch {
-	case b.variant == Q4 && b.tied():
+	case blocked(b.variant) && b.tied():
 		blockProduct(b, "head", product{in: in, out: out, columns: h.Hidden}, formOf(b, []part{{tensorEmbed, h.Vocab, 0}}), h.Vocab)
 		return nil
-	case b.variant == Q4:
+	case blocked(b.variant):
 		return blocks(b, "head", product{in: in, out: out, columns: h.Hidden}, p)
 	case float(b.variant) && b.tied():
 		b.onnx("Gemm", "head", []string{in, "embed"}, []string{out}, attribute{"transB", 1})

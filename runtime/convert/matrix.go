@@ -26,9 +26,7 @@ func (b *builder) matrix(name, in, out string, columns int, parts ...part) error
 	case float(b.variant):
 		b.onnx("MatMul", name, []string{in, name}, []string{out})
 		return b.transposed(name, parts, rows, columns)
-	case b.variant == W8A16:
-		return integer(b, name, in, out, parts, rows, columns)
-	case b.variant == Q4:
+	case blocked(b.variant):
 		return blocks(b, name, product{in: in, out: out, columns: columns}, parts...)
 	case b.variant == FP16W4 && formOf(b, parts).Bits == 4:
 		return matrix4(b, name, in, out, parts, rows, columns)

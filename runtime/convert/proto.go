@@ -216,11 +216,6 @@ func (g *nodes) scalar(name string, v float32) string {
 	return g.number(name, typeFloat, binary.LittleEndian.AppendUint32(nil, math.Float32bits(v)))
 }
 
-// byteConstant declares an unsigned byte once and returns its name.
-func (g *nodes) byteConstant(name string, v byte) string {
-	return g.number(name, typeUint8, []byte{v})
-}
-
 func (g *nodes) number(name string, t dataType, raw []byte) string {
 	if !g.known[name] {
 		g.known[name] = true

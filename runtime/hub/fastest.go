@@ -4,10 +4,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/cpu"
-
 	"github.com/pelton-run/pelton/runtime/convert"
 	"github.com/pelton-run/pelton/runtime/hub/repo"
+	"github.com/pelton-run/pelton/runtime/onnx/kernels"
 )
 
 // fastest is the variant that is taken when none is named: of those whose quality is that of 8-bit weights,
@@ -15,10 +14,13 @@ import (
 // measurement, because workers on equal machines must choose equally: only then do they continue each
 // other's streams bit for bit.
 func fastest() string {
-	if cpu.X86.HasAVX2 && cpu.X86.HasFMA { // our own operators have kernels for it
-		return convert.Q4
+	switch kernels.Level() { // of our own operators
+	case kernels.AMX:
+		return convert.BF16W4
+	case kernels.Portable:
+		return convert.Q8
 	}
-	return convert.Q8
+	return convert.Q4
 }
 
 // ForGPU is the variant of a model that is taken on GPUs when none is named, "" where there is none for them. Of a
