@@ -209,7 +209,7 @@ def idle_load(started):
 def machine():
     cpu = pathlib.Path("/proc/cpuinfo").read_text()
     model = re.search(r"(?m)^model name\s*: (.*)$", cpu)
-    kinds = [k for k in ("avx2", "avx512f", "avx512_vnni", "amx_int8") if k in cpu]
+    kinds = [k for k in ("avx2", "avx512f", "avx512_vnni", "amx_int8", "amx_bf16") if k in cpu]
     return f"{model[1] if model else platform.machine()}, {len(servers.CORES)} cores ({' '.join(kinds)})"
 
 
