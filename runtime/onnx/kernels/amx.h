@@ -2,6 +2,8 @@
 #ifndef PELTON_AMX_H
 #define PELTON_AMX_H
 
+#include "bfloat.h"
+
 #ifdef EMULATED
 #define TARGET_AMX
 #else
@@ -29,9 +31,9 @@ static inline TARGET_AMX void end_tiles(void) { _tile_release(); }
 // The compiler does not know that loads and stores of tiles use memory.
 #define MEMORY_USED __asm__ volatile("" ::: "memory")
 
-// briefly makes bfloat16 of 32 numbers: the nearest, 0 for what is below 2^-50.
+// briefly makes bfloat16 of 32 numbers: as bfloat_of does.
 static inline TARGET_AMX __m512i briefly(__m512 low, __m512 high) {
-    const __m512 least = _mm512_set1_ps(0x1p-50f);
+    const __m512 least = _mm512_set1_ps(LEAST);
     low = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_abs_ps(low), least, _CMP_NLT_UQ), low);
     high = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_abs_ps(high), least, _CMP_NLT_UQ), high);
     return (__m512i)_mm512_cvtne2ps_pbh(high, low);

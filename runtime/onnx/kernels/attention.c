@@ -26,8 +26,7 @@ static OrtStatus *create(const OrtKernelInfo *info, void **kernel) {
     try(int_attribute(info, "heads", 1, 1 << 16, &f.heads));
     try(int_attribute(info, "kv_heads", 1, f.heads, &f.kv_heads));
     try(int_attribute(info, "width", 2, 4, &f.width));
-    OrtStatus *none = ort(KernelInfoGetAttribute_int64)(info, "bfloat16", &f.bfloat16);
-    if (none) ort(ReleaseStatus)(none);
+    try(flag_attribute(info, "bfloat16", &f.bfloat16));
     if (f.heads % f.kv_heads || f.width == 3 || (f.bfloat16 && f.width != 2))
         return invalid("%lld heads over %lld of the cache, whose numbers have %lld bytes", (long long)f.heads, (long long)f.kv_heads, (long long)f.width);
     form *copy = malloc(sizeof f);

@@ -17,10 +17,10 @@
 
 enum {
     PANEL = 16,
-    BLOCK = 128,  // keys
-    ROWS = 24,    // most rows that go over a block together, but for bfloat16
+    BLOCK = 128,     // keys
+    ROWS = 24,       // most rows that go over a block together, but for bfloat16
     MAX_DIM = 1024,  // of a head, a multiple of PANEL
-    BRIEF_DIM = 256 // of one of bfloat16, a multiple of 32
+    BRIEF_DIM = 256  // of one of bfloat16, a multiple of 32
 };
 
 // A call: tokens of any sequences, those of one sequence side by side and in order.

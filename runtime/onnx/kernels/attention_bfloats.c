@@ -2,9 +2,7 @@
 
 // Attention with a cache of bfloat16, for any processor.
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "bfloat.h"
 
 #pragma GCC diagnostic ignored "-Wpsabi" // vectors of 64 bytes stay in this file
 
@@ -31,22 +29,10 @@ static void begin(void) {}
 static void end(void) {}
 
 static void brief(vec low, vec high, uint16_t to[STEP]) {
-    for (int i = 0; i < STEP; i++) {
-        const float x = i < LANES ? low[i] : high[i - LANES];
-        uint32_t bits;
-        memcpy(&bits, &x, sizeof bits);
-        to[i] = fabsf(x) < 0x1p-50f ? 0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    }
+    for (int i = 0; i < STEP; i++) to[i] = bfloat_of(i < LANES ? low[i] : high[i - LANES]);
 }
 
 static void pack(vec low, vec high, uint16_t to[STEP]) { brief(low, high, to); }
-
-static float number(uint16_t brief) {
-    const uint32_t bits = (uint32_t)brief << 16;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
 
 static void products(matrix c, int go_on, rows a, cached b, size_t steps) {
     for (size_t r = 0; r < a.tiles * TILE_ROWS; r++) {
@@ -57,8 +43,8 @@ static void products(matrix c, int go_on, rows a, cached b, size_t steps) {
                 ints pairs;
                 memcpy(&pairs, b.at + (i * STEP / 2 + k) * b.stride, sizeof pairs);
                 const uint16_t *x = a.at + r * a.stride + i * STEP + 2 * k;
-                even += (vec)(pairs << 16) * number(x[0]); // a product is exact
-                odd += (vec)(pairs & -65536) * number(x[1]);
+                even += (vec)(pairs << 16) * bfloat_number(x[0]); // a product is exact
+                odd += (vec)(pairs & -65536) * bfloat_number(x[1]);
             }
             sum += even + odd;
         }

@@ -2,23 +2,10 @@
 
 // The definition of the products of bfloat16, for any processor, and the same for AVX2.
 
+#include "bfloat.h"
 #include "blocks.h"
 
-#include <string.h>
-
 #define INLINE static inline __attribute__((always_inline))
-
-INLINE uint32_t bits_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-INLINE float number_of(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
 
 static void shorten_portable(const form *f, const float *x, const float *norm, size_t n, uint16_t *to) {
     const size_t columns = f->columns;
@@ -27,8 +14,7 @@ static void shorten_portable(const form *f, const float *x, const float *norm, s
         const float unit = norm ? unit_of(f, x) : 1;
         for (size_t k = 0; k < columns; k++) {
             const float y = norm ? x[k] * unit * norm[k] : x[k];
-            const uint32_t bits = bits_of(y);
-            if (!(fabsf(y) < 0x1p-50f)) to[k / 2 * 2 * CHUNK + 2 * m + k % 2] = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+            to[k / 2 * 2 * CHUNK + 2 * m + k % 2] = bfloat_of(y);
         }
     }
 }
@@ -41,7 +27,7 @@ INLINE void weights(const form *f, const uint8_t *block, float to[BLOCK][GROUP])
         minimum[r] = f->bits == 4 ? LIFT * number(f, block, GROUP + r) : 0;
         for (int k = 0; k < BLOCK; k++) {
             const float q = weight(f, block, r, k) - (f->bits == 8 ? 128 : 0);
-            to[k][r] = number_of(bits_of(fmaf(q, scale[r], minimum[r])) & 0xffff0000);
+            to[k][r] = bfloat_number(cut_off(fmaf(q, scale[r], minimum[r])));
         }
     }
 }
@@ -55,7 +41,7 @@ INLINE void multiply_any(const form *f, const uint8_t *group, const uint16_t *x,
             const uint16_t *pair = x + m / CHUNK * CHUNK * f->columns + 2 * (m % CHUNK);
             float even[GROUP] = {0}, odd[GROUP] = {0};
             for (int k = 0; k < BLOCK; k += 2, pair += 2 * CHUNK) {
-                const float x0 = number_of((uint32_t)pair[0] << 16), x1 = number_of((uint32_t)pair[1] << 16);
+                const float x0 = bfloat_number(pair[0]), x1 = bfloat_number(pair[1]);
                 for (int r = 0; r < GROUP; r++) even[r] += w[k][r] * x0;
                 for (int r = 0; r < GROUP; r++) odd[r] += w[k + 1][r] * x1;
             }

@@ -10,11 +10,11 @@
 //   bfloat16, 8 bits: 32 bytes of each row, of which 128 is taken off; then 16 scales.
 // Scales and minima are half or single precision. Rows that fill up the last group are zero.
 //
-// Activations in whole numbers. Each row is cut into blocks of 32 too: scale = max|x|/most, q = round(x/scale), 0 where all are
-// below 1e-30. x is normed before, where a product has weights of a norm. most is 127 for 4-bit weights, and 32767
-// for 8-bit ones: those are of heads, whose outputs are told apart by little, and products of words cost no more
-// than those of bytes with whole bytes. Words lie in an order that fits the weights': of each four columns 0, 2, 1,
-// 3. Values that are no numbers make any result.
+// Activations in whole numbers. Each row is cut into blocks of 32 too: scale = max|x|/most, q = round(x/scale), 0 where
+// all are below 1e-30. x is normed before, where a product has weights of a norm. most is 127 for 4-bit weights, and
+// 32767 for 8-bit ones: those are of heads, whose outputs are told apart by little, and products of words cost no more
+// than those of bytes with whole bytes. Words lie in an order that fits the weights': of each four columns 0, 2, 1, 3.
+// Values that are no numbers make any result.
 //
 // The sum over a block is a whole number; blocks are added in their order by fused multiply-adds. So every level gives
 // the same bits, and a row's do not depend on the rows beside it.

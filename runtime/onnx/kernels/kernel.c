@@ -124,6 +124,14 @@ OrtStatus *int_attribute(const OrtKernelInfo *info, const char *name, int64_t lo
     return NULL;
 }
 
+OrtStatus *flag_attribute(const OrtKernelInfo *info, const char *name, int64_t *value) {
+    OrtStatus *none = ort(KernelInfoGetAttribute_int64)(info, name, value);
+    if (!none) return int_attribute(info, name, 0, 1, value);
+    ort(ReleaseStatus)(none);
+    *value = 0;
+    return NULL;
+}
+
 OrtStatus *invalid(const char *format, ...) {
     char text[256];
     va_list arguments;

@@ -43,6 +43,7 @@ static inline int is(const tensor *t, size_t rank, int64_t first, int64_t last) 
 OrtStatus *input(const OrtKernelContext *, size_t index, tensor *);
 OrtStatus *output(OrtKernelContext *, size_t index, tensor *); // of the shape that the tensor has
 OrtStatus *int_attribute(const OrtKernelInfo *, const char *name, int64_t low, int64_t high, int64_t *value);
+OrtStatus *flag_attribute(const OrtKernelInfo *, const char *name, int64_t *value); // 0 where it is left out
 
 // invalid makes an error of a text like printf's.
 OrtStatus *invalid(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -21,8 +21,7 @@ OrtStatus *create_form(const OrtKernelInfo *info, void **kernel) {
     try(int_attribute(info, "bits", 4, 8, &f.bits));
     try(int_attribute(info, "wide", 0, 1, &f.wide));
     try(int_attribute(info, "gated", 0, 1, &f.gated));
-    OrtStatus *none = ort(KernelInfoGetAttribute_int64)(info, "bfloat16", &f.bfloat16);
-    if (none) ort(ReleaseStatus)(none);
+    try(flag_attribute(info, "bfloat16", &f.bfloat16));
     if (f.columns % BLOCK || f.bits % 4 || (f.gated && f.rows % (2 * GROUP)))
         return invalid("no blocks of %lld rows and %lld columns in %lld bits", (long long)f.rows, (long long)f.columns, (long long)f.bits);
     if (!(*kernel = malloc(sizeof f))) return invalid("out of memory");

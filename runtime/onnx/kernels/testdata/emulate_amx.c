@@ -26,6 +26,7 @@ OrtStatus *invalid(const char *format, ...) { abort(); }
 OrtStatus *input(const OrtKernelContext *c, size_t index, tensor *t) { abort(); }
 OrtStatus *output(OrtKernelContext *c, size_t index, tensor *t) { abort(); }
 OrtStatus *int_attribute(const OrtKernelInfo *info, const char *name, int64_t low, int64_t high, int64_t *value) { abort(); }
+OrtStatus *flag_attribute(const OrtKernelInfo *info, const char *name, int64_t *value) { abort(); }
 
 #include "product.c"
 
