@@ -14,10 +14,11 @@ import (
 //
 //	norm → QKV (+ bias, + norms of heads) → Attention (rotary inside) → output → skip and norm → gate and up → SiLU(gate)·up → down → skip and norm
 //
-// with Q, K and V fused into one matrix, and gate and up into another; our own products (of Q4 and BF16W4) norm what comes
-// in and add to the residual. The rows whose logits are wanted are gathered before the last norm, so that the head, a fifth of the
-// weights, runs for them only; where products are our own, which make the same bits of a row whatever stands beside it, as soon
-// as the last layer has seen the others. Names of the graph's inputs and outputs are those of runtime/model.Shape.
+// with Q, K and V fused into one matrix, and gate and up into another; our own products (of Q4 and BF16W4) norm what
+// comes in and add to the residual. The rows whose logits are wanted are gathered before the last norm, so that the
+// head, a fifth of the weights, runs for them only; where products are our own, which make the same bits of a row
+// whatever stands beside it, as soon as the last layer has seen the others. Names of the graph's inputs and outputs are
+// those of runtime/model.Shape.
 type builder struct {
 	ctx     context.Context
 	src     *gguf.File
