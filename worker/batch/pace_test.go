@@ -1,6 +1,7 @@
 package batch_test
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -10,23 +11,35 @@ import (
 	"github.com/pelton-run/pelton/worker/batch"
 )
 
-// device is how long a step takes: 4 ms, 0.9 ms for each prompt token and 1.5 ms for each row that decodes, about
-// as SmolLM2 on two cores.
-func device(prompt, rows int) time.Duration {
-	return 4*time.Millisecond + time.Duration(prompt)*900*time.Microsecond + time.Duration(rows)*1500*time.Microsecond
+// device says how long a step takes.
+type device struct {
+	name     string
+	step     func(prompt, rows int) time.Duration
+	together int // tokens are computed at once, as [batch.Limits] has it
 }
 
+// vectors is 4 ms, 0.9 ms for each prompt token and 1.5 ms for each row that decodes, about as SmolLM2 on two cores.
+var vectors = device{"vectors", func(prompt, rows int) time.Duration {
+	return 4*time.Millisecond + time.Duration(prompt)*900*time.Microsecond + time.Duration(rows)*1500*time.Microsecond
+}, 1}
+
+// tiles is about as SmolLM2 on two cores that multiply 16 tokens at once.
+var tiles = device{"tiles", func(prompt, rows int) time.Duration {
+	return 5500*time.Microsecond + time.Duration((prompt+rows+15)/16)*4300*time.Microsecond +
+		time.Duration(prompt)*20*time.Microsecond + time.Duration(rows)*200*time.Microsecond
+}, 16}
+
 // teach shows steps of the device, of few rows each.
-func teach(observe func(prompt, rows int, took time.Duration)) {
+func (d device) teach(observe func(prompt, rows int, took time.Duration)) {
 	for i := range 60 {
 		prompt, rows := i%3*20, 1+i%4
-		observe(prompt, rows, device(prompt, rows))
+		observe(prompt, rows, d.step(prompt, rows))
 	}
 }
 
 func taught() *batch.Pace {
 	var p batch.Pace
-	teach(p.Observe)
+	vectors.teach(p.Observe)
 	return &p
 }
 
@@ -52,13 +65,13 @@ func TestPaceFollowsTheDevice(t *testing.T) {
 	}
 	for range 200 {
 		n := p.Budget(8, true, 64)
-		p.Observe(n, 8, device(n, 8))
+		p.Observe(n, 8, vectors.step(n, 8))
 	}
 	if got := p.Budget(8, true, 64); got != 64 {
 		t.Errorf("Budget after 200 steps with prompts = %d, want all 64", got)
 	}
 	for range 200 {
-		p.Observe(0, 8, device(0, 8))
+		p.Observe(0, 8, vectors.step(0, 8))
 	}
 	if got := p.Budget(8, true, 64); got != 14 {
 		t.Errorf("Budget after 200 steps without prompts = %d, want 14", got)
@@ -72,7 +85,7 @@ func TestPaceKnowsNothingAtFirst(t *testing.T) {
 		if got := p.Budget(8, false, 64); got != 64 {
 			t.Fatalf("Budget before the device is known = %d, want all 64", got)
 		}
-		p.Observe(20, 3, device(20, 3))
+		p.Observe(20, 3, vectors.step(20, 3))
 	}
 }
 
@@ -83,13 +96,13 @@ func TestPaceIsSteady(t *testing.T) {
 	p := taught()
 	p.Observe(0, 8, 10*time.Second)
 	for range 8 {
-		p.Observe(20, 8, device(20, 8))
+		p.Observe(20, 8, vectors.step(20, 8))
 	}
 	if got := p.Budget(8, false, 1000); got < 12 || got > 20 {
 		t.Errorf("Budget after one slow step = %d, want about 14", got)
 	}
 	for range 5000 {
-		p.Observe(0, 3, device(0, 3))
+		p.Observe(0, 3, vectors.step(0, 3))
 	}
 	if got := p.Budget(8, false, 64); got < 12 || got > 20 {
 		t.Errorf("Budget after a time without prompts = %d, want about 14", got)
@@ -113,9 +126,9 @@ type asked struct {
 
 // serve runs requests on the device in virtual time: at most open of them at once, the next one as soon as one
 // ends. It returns the times to first tokens and those between tokens, sorted.
-func serve(open int, requests []*asked) (waits, gaps []time.Duration) {
-	p := batch.Planner{Limits: batch.Limits{Budget: 80, Row: 80, Min: 1}}
-	teach(p.Took)
+func (d device) serve(open int, requests []*asked) (waits, gaps []time.Duration) {
+	p := batch.Planner{Limits: batch.Limits{Budget: 80, Row: 80, Min: 1, Together: d.together}}
+	d.teach(p.Took)
 	var running []*asked
 	now, next := time.Duration(0), 0
 	for next < len(requests) || len(running) > 0 {
@@ -135,7 +148,7 @@ func serve(open int, requests []*asked) (waits, gaps []time.Duration) {
 				rows++
 			}
 		}
-		took := device(prompt, rows)
+		took := d.step(prompt, rows)
 		p.Took(prompt, rows, took)
 		now += took
 		for _, piece := range pieces {
@@ -189,31 +202,34 @@ func TestPromptsKeepTheRhythm(t *testing.T) {
 	for _, c := range []struct {
 		open           int
 		prompt, answer [2]int
-		most           time.Duration // of the median time to a first token
+		most           [2]time.Duration // of the median time to a first token, by vectors and by tiles
 	}{
-		{4, [2]int{60, 60}, [2]int{48, 80}, 150 * time.Millisecond},
-		{8, [2]int{60, 60}, [2]int{48, 80}, 150 * time.Millisecond},
-		{16, [2]int{60, 60}, [2]int{48, 80}, 200 * time.Millisecond},
-		{32, [2]int{60, 60}, [2]int{48, 80}, 250 * time.Millisecond},
-		{4, [2]int{512, 512}, [2]int{64, 64}, 800 * time.Millisecond},
-		{8, [2]int{512, 512}, [2]int{64, 64}, 800 * time.Millisecond},
-		{4, [2]int{1500, 1500}, [2]int{64, 64}, 2300 * time.Millisecond},
-		{8, [2]int{20, 900}, [2]int{16, 128}, 900 * time.Millisecond},
+		{4, [2]int{60, 60}, [2]int{48, 80}, [2]time.Duration{150 * time.Millisecond, 50 * time.Millisecond}},
+		{8, [2]int{60, 60}, [2]int{48, 80}, [2]time.Duration{150 * time.Millisecond, 50 * time.Millisecond}},
+		{16, [2]int{60, 60}, [2]int{48, 80}, [2]time.Duration{200 * time.Millisecond, 80 * time.Millisecond}},
+		{32, [2]int{60, 60}, [2]int{48, 80}, [2]time.Duration{250 * time.Millisecond, 80 * time.Millisecond}},
+		{4, [2]int{512, 512}, [2]int{64, 64}, [2]time.Duration{800 * time.Millisecond, 300 * time.Millisecond}},
+		{8, [2]int{512, 512}, [2]int{64, 64}, [2]time.Duration{800 * time.Millisecond, 300 * time.Millisecond}},
+		{4, [2]int{1500, 1500}, [2]int{64, 64}, [2]time.Duration{2300 * time.Millisecond, time.Second}},
+		{8, [2]int{20, 900}, [2]int{16, 128}, [2]time.Duration{900 * time.Millisecond, 300 * time.Millisecond}},
 	} {
-		waits, gaps := serve(c.open, load(16*c.open, c.prompt, c.answer))
-		wait, p50, p99 := quantile(waits, 0.5), quantile(gaps, 0.5), quantile(gaps, 0.99)
-		t.Logf("%d open, prompts of %v: first tokens %v and %v, between tokens %v and %v", c.open, c.prompt, wait, quantile(waits, 0.95), p50, p99)
-		if p99 > 2*p50 {
-			t.Errorf("%d open, prompts of %v: the 99th percentile of the time between tokens is %v, the median %v", c.open, c.prompt, p99, p50)
-		}
-		if most := gaps[len(gaps)-1]; most > device(80, c.open-1) {
-			t.Errorf("%d open, prompts of %v: a stream waited %v for a token, want at most %v", c.open, c.prompt, most, device(80, c.open-1))
-		}
-		if most := 2 * time.Duration(c.open) * device(c.prompt[1], 0); waits[len(waits)-1] > most {
-			t.Errorf("%d open, prompts of %v: a first token took %v, want at most %v", c.open, c.prompt, waits[len(waits)-1], most)
-		}
-		if wait > c.most {
-			t.Errorf("%d open, prompts of %v: the median first token took %v, want at most %v", c.open, c.prompt, wait, c.most)
+		for i, d := range []device{vectors, tiles} {
+			waits, gaps := d.serve(c.open, load(16*c.open, c.prompt, c.answer))
+			wait, p50, p99 := quantile(waits, 0.5), quantile(gaps, 0.5), quantile(gaps, 0.99)
+			what := fmt.Sprintf("%s, %d open, prompts of %v", d.name, c.open, c.prompt)
+			t.Logf("%s: first tokens %v and %v, between tokens %v and %v", what, wait, quantile(waits, 0.95), p50, p99)
+			if p99 > 2*p50 {
+				t.Errorf("%s: the 99th percentile of the time between tokens is %v, the median %v", what, p99, p50)
+			}
+			if most := gaps[len(gaps)-1]; most > d.step(80, c.open-1) {
+				t.Errorf("%s: a stream waited %v for a token, want at most %v", what, most, d.step(80, c.open-1))
+			}
+			if most := 2 * time.Duration(c.open) * d.step(c.prompt[1], 0); waits[len(waits)-1] > most {
+				t.Errorf("%s: a first token took %v, want at most %v", what, waits[len(waits)-1], most)
+			}
+			if wait > c.most[i] {
+				t.Errorf("%s: the median first token took %v, want at most %v", what, wait, c.most[i])
+			}
 		}
 	}
 }
@@ -226,8 +242,8 @@ func TestShortPromptsStarveNoLongOne(t *testing.T) {
 	for range 400 {
 		requests = append(requests, &asked{prompt: 64, answer: 1})
 	}
-	serve(4, requests)
-	if most := 10 * device(900, 0); long.waited > most {
+	vectors.serve(4, requests)
+	if most := 10 * vectors.step(900, 0); long.waited > most {
 		t.Errorf("the long prompt waited %v, want at most %v", long.waited, most)
 	}
 }

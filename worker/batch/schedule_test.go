@@ -57,7 +57,7 @@ func TestPlanFillsWhatIsComputedTogether(t *testing.T) {
 		}
 	}
 	p := batch.Planner{Limits: batch.Limits{Budget: 64, Row: 64, Min: 2, Together: 16}}
-	teach(p.Took) // 8 prompt tokens beside one stream, 14 beside 8
+	vectors.teach(p.Took) // 8 prompt tokens beside one stream, 14 beside 8
 	for decoding, want := range map[int]int{1: 15, 8: 8, 12: 20} {
 		pieces := p.Plan(nil, append(make([]batch.View, decoding), batch.View{Rank: 1, Rest: 500}))
 		if got := pieces[len(pieces)-1].Prompt; got != want {
