@@ -97,7 +97,7 @@ func BenchmarkGuesses(b *testing.B) {
 		streams     int
 		temperature float32
 		held        held
-	}{{1, 0, held{}}, {2, 0, held{}}, {1, 0.8, held{}}, {1, 0, toForm}, {2, 0, toForm}, {1, 0.8, toForm}} {
+	}{{1, 0, held{}}, {2, 0, held{}}, {4, 0, held{}}, {8, 0, held{}}, {1, 0.8, held{}}, {4, 0.8, held{}}, {1, 0, toForm}, {2, 0, toForm}, {1, 0.8, toForm}} {
 		var took [2]time.Duration
 		var drafted, accepted, tokens int
 		for at := 0; at+c.streams*(*every) <= len(prompts); at += c.streams * (*every) {

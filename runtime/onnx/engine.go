@@ -134,7 +134,7 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 	}
 	// A call holds all that decode and a prompt's row; one slot more than there are sequences is for the
 	// companion.
-	tokens, rows := c.MaxSequences+c.MaxStepTokens+mostDrafts, max(c.MaxSequences, c.MaxStepTokens)+mostDrafts
+	tokens, rows := c.MaxSequences+c.MaxStepTokens+mostDrafts(), max(c.MaxSequences, c.MaxStepTokens)+mostDrafts()
 	if e.graph, err = newGraph(filepath.Join(c.ModelDir, model.GraphFile), m.Shape, c.MaxSequences+1, tokens, rows, c); err != nil {
 		return nil, err
 	}
@@ -149,7 +149,7 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 	check, err := e.selfCheck()
 	if err == nil && e.info.MinPrefill == 1 {
 		e.info.Drafts, err = e.drafts()
-		e.limits.Drafts = mostDrafts // whatever it found this time: it may be loaded again under the old Info
+		e.limits.Drafts = mostDrafts() // whatever it found this time: it may be loaded again under the old Info
 	}
 	loaded := memory.Resident() // with the weights that are mapped, and read when they are used
 	if err == nil {

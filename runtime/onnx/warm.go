@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pelton-run/pelton/runtime/engine"
+	"github.com/pelton-run/pelton/runtime/onnx/kernels"
 )
 
 // largest runs the largest call, with as many sampled rows as there may be, so that the scratch memory which
@@ -68,16 +69,28 @@ func (e *Engine) selfCheck() (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)[:4]), err
 }
 
-// mostDrafts is as many tokens as a row of one may bring along: a product of our own on AVX2 takes four rows of
-// activations at once.
-const mostDrafts = 3
+// mostDrafts is the most guessed tokens of a step: with a lone token they are as many as products take at once.
+func mostDrafts() int { return kernels.Together() - 1 }
 
-// drafts finds out how many guessed tokens are worth reading here: mostDrafts where a token with so many
-// behind it takes hardly longer than alone, else none. Of guesses that [batch] makes, half are right.
+// fewDrafts is how many guesses are worth more than what they cost where more are not.
+const fewDrafts = 3
+
+// drafts finds out how many guessed tokens are worth reading here: mostDrafts or fewDrafts where a token with so
+// many behind it takes hardly longer than alone, else none. Of guesses that [batch] makes, half are right.
 func (e *Engine) drafts() (int, error) {
-	if e.info.ContextLength <= mostDrafts || e.limits.MaxStepTokens <= mostDrafts {
-		return 0, nil
+	for _, n := range []int{mostDrafts(), fewDrafts} {
+		if e.info.ContextLength <= n || e.limits.MaxStepTokens <= n {
+			continue
+		}
+		if worth, err := e.worth(n); worth || err != nil {
+			return n, err
+		}
 	}
+	return 0, nil
+}
+
+// worth tells whether a token with n guesses behind it takes hardly longer than alone. It leaves the KV memory empty.
+func (e *Engine) worth(n int) (bool, error) {
 	took := func(n int) (time.Duration, error) {
 		for i := range n {
 			e.graph.put(i, e.fixedToken(i), 0, i)
@@ -91,18 +104,15 @@ func (e *Engine) drafts() (int, error) {
 	for range 3 {
 		one, err := took(1)
 		if err != nil {
-			return 0, err
+			return false, err
 		}
-		all, err := took(1 + mostDrafts)
+		all, err := took(1 + n)
 		if err != nil {
-			return 0, err
+			return false, err
 		}
 		alone, beside = min(alone, one), min(beside, all)
 	}
-	if err := e.graph.kv.clear(0, 1+mostDrafts); err != nil || float64(beside) > hardlyLonger*float64(alone) {
-		return 0, err
-	}
-	return mostDrafts, nil
+	return float64(beside) <= hardlyLonger*float64(alone), e.graph.kv.clear(0, 1+n)
 }
 
 // hardlyLonger is by how much a step with a draft may take longer.

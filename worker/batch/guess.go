@@ -1,5 +1,8 @@
 package batch
 
+// mostGuesses is the most tokens that are guessed for one sequence: later ones are seldom right.
+const mostGuesses = 7
+
 // Guess says which tokens, at most n, may follow a text: those that followed its last two when they stood
 // there before, the newest time. It is a part of text, empty when they did not. Pure.
 func Guess(text []int32, n int) []int32 {

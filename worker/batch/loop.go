@@ -345,7 +345,7 @@ func (l *Loop) plan() (done Step) {
 	}
 	guesses := 0 // of each row: none beside prompts, and fewer the more sequences share the step
 	if done.PrefillTokens == 0 && done.Rows > 0 {
-		guesses = max(0, 1+l.info.Drafts-done.Rows) / done.Rows
+		guesses = min(mostGuesses, max(0, 1+l.info.Drafts-done.Rows)/done.Rows)
 	}
 	for _, p := range t.pieces {
 		r := t.ready[p.Index].row(p.Prompt, guesses)

@@ -99,7 +99,7 @@ func (l Limits) even(rows, n int) int {
 	if rows == 0 || l.Together <= 1 {
 		return n
 	}
-	even := (rows+n+l.Together/2)/l.Together*l.Together - rows
+	even := (rows+n+l.Together/4)/l.Together*l.Together - rows
 	if even > l.Budget {
 		even -= l.Together
 	}
