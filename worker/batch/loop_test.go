@@ -352,9 +352,9 @@ func TestSharedPrompts(t *testing.T) {
 // What is generated is the same with guesses, in fewer steps; they fill what a step has room for.
 func TestGuesses(t *testing.T) {
 	t.Parallel()
-	for n := 1; n <= 4; n++ {
-		e, plain := newDrafting(), newDrafting()
-		plain.info.Drafts = 0
+	for _, c := range []struct{ drafts, n int }{{3, 1}, {3, 2}, {3, 3}, {3, 4}, {15, 1}, {15, 4}, {15, 8}, {15, 9}} {
+		e, plain, n := newDrafting(), newDrafting(), c.n
+		e.info.Drafts, plain.info.Drafts = c.drafts, 0
 		var drafted, accepted, generated int
 		l, err := batch.New(batch.Config{Engine: e, Logger: slog.New(slog.DiscardHandler), Stepped: func(s batch.Step) {
 			drafted, accepted = drafted+s.Drafted, accepted+s.Accepted
@@ -392,11 +392,11 @@ func TestGuesses(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, r := range e.rows {
-			if r[1] > 0 && r[0]+r[1] > 4 {
-				t.Errorf("a step of %d rows has %d guesses", r[0], r[1])
+			if r[1] > 0 && r[0]+r[1] > 1+c.drafts || r[1] > 7*r[0] {
+				t.Errorf("a step of %d rows has %d guesses, with %d at most", r[0], r[1], c.drafts)
 			}
 		}
-		if rows := 0; n < 3 {
+		if rows := 0; 2*n <= 1+c.drafts { // else there is no room while all of them run
 			for _, r := range e.rows {
 				rows += r[0]
 			}
