@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
+	"slices"
 	"testing"
 	"time"
 )
@@ -35,11 +36,12 @@ func TestTextsPerSecond(t *testing.T) {
 	n, tok := openMiniLM(t, *benchVariant, nil)
 	vectors := 0
 	start := time.Now()
-	for at := 0; at < len(list); at += *benchBatch {
-		var rows [][]int32
-		for _, text := range list[at:min(len(list), at+*benchBatch)] {
-			rows = append(rows, tok.Cut(tok.Encode(text), 256))
-		}
+	var all [][]int32
+	for _, text := range list {
+		all = append(all, tok.Cut(tok.Encode(text), 256))
+	}
+	slices.SortStableFunc(all, func(a, b []int32) int { return len(a) - len(b) }) // as workers and sentence-transformers do
+	for rows := range slices.Chunk(all, *benchBatch) {
 		for len(rows) > 0 {
 			some, tokens := 0, 0
 			for some < len(rows) && (some == 0 || tokens+len(rows[some]) <= n.Info().Limit) {
