@@ -48,12 +48,9 @@ type Info struct {
 	// tokens may be fed one at a time: otherwise the result would depend on how the prompt was cut.
 	MinPrefill int
 
-	// Together is how many tokens of a step, of whatever rows, are computed at once: a step of a multiple of them
-	// takes hardly longer than one of some fewer. 0 or 1 where any number is as good.
-	Together int
-
-	// Drafts is how many guessed tokens (Row.Draft) over all rows a step may have that takes hardly longer for
-	// them. Where it is not 0, the engine is a [Drafter], and MinPrefill is 1.
+	// Drafts is how many guessed tokens (Row.Draft) over all rows a step of one row may have that takes hardly longer
+	// for them: tokens, of whatever rows, are computed so many and one at once. Where it is not 0, the engine is a
+	// [Drafter], and MinPrefill is 1.
 	Drafts int
 
 	// Varies: the last bits of the logits depend on more than the tokens, namely on the other rows of a step and on how

@@ -18,7 +18,6 @@ import (
 	"github.com/pelton-run/pelton/runtime/kvcache"
 	"github.com/pelton-run/pelton/runtime/memory"
 	"github.com/pelton-run/pelton/runtime/model"
-	"github.com/pelton-run/pelton/runtime/onnx/kernels"
 	"github.com/pelton-run/pelton/runtime/onnx/paged"
 	"github.com/pelton-run/pelton/runtime/onnx/session"
 )
@@ -144,7 +143,7 @@ func newEngine(m model.Manifest, c Config) (_ *Engine, err error) {
 		Model: m.Name, Variant: m.Variant, Backend: "onnx", Device: c.Device.String(),
 		Vocab: m.Shape.Vocab, ContextLength: m.Shape.ContextLength,
 		KVBytesPerToken: kv.BytesPerToken, BlockTokens: kv.BlockTokens, MaxSequences: c.MaxSequences,
-		MaxStepTokens: e.limits.MaxStepTokens, MinPrefill: 1, Together: kernels.Together(),
+		MaxStepTokens: e.limits.MaxStepTokens, MinPrefill: 1,
 	}
 	check, err := e.selfCheck()
 	if err == nil && e.info.MinPrefill == 1 {

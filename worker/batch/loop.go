@@ -82,7 +82,7 @@ func New(cfg Config) (*Loop, error) {
 	if cfg.PrefillTokens == 0 {
 		l.cfg.PrefillTokens = l.info.MaxStepTokens
 	}
-	limits := Limits{Budget: l.cfg.PrefillTokens, Row: l.info.MaxStepTokens, Min: max(1, l.info.MinPrefill), Together: l.info.Together}
+	limits := Limits{Budget: l.cfg.PrefillTokens, Row: l.info.MaxStepTokens, Min: max(1, l.info.MinPrefill), Together: 1 + l.info.Drafts}
 	if !limits.valid() {
 		return nil, fmt.Errorf("a step of %d prompt tokens in rows of %d cannot cut every prompt into rows of at least %d: allow at least %d",
 			limits.Budget, limits.Row, limits.Min, 2*limits.Min-1)

@@ -20,7 +20,8 @@ type Limits struct {
 	Row    int // prompt tokens of one row
 	Min    int // fewest prompt tokens of a row, unless the prompt is shorter
 
-	// Together is how many tokens are computed at once; 0 or 1 where any number is as good.
+	// Together is how many tokens are computed at once: a step of a multiple of them takes hardly longer than one of
+	// some fewer. 0 or 1 where any number is as good.
 	Together int
 }
 
@@ -93,8 +94,8 @@ func (l Limits) valid() bool {
 	return l.Min >= 1 && l.Row >= 2*l.Min-1 && l.Budget >= 2*l.Min-1
 }
 
-// even is the number of prompt tokens next to n that makes, with the rows that decode, a multiple of Together: what
-// is left over would take as long as so many.
+// even is the number of prompt tokens below n that makes, with the rows that decode, a multiple of Together, or the
+// one above it where no more than a quarter is missing: what is left over would take as long as so many.
 func (l Limits) even(rows, n int) int {
 	if rows == 0 || l.Together <= 1 {
 		return n
