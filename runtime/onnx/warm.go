@@ -78,7 +78,7 @@ const fewDrafts = 3
 // drafts finds out how many guessed tokens are worth reading here: mostDrafts or fewDrafts where a token with so
 // many behind it takes hardly longer than alone, else none. Of guesses that [batch] makes, half are right.
 func (e *Engine) drafts() (int, error) {
-	for _, n := range []int{mostDrafts(), fewDrafts} {
+	for _, n := range slices.Compact([]int{mostDrafts(), fewDrafts}) {
 		if e.info.ContextLength <= n || e.limits.MaxStepTokens <= n {
 			continue
 		}
