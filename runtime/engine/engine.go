@@ -48,9 +48,9 @@ type Info struct {
 	// tokens may be fed one at a time: otherwise the result would depend on how the prompt was cut.
 	MinPrefill int
 
-	// Drafts is how many guessed tokens (Row.Draft) over all rows a step of one row may have that takes hardly longer
-	// for them: tokens, of whatever rows, are computed so many and one at once. Where it is not 0, the engine is a
-	// [Drafter], and MinPrefill is 1.
+	// Drafts is how many guessed tokens (Row.Draft) a lone token may bring along for hardly more time: one more than
+	// that, of whatever rows, are computed at once. A step has at most so many over all its rows. Where it is not 0, the
+	// engine is a [Drafter], and MinPrefill is 1.
 	Drafts int
 
 	// Varies: the last bits of the logits depend on more than the tokens, namely on the other rows of a step and on how
